@@ -1,0 +1,1 @@
+//! The API server: serve, authn, authz, admission, write, read, watch, discovery, openapi.

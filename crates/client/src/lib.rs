@@ -1,0 +1,1 @@
+//! One ClusterClient trait, its in-process and HTTPS forms, and the typed local mirror.

@@ -1,0 +1,1 @@
+//! Work queues that run controllers and scheduler and carry their actions out.

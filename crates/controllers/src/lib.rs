@@ -1,0 +1,1 @@
+//! Pure controllers: plan(snapshot, key, memory, now) gives actions.

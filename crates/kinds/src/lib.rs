@@ -1,0 +1,1 @@
+//! The resource table: one row and one file per kind, and the schema data.

@@ -1,0 +1,3 @@
+//! The `klynge` binary: configuration, wiring, command line.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Pod network, Services, policy and DNS: each compiles purely, then applies.

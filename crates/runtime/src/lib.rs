@@ -1,0 +1,1 @@
+//! Images, root file systems, namespaces, cgroups, exec, logs, and the shim that outlives the agent.

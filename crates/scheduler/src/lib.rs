@@ -1,0 +1,1 @@
+//! Pure scheduling: place(snapshot, pods) gives bindings or the reason why not.

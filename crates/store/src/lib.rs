@@ -1,0 +1,1 @@
+//! Ordered revisions: the embedded store engine and its watch window.
