@@ -2,11 +2,17 @@
 //!
 //! Pure: no files, sockets, clock or randomness.
 
+mod codec;
+pub mod json;
+pub mod meta;
 pub mod resource;
 pub mod schema;
+pub mod serde;
 pub mod status;
+pub mod time;
 mod value;
 
+pub use codec::{DecodeError, Decoded, Limits};
 pub use resource::{GroupVersionKind, GroupVersionResource};
 pub use status::{Cause, Status};
 pub use value::{Map, Str, Value};
