@@ -2,9 +2,12 @@
 //!
 //! Pure: no files, sockets, clock or randomness.
 
+pub mod meta;
 pub mod resource;
 pub mod schema;
 pub mod status;
+pub mod table;
+pub mod time;
 mod value;
 
 pub use resource::{GroupVersionKind, GroupVersionResource};
