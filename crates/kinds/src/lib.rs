@@ -1,1 +1,35 @@
 //! The resource table: one row and one file per kind, and the schema data.
+//!
+//! Pure: no files, sockets, clock or randomness. Objects given to a row's hooks are hub objects.
+
+mod admissionregistration;
+mod apiextensions;
+mod apiregistration;
+mod apps;
+mod authentication;
+mod authorization;
+mod autoscaling;
+mod batch;
+mod certificates;
+mod coordination;
+mod core;
+mod discovery;
+mod events;
+mod flowcontrol;
+mod hooks;
+mod networking;
+mod node;
+mod policy;
+mod rbac;
+mod resource;
+mod row;
+mod rows;
+mod scheduling;
+mod storage;
+mod storagemigration;
+mod table;
+
+pub use hooks::{Grace, Hooks, Plain};
+pub use row::{NameRule, Resource, Role, ScalePaths, SelectableField, Subresource, Version};
+pub use rows::schemas;
+pub use table::{Group, Table, table};

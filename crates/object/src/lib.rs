@@ -9,6 +9,7 @@ pub mod resource;
 pub mod schema;
 pub mod serde;
 pub mod status;
+pub mod table;
 pub mod time;
 mod value;
 

@@ -1,0 +1,10 @@
+//! The kinds of autoscaling.
+
+mod horizontal_pod_autoscaler;
+
+use crate::Resource;
+
+/// The rows, in the order of discovery.
+pub(crate) fn rows() -> Vec<Resource> {
+    vec![horizontal_pod_autoscaler::row()]
+}

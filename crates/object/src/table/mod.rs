@@ -1,0 +1,7 @@
+//! Tables as `kubectl get` prints them: columns, cells and the meta.k8s.io/v1 Table.
+
+mod column;
+mod render;
+
+pub use column::{Cell, Column};
+pub use render::{IncludeObject, age, default_columns, render};
