@@ -1,7 +1,13 @@
 //! One [`ClusterClient`] for every room that reads or changes the cluster: in process or over HTTPS.
 
+mod https;
+mod kubeconfig;
+mod path;
 mod request;
 
+pub use https::Https;
+pub use kubeconfig::Endpoint;
+pub use path::path;
 pub use request::{
     ClusterClient, DeleteOptions, Deletion, EventKind, Object, Page, PatchKind, Query, Request, Target, Verb, WatchEvent,
     WatchStream, WriteOptions,

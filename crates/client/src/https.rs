@@ -1,0 +1,270 @@
+//! The cluster over HTTPS: one HTTP/2 connection, opened when needed and opened again when it broke.
+
+use crate::kubeconfig::Endpoint;
+use crate::path;
+use crate::request::{
+    ClusterClient, DeleteOptions, EventKind, Object, Page, Query, Request, Target, Verb, WatchEvent, WatchStream,
+};
+use async_trait::async_trait;
+use bytes::{Bytes, BytesMut};
+use futures_util::stream;
+use http::{Method, header};
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
+use hyper::client::conn::http2::SendRequest;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use object::{Map, Status, Value, json};
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, RootCertStore};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio::sync::Mutex;
+use tokio_rustls::TlsConnector;
+
+/// Longer answers than this to a single call are refused.
+const ANSWER_BYTES_MAX: usize = 512 * 1024 * 1024;
+/// A watch event may be this long.
+const EVENT_BYTES_MAX: usize = 16 * 1024 * 1024;
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A client for one endpoint and one identity.
+pub struct Https {
+    endpoint: Endpoint,
+    tls: TlsConnector,
+    connection: Mutex<Option<SendRequest<Full<Bytes>>>>,
+}
+
+impl Https {
+    /// Prepares the client; nothing is connected yet.
+    ///
+    /// # Errors
+    /// A sentence, when the certificates of the endpoint cannot be used.
+    pub fn new(endpoint: Endpoint) -> Result<Self, String> {
+        let mut roots = RootCertStore::empty();
+        roots.add_parsable_certificates(endpoint.authorities.iter().cloned());
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(|error| error.to_string())?
+            .with_root_certificates(roots);
+        let mut config = match &endpoint.certificate {
+            Some((chain, key)) => builder
+                .with_client_auth_cert(chain.clone(), key.clone_key())
+                .map_err(|error| format!("the client certificate cannot be used: {error}"))?,
+            None => builder.with_no_client_auth(),
+        };
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        Ok(Https { endpoint, tls: TlsConnector::from(Arc::new(config)), connection: Mutex::new(None) })
+    }
+
+    async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, Status> {
+        let (host, port) = (&self.endpoint.host, self.endpoint.port);
+        let address: IpAddr = match host.as_str() {
+            "localhost" => IpAddr::from([127, 0, 0, 1]),
+            other => other.parse().map_err(|_| {
+                Status::unavailable(format!("the server {other:?} must be given by its address: names are not resolved here yet"))
+            })?,
+        };
+        let refused = |what: &str, error: &dyn std::fmt::Display| {
+            Status::unavailable(format!("cannot {what} the server at {host}:{port}: {error}; is it running? try `klynge up`"))
+        };
+        let opened = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect((address, port))).await;
+        let stream = opened.map_err(|late| refused("reach", &late))?.map_err(|error| refused("reach", &error))?;
+        let _ = stream.set_nodelay(true); // only latency is at stake
+        let name = ServerName::try_from(host.clone()).map_err(|error| refused("name", &error))?;
+        let stream = self.tls.connect(name, stream).await.map_err(|error| refused("talk TLS with", &error))?;
+        let (sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
+            .await
+            .map_err(|error| refused("talk HTTP/2 with", &error))?;
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "connection to the API server ended");
+            }
+        });
+        Ok(sender)
+    }
+
+    async fn send(&self, method: Method, path: &str, media_type: &str, body: Bytes) -> Result<http::Response<Incoming>, Status> {
+        let mut sender = {
+            let mut slot = self.connection.lock().await;
+            match slot.as_ref().filter(|sender| !sender.is_closed()) {
+                Some(sender) => sender.clone(),
+                None => slot.insert(self.connect().await?).clone(),
+            }
+        };
+        let uri = format!("https://{}:{}{path}", bracketed(&self.endpoint.host), self.endpoint.port);
+        let mut request = http::Request::builder().method(method).uri(uri).header(header::ACCEPT, "application/json");
+        request = request.header(header::USER_AGENT, concat!("klynge/", env!("CARGO_PKG_VERSION")));
+        if !body.is_empty() {
+            request = request.header(header::CONTENT_TYPE, media_type);
+        }
+        if let Some(token) = &self.endpoint.token {
+            request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+        }
+        let request = request.body(Full::new(body)).map_err(Status::internal)?;
+        let response = sender.send_request(request).await;
+        let response = response.map_err(|error| Status::unavailable(format!("the API server did not answer: {error}")))?;
+        if response.status().is_success() {
+            return Ok(response);
+        }
+        let code = response.status().as_u16();
+        let body = whole(response.into_body()).await?;
+        match json::decode(&body, &json::Limits::default()) {
+            Ok(decoded) if decoded.value.str_at(&["kind"]) == Some("Status") => Err(Status::from_value(&decoded.value)),
+            _ => Err(Status::new(code, "Unknown", String::from_utf8_lossy(&body).trim().to_owned())),
+        }
+    }
+
+    async fn answer(&self, method: Method, path: &str, media_type: &str, body: Bytes) -> Result<Bytes, Status> {
+        whole(self.send(method, path, media_type, body).await?.into_body()).await
+    }
+
+    /// The answer to a GET of any path, such as `/readyz`.
+    ///
+    /// # Errors
+    /// The server's Status, or 503 where it cannot be reached.
+    pub async fn get_path(&self, path: &str) -> Result<Bytes, Status> {
+        self.answer(Method::GET, path, "", Bytes::new()).await
+    }
+}
+
+fn bracketed(host: &str) -> String {
+    if host.contains(':') { format!("[{host}]") } else { host.to_owned() }
+}
+
+async fn whole(mut body: Incoming) -> Result<Bytes, Status> {
+    let mut bytes = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| Status::unavailable(format!("the answer broke off: {error}")))?;
+        if let Some(data) = frame.data_ref() {
+            if bytes.len() + data.len() > ANSWER_BYTES_MAX {
+                return Err(Status::internal(format!("the answer is longer than {ANSWER_BYTES_MAX} bytes; page it")));
+            }
+            bytes.extend_from_slice(data);
+        }
+    }
+    Ok(bytes.freeze())
+}
+
+fn decode(bytes: &[u8]) -> Result<Value, Status> {
+    let decoded = json::decode(bytes, &json::Limits::default());
+    decoded.map(|decoded| decoded.value).map_err(|error| Status::internal(format!("the answer does not parse: {error}")))
+}
+
+fn revision_of(value: &Value) -> u64 {
+    value.str_at(&["metadata", "resourceVersion"]).and_then(|text| text.parse().ok()).unwrap_or_default()
+}
+
+fn delete_body(options: &DeleteOptions) -> Value {
+    let mut body = Map::new();
+    body.insert("apiVersion", "v1");
+    body.insert("kind", "DeleteOptions");
+    if let Some(seconds) = options.grace_period_seconds {
+        body.insert("gracePeriodSeconds", seconds);
+    }
+    if let Some(deletion) = options.propagation {
+        body.insert("propagationPolicy", path::propagation(deletion));
+    }
+    if options.dry_run {
+        body.insert("dryRun", vec![Value::from("All")]);
+    }
+    let mut preconditions = Map::new();
+    for (key, text) in [("uid", &options.uid), ("resourceVersion", &options.resource_version)] {
+        if !text.is_empty() {
+            preconditions.insert(key, text.clone());
+        }
+    }
+    if !preconditions.is_empty() {
+        body.insert("preconditions", preconditions);
+    }
+    Value::Object(body)
+}
+
+#[async_trait]
+impl ClusterClient for Https {
+    async fn call(&self, request: Request) -> Result<Object, Status> {
+        let place = path::path(&request.target);
+        let json_type = "application/json";
+        let body = |value: &Value| Bytes::from(json::encode(value));
+        let bytes = match &request.verb {
+            Verb::Get => self.answer(Method::GET, &place, json_type, Bytes::new()).await?,
+            Verb::Create(object, options) => {
+                self.answer(Method::POST, &(place + &path::write(options)), json_type, body(object)).await?
+            }
+            Verb::Update(object, options) => {
+                self.answer(Method::PUT, &(place + &path::write(options)), json_type, body(object)).await?
+            }
+            Verb::Patch(kind, patch, options) => {
+                let place = place + &path::write(options);
+                self.answer(Method::PATCH, &place, path::media_type(*kind), body(patch)).await?
+            }
+            Verb::Delete(options) => self.answer(Method::DELETE, &place, json_type, body(&delete_body(options))).await?,
+        };
+        let revision = revision_of(&decode(&bytes)?);
+        Ok(Object { revision, json: bytes, shared: None })
+    }
+
+    async fn list(&self, target: Target, query: Query) -> Result<Page, Status> {
+        let place = path::path(&target) + &path::collection(&query, None);
+        let list = decode(&self.answer(Method::GET, &place, "", Bytes::new()).await?)?;
+        let (kind, version) = (list.str_at(&["kind"]).unwrap_or_default(), list.str_at(&["apiVersion"]).unwrap_or_default());
+        let item_kind = kind.strip_suffix("List").unwrap_or(kind);
+        let items = list.get("items").and_then(Value::as_array).unwrap_or_default();
+        let objects = items.iter().map(|item| {
+            let mut item = item.clone();
+            item.set(&["kind"], item_kind.into()); // items of typed lists carry neither
+            item.set(&["apiVersion"], version.into());
+            Object { revision: revision_of(&item), json: json::encode(&item).into(), shared: None }
+        });
+        Ok(Page {
+            objects: objects.collect(),
+            revision: revision_of(&list),
+            continuation: list.str_at(&["metadata", "continue"]).unwrap_or_default().to_owned(),
+        })
+    }
+
+    async fn watch(&self, target: Target, query: Query, revision: u64) -> Result<WatchStream, Status> {
+        let place = path::path(&target) + &path::collection(&query, Some(revision));
+        let body = self.send(Method::GET, &place, "", Bytes::new()).await?.into_body();
+        let state = Some((body, BytesMut::new()));
+        Ok(Box::pin(stream::unfold(state, |state| async move {
+            let (mut body, mut buffer) = state?;
+            loop {
+                if let Some(end) = buffer.iter().position(|byte| *byte == b'\n') {
+                    let line = buffer.split_to(end + 1);
+                    let event = parse_event(&line);
+                    let rest = event.is_ok().then_some((body, buffer));
+                    return Some((event, rest));
+                }
+                if buffer.len() > EVENT_BYTES_MAX {
+                    return Some((Err(Status::internal("a watch event is too long")), None));
+                }
+                match body.frame().await? {
+                    Ok(frame) => buffer.extend_from_slice(frame.data_ref().map_or(&[], |data| data.as_ref())),
+                    Err(error) => {
+                        return Some((Err(Status::unavailable(format!("the watch broke off: {error}"))), None));
+                    }
+                }
+            }
+        })))
+    }
+
+    fn acting_as(&self, _: &str, _: &[&str]) -> Option<Arc<dyn ClusterClient>> {
+        None
+    }
+}
+
+fn parse_event(line: &[u8]) -> Result<WatchEvent, Status> {
+    let event = decode(line)?;
+    let object = event.get("object").cloned().unwrap_or_default();
+    let kind = match event.str_at(&["type"]).unwrap_or_default() {
+        "ADDED" => EventKind::Added,
+        "MODIFIED" => EventKind::Modified,
+        "DELETED" => EventKind::Deleted,
+        "BOOKMARK" => EventKind::Bookmark,
+        _ => return Err(Status::from_value(&object)),
+    };
+    Ok(WatchEvent { kind, object: Object { revision: revision_of(&object), json: json::encode(&object).into(), shared: None } })
+}
