@@ -1,3 +1,41 @@
 //! The `klynge` binary: configuration, wiring, command line.
 
-fn main() {}
+mod cli;
+mod commands;
+mod explain;
+mod server;
+mod service;
+
+use clap::{CommandFactory as _, Parser as _};
+use cli::{Arguments, Command, Output};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let global = &arguments.global;
+    let output = Output::new(global.output, global.quiet);
+    let outcome = match &arguments.command {
+        Command::Server(server) => server::run(global, server),
+        Command::Up(up) => commands::up::run(global, up, &output),
+        Command::Down(down) => commands::down::run(global, down, &output),
+        Command::Run(run) => commands::run::run(global, run, &output),
+        Command::Image(image) => commands::image::run(global, image, &output),
+        Command::Status(_) => commands::status::run(global, &output),
+        Command::Explain(explain) => commands::explain::run(global, explain, &output),
+        Command::Version => {
+            output.line(concat!("klynge ", env!("CARGO_PKG_VERSION"), " (Kubernetes API 1.37)"));
+            Ok(())
+        }
+        Command::Completions(completions) => {
+            clap_complete::generate(completions.shell, &mut Arguments::command(), "klynge", &mut std::io::stdout());
+            Ok(())
+        }
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            output.error(&failure.to_string());
+            failure.code()
+        }
+    }
+}

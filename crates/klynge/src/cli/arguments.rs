@@ -1,0 +1,178 @@
+//! What can be typed: commands, options, their help.
+
+use super::Format;
+use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+const EXAMPLES: &str = "\
+Examples:
+  sudo klynge up                         start a cluster on this machine
+  klynge run web nginx --publish 80      run an application and publish its port
+  kubectl get pods                       kubectl works as with any cluster
+  klynge explain pod web-5d9c7           why is it not as wanted, and what to do
+  sudo klynge down --purge               remove the cluster and everything it made
+
+Exit codes: 0 done; 1 failed; 2 wrong command line; 3 cluster not reachable; 4 not found; 5 needs root; 6 timed out.";
+
+#[derive(Debug, Parser)]
+#[command(name = "klynge", version, about = "Many machines feel like one: a Kubernetes-compatible container platform in one binary")]
+#[command(after_help = EXAMPLES, propagate_version = true)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Global {
+    /// Where the cluster keeps its state on this machine
+    #[arg(long, global = true, value_name = "DIR", default_value = "/var/lib/klynge", env = "KLYNGE_DATA_DIR")]
+    pub(crate) data_dir: PathBuf,
+    /// The kubeconfig file: written by server and up, read by the other commands
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) kubeconfig: Option<PathBuf>,
+    /// Print objects in this form
+    #[arg(short, long, global = true, value_enum, value_name = "FORM")]
+    pub(crate) output: Option<Format>,
+    /// No progress on stderr
+    #[arg(short, long, global = true)]
+    pub(crate) quiet: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run control plane and node agent in the foreground
+    Server(ServerArguments),
+    /// Start a cluster on this machine in the background
+    Up(UpArguments),
+    /// Stop the cluster on this machine; containers go on running unless --purge is given
+    Down(DownArguments),
+    /// Run an image as a Deployment, optionally published on a port
+    Run(RunArguments),
+    /// Look after this node's images
+    #[command(subcommand)]
+    Image(ImageCommand),
+    /// Say how the cluster is
+    Status(StatusArguments),
+    /// Say in a sentence why a thing is not as wanted, and what to do
+    Explain(ExplainArguments),
+    /// Print the version
+    Version,
+    /// Print a completion script for a shell
+    Completions(CompletionsArguments),
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ServerArguments {
+    /// Address to listen on
+    #[arg(long, value_name = "ADDR", default_value = "0.0.0.0")]
+    pub(crate) bind: IpAddr,
+    /// Port of the API
+    #[arg(long, value_name = "PORT", default_value_t = 6443)]
+    pub(crate) port: u16,
+    /// Address that others reach this server at; found from the default route when not given
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) advertise: Option<IpAddr>,
+    /// Another name or address that the serving certificate is good for (may be repeated)
+    #[arg(long, value_name = "NAME")]
+    pub(crate) tls_san: Vec<String>,
+    /// Name of this node; the host's name when not given
+    #[arg(long, value_name = "NAME")]
+    pub(crate) node_name: Option<String>,
+    /// Control plane only: run no node agent here
+    #[arg(long)]
+    pub(crate) no_agent: bool,
+    /// Addresses for pods
+    #[arg(long, value_name = "CIDR", default_value = "10.42.0.0/16")]
+    pub(crate) pod_cidr: String,
+    /// Addresses for Services
+    #[arg(long, value_name = "CIDR", default_value = "10.43.0.0/16")]
+    pub(crate) service_cidr: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct UpArguments {
+    #[command(flatten)]
+    pub(crate) server: ServerArguments,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DownArguments {
+    /// Remove containers, network, images and all state as well
+    #[arg(long)]
+    pub(crate) purge: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RunArguments {
+    /// Name of the Deployment
+    pub(crate) name: String,
+    /// Image, such as nginx or registry.example.org/team/app:1.2
+    pub(crate) image: String,
+    /// How many copies
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub(crate) replicas: u32,
+    /// Publish this port of the containers behind one address
+    #[arg(long, value_name = "PORT")]
+    pub(crate) publish: Option<u16>,
+    /// Namespace
+    #[arg(short, long, default_value = "default")]
+    pub(crate) namespace: String,
+    /// Variable for the containers (may be repeated)
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub(crate) env: Vec<String>,
+    /// Seconds to wait until it runs; 0 not to wait
+    #[arg(long, default_value_t = 300, value_name = "SECONDS")]
+    pub(crate) timeout: u64,
+    /// Command and arguments instead of the image's own
+    #[arg(last = true)]
+    pub(crate) command: Vec<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ImageCommand {
+    /// Take an image from a file (`docker save` archive or OCI layout; `-` for stdin)
+    Import {
+        /// The archive
+        file: PathBuf,
+        /// The name to give to an archive that carries none
+        #[arg(long, value_name = "REFERENCE")]
+        name: Option<String>,
+    },
+    /// Fetch an image from its registry
+    Pull {
+        /// Such as nginx or registry.example.org/team/app:1.2
+        reference: String,
+    },
+    /// List this node's images
+    Ls,
+    /// Remove an image
+    Rm {
+        /// Its reference
+        reference: String,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StatusArguments {}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExplainArguments {
+    /// Kind or resource, such as pod, deploy, svc, node
+    pub(crate) kind: String,
+    /// Name of the object
+    pub(crate) name: String,
+    /// Namespace
+    #[arg(short, long, default_value = "default")]
+    pub(crate) namespace: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CompletionsArguments {
+    /// Which shell
+    #[arg(value_enum)]
+    pub(crate) shell: Shell,
+}

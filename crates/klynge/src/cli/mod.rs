@@ -1,0 +1,12 @@
+//! The command line's shape, its output and its failures.
+
+mod arguments;
+mod failure;
+mod output;
+
+pub(crate) use arguments::{
+    Arguments, Command, CompletionsArguments, DownArguments, ExplainArguments, Global, ImageCommand, RunArguments, ServerArguments,
+    StatusArguments, UpArguments,
+};
+pub(crate) use failure::Failure;
+pub(crate) use output::{Format, Output};

@@ -1,0 +1,105 @@
+//! The cluster as the commands see it: the client of the kubeconfig in force, and a runtime to wait on.
+
+use super::kubeconfig;
+use crate::cli::{Failure, Global};
+use client::{ClusterClient as _, Endpoint, Https, Page, Query, Request, Target, Verb, WriteOptions};
+use object::{GroupVersionResource, Status, Value, json};
+use std::time::Duration;
+
+/// A connection with its own small runtime.
+pub(crate) struct Cluster {
+    runtime: tokio::runtime::Runtime,
+    client: Https,
+}
+
+/// A target in the version that these commands speak.
+pub(crate) fn target(group: &str, resource: &str, namespace: &str, name: &str) -> Target {
+    let resource = GroupVersionResource::new(group, "v1", resource);
+    Target { resource, namespace: namespace.into(), name: name.into(), subresource: "".into() }
+}
+
+impl Cluster {
+    /// Connects to the cluster of the kubeconfig in force.
+    pub(crate) fn connect(global: &Global) -> Result<Self, Failure> {
+        let (path, config) = kubeconfig::in_force(global)?;
+        let wrong = |error: String| Failure::Failed(format!("{}: {error}", path.display()));
+        let endpoint = Endpoint::from_kubeconfig(&config).map_err(wrong)?;
+        let client = Https::new(endpoint).map_err(wrong)?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| Failure::Failed(format!("cannot start: {error}")))?;
+        Ok(Cluster { runtime, client })
+    }
+
+    /// Whether the API answers that it is ready, within two seconds.
+    pub(crate) fn ready(&self) -> bool {
+        self.runtime.block_on(async {
+            let answer = tokio::time::timeout(Duration::from_secs(2), self.client.get_path("/readyz")).await;
+            matches!(answer, Ok(Ok(_)))
+        })
+    }
+
+    /// One call; the answer is decoded.
+    pub(crate) fn call(&self, target: Target, verb: Verb) -> Result<Value, Status> {
+        let answer = self.runtime.block_on(self.client.call(Request { target, verb }))?;
+        decode(&answer.json)
+    }
+
+    /// One object; None where it is not there.
+    pub(crate) fn get(&self, target: Target) -> Result<Option<Value>, Status> {
+        match self.call(target, Verb::Get) {
+            Ok(value) => Ok(Some(value)),
+            Err(status) if status.is_not_found() => Ok(None),
+            Err(status) => Err(status),
+        }
+    }
+
+    /// Creates an object.
+    pub(crate) fn create(&self, target: Target, object: Value) -> Result<Value, Status> {
+        let options = WriteOptions { field_manager: "klynge".to_owned(), ..WriteOptions::default() };
+        self.call(target, Verb::Create(object, options))
+    }
+
+    /// A whole collection, decoded.
+    pub(crate) fn list(&self, target: Target, query: Query) -> Result<Vec<Value>, Status> {
+        let page: Page = self.runtime.block_on(self.client.list(target, query))?;
+        page.objects.iter().map(|object| decode(&object.json)).collect()
+    }
+
+    /// Follows a collection from its state of now until `done` says so of its objects, or the time is over.
+    /// Answers whether it did.
+    pub(crate) fn wait(
+        &self,
+        target: &Target,
+        query: &Query,
+        timeout: Duration,
+        mut done: impl FnMut(&Value) -> bool,
+    ) -> Result<bool, Status> {
+        use futures_util::StreamExt as _;
+        self.runtime.block_on(async {
+            let follow = async {
+                let page = self.client.list(target.clone(), query.clone()).await?;
+                for object in &page.objects {
+                    if done(&decode(&object.json)?) {
+                        return Ok(());
+                    }
+                }
+                let mut events = self.client.watch(target.clone(), query.clone(), page.revision).await?;
+                while let Some(event) = events.next().await {
+                    if done(&decode(&event?.object.json)?) {
+                        return Ok(());
+                    }
+                }
+                Err(Status::unavailable("the watch ended; is the server still running?"))
+            };
+            match tokio::time::timeout(timeout, follow).await {
+                Ok(outcome) => outcome.map(|()| true),
+                Err(_) => Ok(false),
+            }
+        })
+    }
+}
+
+fn decode(bytes: &[u8]) -> Result<Value, Status> {
+    let decoded = json::decode(bytes, &json::Limits::default());
+    decoded.map(|decoded| decoded.value).map_err(|error| Status::internal(format!("the answer does not parse: {error}")))
+}

@@ -1,0 +1,145 @@
+//! `klynge image`: this node's images, through the agent's socket in the data directory.
+
+use crate::cli::{Failure, Format, Global, ImageCommand, Output};
+use bytes::Bytes;
+use futures_util::TryStreamExt as _;
+use http::{Method, Request};
+use http_body_util::{BodyExt as _, Full, StreamBody, combinators::BoxBody};
+use hyper::body::{Frame, Incoming};
+use hyper_util::rt::TokioIo;
+use object::{Limits, Value, json};
+use std::io;
+use std::path::Path;
+use tokio::net::UnixStream;
+
+/// What is read of an archive at a time.
+const CHUNK_BYTES: usize = 256 * 1024;
+
+type Body = BoxBody<Bytes, io::Error>;
+
+pub(crate) fn run(global: &Global, command: &ImageCommand, output: &Output) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::Failed(format!("cannot start: {error}")))?;
+    runtime.block_on(async {
+        match command {
+            ImageCommand::Import { file, name } => {
+                let query = name.as_deref().map(|name| format!("?name={}", encoded(name))).unwrap_or_default();
+                let body = archive(file).await?;
+                print_lines(send(global, Method::POST, &format!("/images/import{query}"), body).await?, output).await
+            }
+            ImageCommand::Pull { reference } => {
+                let path = format!("/images/pull?reference={}", encoded(reference));
+                print_lines(send(global, Method::POST, &path, empty()).await?, output).await
+            }
+            ImageCommand::Ls => list(send(global, Method::GET, "/images", empty()).await?, output).await,
+            ImageCommand::Rm { reference } => {
+                let path = format!("/images?reference={}", encoded(reference));
+                print_lines(send(global, Method::DELETE, &path, empty()).await?, output).await
+            }
+        }
+    })
+}
+
+fn empty() -> Body {
+    Full::new(Bytes::new()).map_err(|never| match never {}).boxed()
+}
+
+/// The archive as a body that is read while it is sent.
+async fn archive(file: &Path) -> Result<Body, Failure> {
+    let source: Box<dyn tokio::io::AsyncRead + Send + Sync + Unpin> = if file.as_os_str() == "-" {
+        Box::new(tokio::fs::File::from_std(std::fs::File::from(
+            rustix::io::dup(rustix::stdio::stdin()).map_err(|error| Failure::Failed(format!("cannot read stdin: {error}")))?,
+        )))
+    } else {
+        let opened = tokio::fs::File::open(file).await;
+        Box::new(opened.map_err(|error| Failure::Failed(format!("cannot open {}: {error}", file.display())))?)
+    };
+    let chunks = futures_util::stream::try_unfold(source, |mut source| async move {
+        use tokio::io::AsyncReadExt as _;
+        let mut chunk = bytes::BytesMut::with_capacity(CHUNK_BYTES);
+        let length = source.read_buf(&mut chunk).await?;
+        Ok::<_, io::Error>((length > 0).then(|| (Frame::data(chunk.freeze()), source)))
+    });
+    Ok(BodyExt::boxed(StreamBody::new(chunks.into_stream())))
+}
+
+async fn send(global: &Global, method: Method, path: &str, body: Body) -> Result<Incoming, Failure> {
+    let socket = global.data_dir.join("agent.sock");
+    let stream = UnixStream::connect(&socket).await.map_err(|error| match error.kind() {
+        io::ErrorKind::PermissionDenied => Failure::NotRoot(format!("{} may be used by root only; run it with sudo", socket.display())),
+        _ => Failure::Unreachable(format!(
+            "no agent listens on {}: {error}; start one with `sudo klynge up`, or name its data directory with --data-dir",
+            socket.display()
+        )),
+    })?;
+    let broken = |error: hyper::Error| Failure::Unreachable(format!("the agent did not answer: {error}"));
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
+    tokio::spawn(connection);
+    let request = Request::builder().method(method).uri(path).header("host", "agent").body(body);
+    let request = request.map_err(|error| Failure::Failed(format!("cannot ask for {path}: {error}")))?;
+    Ok(sender.send_request(request).await.map_err(broken)?.into_body())
+}
+
+/// Prints each line of the answer as it comes: `progress` to stderr, `done` to stdout; `error` is the failure.
+async fn print_lines(mut body: Incoming, output: &Output) -> Result<(), Failure> {
+    let mut buffer = Vec::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| Failure::Failed(format!("the agent's answer broke off: {error}")))?;
+        buffer.extend_from_slice(frame.data_ref().map_or(&[], |data| data.as_ref()));
+        while let Some(end) = buffer.iter().position(|byte| *byte == b'\n') {
+            let line: Vec<u8> = buffer.drain(..=end).collect();
+            let value = decode(&line)?;
+            if let Some(error) = value.str_at(&["error"]) {
+                return Err(Failure::Failed(error.to_owned()));
+            }
+            if let Some(text) = value.str_at(&["progress"]) {
+                output.progress(text);
+            }
+            if let Some(text) = value.str_at(&["done"]) {
+                output.line(text);
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn list(body: Incoming, output: &Output) -> Result<(), Failure> {
+    let collected = body.collect().await.map_err(|error| Failure::Failed(format!("the agent's answer broke off: {error}")))?;
+    let value = decode(&collected.to_bytes())?;
+    if let Some(error) = value.str_at(&["error"]) {
+        return Err(Failure::Failed(error.to_owned()));
+    }
+    let images = value.get("images").and_then(Value::as_array).unwrap_or_default();
+    let text = |image: &Value, key: &str| image.str_at(&[key]).unwrap_or_default().to_owned();
+    match output.format {
+        Some(Format::Name) => images.iter().for_each(|image| output.line(&text(image, "reference"))),
+        Some(Format::Json | Format::Yaml) => {
+            output.object(&value);
+        }
+        None | Some(Format::Wide) => {
+            let rows: Vec<Vec<String>> = images
+                .iter()
+                .map(|image| {
+                    let bytes = image.i64_at(&["sizeBytes"]).unwrap_or_default();
+                    let id = text(image, "id");
+                    let id = id.strip_prefix("sha256:").unwrap_or(&id);
+                    let shown = if output.format.is_some() { id } else { id.get(..12).unwrap_or(id) };
+                    vec![text(image, "reference"), shown.to_owned(), format!("{}.{} MB", bytes / 1_000_000, bytes / 100_000 % 10)]
+                })
+                .collect();
+            output.table(&["IMAGE", "ID", "SIZE"], &rows);
+        }
+    }
+    Ok(())
+}
+
+fn decode(bytes: &[u8]) -> Result<Value, Failure> {
+    let decoded = json::decode(bytes, &Limits::default());
+    decoded.map(|decoded| decoded.value).map_err(|error| Failure::Failed(format!("the agent's answer does not parse: {error}")))
+}
+
+fn encoded(text: &str) -> String {
+    text.bytes()
+        .map(|byte| if byte.is_ascii_alphanumeric() || b"-._~/:@".contains(&byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })
+        .collect()
+}

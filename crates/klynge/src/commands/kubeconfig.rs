@@ -1,0 +1,112 @@
+//! Kubeconfig files on this machine: the one in force, the one of the user who typed the command, and merging into it.
+
+use crate::cli::{Failure, Global};
+use object::{Limits, Value, yaml};
+use std::fs;
+use std::io::{self, Write as _};
+use std::os::unix::fs::{OpenOptionsExt as _, chown};
+use std::path::{Path, PathBuf};
+
+/// The user who typed the command, also under sudo.
+pub(crate) struct Invoker {
+    /// Home directory.
+    pub(crate) home: PathBuf,
+    /// User and group id.
+    pub(crate) ids: (u32, u32),
+}
+
+impl Invoker {
+    /// From SUDO_USER, else the user of this process. /etc/passwd is read as it is: a static glibc loads no plug-ins.
+    pub(crate) fn find() -> Invoker {
+        let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
+        let sudo = std::env::var("SUDO_USER").ok().filter(|name| !name.is_empty());
+        let own = rustix::process::getuid().as_raw();
+        let entry = passwd.lines().map(|line| line.split(':').collect::<Vec<_>>()).find(|fields| match &sudo {
+            Some(name) => fields.first() == Some(&name.as_str()),
+            None => fields.get(2).and_then(|id| id.parse().ok()) == Some(own),
+        });
+        let field = |at: usize| entry.as_ref().and_then(|fields| fields.get(at).copied());
+        let id = |at: usize, fallback: u32| field(at).and_then(|text| text.parse().ok()).unwrap_or(fallback);
+        let home = std::env::var_os("HOME").filter(|_| sudo.is_none()).map(PathBuf::from);
+        let home = home.or_else(|| field(5).map(PathBuf::from)).unwrap_or_else(|| PathBuf::from("/root"));
+        Invoker { home, ids: (id(2, own), id(3, rustix::process::getgid().as_raw())) }
+    }
+
+    /// $KUBECONFIG's first file, else ~/.kube/config.
+    pub(crate) fn kubeconfig(&self) -> PathBuf {
+        let named = std::env::var("KUBECONFIG").ok();
+        let first = named.as_deref().and_then(|list| list.split(':').find(|part| !part.is_empty()));
+        first.map_or_else(|| self.home.join(".kube/config"), PathBuf::from)
+    }
+}
+
+/// The cluster's own kubeconfig for its administrator.
+pub(crate) fn admin_path(global: &Global) -> PathBuf {
+    global.kubeconfig.clone().unwrap_or_else(|| global.data_dir.join("kubeconfig"))
+}
+
+/// The kubeconfig that a command uses: --kubeconfig, $KUBECONFIG, the cluster's own, ~/.kube/config.
+pub(crate) fn in_force(global: &Global) -> Result<(PathBuf, Value), Failure> {
+    let user = Invoker::find().kubeconfig();
+    let mut candidates = vec![global.data_dir.join("kubeconfig"), user.clone()];
+    if std::env::var_os("KUBECONFIG").is_some() {
+        candidates.insert(0, user);
+    }
+    if let Some(path) = &global.kubeconfig {
+        candidates = vec![path.clone()];
+    }
+    for path in &candidates {
+        if let Some(config) = read(path)? {
+            return Ok((path.clone(), config));
+        }
+    }
+    let looked: Vec<String> = candidates.iter().map(|path| path.display().to_string()).collect();
+    Err(Failure::Unreachable(format!("no kubeconfig that can be read in {}; start a cluster with `sudo klynge up`", looked.join(", "))))
+}
+
+/// The content of a kubeconfig; None where it is missing or may not be read.
+pub(crate) fn read(path: &Path) -> Result<Option<Value>, Failure> {
+    match fs::read(path) {
+        Ok(bytes) => {
+            let decoded = yaml::decode(&bytes, &Limits::default());
+            let decoded = decoded.map_err(|error| Failure::Failed(format!("{} does not parse: {error}", path.display())))?;
+            Ok(Some(decoded.value))
+        }
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied) => Ok(None),
+        Err(error) => Err(Failure::Failed(format!("cannot read {}: {error}", path.display()))),
+    }
+}
+
+/// Writes a kubeconfig (mode 0600, owned by `ids`) through a temporary neighbour.
+pub(crate) fn write(path: &Path, config: &Value, ids: (u32, u32)) -> Result<(), Failure> {
+    let failed = |error: io::Error| Failure::Failed(format!("cannot write {}: {error}", path.display()));
+    if let Some(parent) = path.parent().filter(|parent| !parent.exists()) {
+        fs::create_dir_all(parent).map_err(failed)?;
+        chown(parent, Some(ids.0), Some(ids.1)).map_err(failed)?;
+    }
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".klynge-new");
+    let temporary = path.with_file_name(name);
+    let mut file =
+        fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary).map_err(failed)?;
+    file.write_all(yaml::encode(config).as_bytes()).map_err(failed)?;
+    file.sync_all().map_err(failed)?;
+    chown(&temporary, Some(ids.0), Some(ids.1)).map_err(failed)?;
+    fs::rename(&temporary, path).map_err(failed)
+}
+
+/// Puts the cluster of `ours` into `path`, keeping everything else in it.
+pub(crate) fn merge_file(path: &Path, ours: &Value, ids: (u32, u32)) -> Result<(), Failure> {
+    let mut config = read(path)?.unwrap_or_default();
+    api::pki::merge(&mut config, ours);
+    write(path, &config, ids)
+}
+
+/// Takes the entries of `ours` out of `path` again; the file goes when nothing is left in it.
+pub(crate) fn remove_from_file(path: &Path, ours: &Value, ids: (u32, u32)) -> Result<(), Failure> {
+    let Some(mut config) = read(path)? else { return Ok(()) };
+    if api::pki::unmerge(&mut config, ours) {
+        return fs::remove_file(path).map_err(|error| Failure::Failed(format!("cannot remove {}: {error}", path.display())));
+    }
+    write(path, &config, ids)
+}

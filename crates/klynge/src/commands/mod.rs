@@ -1,0 +1,10 @@
+//! One file per command of the command line; those that talk to the cluster share a connection.
+
+pub(crate) mod cluster;
+pub(crate) mod down;
+pub(crate) mod explain;
+pub(crate) mod image;
+pub(crate) mod kubeconfig;
+pub(crate) mod run;
+pub(crate) mod status;
+pub(crate) mod up;

@@ -1,0 +1,115 @@
+//! `klynge run`: an image as a Deployment, with a NodePort Service when a port is to be published.
+
+use super::cluster::{Cluster, target};
+use crate::cli::{Failure, Global, Output, RunArguments};
+use client::Query;
+use object::{Map, Value, meta};
+use std::time::Duration;
+
+pub(crate) fn run(global: &Global, arguments: &RunArguments, output: &Output) -> Result<(), Failure> {
+    let deployment = deployment(arguments)?;
+    let cluster = Cluster::connect(global)?;
+    let (namespace, name) = (arguments.namespace.as_str(), arguments.name.as_str());
+    let created = cluster.create(target("apps", "deployments", namespace, ""), deployment)?;
+    output.progress(&format!("deployment {name} created"));
+    let mut service = None;
+    if let Some(port) = arguments.publish {
+        service = Some(cluster.create(target("", "services", namespace, ""), service_for(arguments, port))?);
+    }
+    if arguments.timeout > 0 && arguments.replicas > 0 {
+        wait(&cluster, arguments, output)?;
+    }
+    if output.object(&created) {
+        return Ok(());
+    }
+    let Some(service) = service else {
+        output.line(&format!("deployment/{name}"));
+        return Ok(());
+    };
+    let ports = service.at(&["spec", "ports"]).and_then(Value::as_array).unwrap_or_default();
+    let node_port = ports.first().and_then(|port| port.i64_at(&["nodePort"])).unwrap_or_default();
+    output.progress(&format!(
+        "inside the cluster: {name}.{namespace}.svc.cluster.local:{} at {}",
+        arguments.publish.unwrap_or_default(),
+        service.str_at(&["spec", "clusterIP"]).unwrap_or_default()
+    ));
+    output.line(&format!("http://127.0.0.1:{node_port}"));
+    Ok(())
+}
+
+fn labels(arguments: &RunArguments) -> Value {
+    Value::Object([("app", arguments.name.as_str())].into_iter().collect())
+}
+
+fn deployment(arguments: &RunArguments) -> Result<Value, Failure> {
+    let mut container = Map::new();
+    container.insert("name", arguments.name.as_str());
+    container.insert("image", arguments.image.as_str());
+    if !arguments.command.is_empty() {
+        container.insert("args", arguments.command.iter().map(|word| word.as_str().into()).collect::<Vec<Value>>());
+    }
+    if let Some(port) = arguments.publish {
+        let port: Map = [("containerPort", Value::Int(port.into()))].into_iter().collect();
+        container.insert("ports", vec![Value::Object(port)]);
+    }
+    let mut variables = Vec::new();
+    for variable in &arguments.env {
+        let (name, value) = variable
+            .split_once('=')
+            .ok_or_else(|| Failure::Usage(format!("--env {variable}: expected NAME=VALUE")))?;
+        variables.push(Value::Object([("name", name), ("value", value)].into_iter().collect()));
+    }
+    if !variables.is_empty() {
+        container.insert("env", variables);
+    }
+    let mut deployment = Value::Null;
+    deployment.set(&["apiVersion"], "apps/v1".into());
+    deployment.set(&["kind"], "Deployment".into());
+    deployment.set(&["metadata", "name"], arguments.name.as_str().into());
+    deployment.set(&["metadata", "labels"], labels(arguments));
+    deployment.set(&["spec", "replicas"], Value::Int(arguments.replicas.into()));
+    deployment.set(&["spec", "selector", "matchLabels"], labels(arguments));
+    deployment.set(&["spec", "template", "metadata", "labels"], labels(arguments));
+    deployment.set(&["spec", "template", "spec", "containers"], vec![Value::Object(container)].into());
+    Ok(deployment)
+}
+
+fn service_for(arguments: &RunArguments, port: u16) -> Value {
+    let mut service = Value::Null;
+    service.set(&["apiVersion"], "v1".into());
+    service.set(&["kind"], "Service".into());
+    service.set(&["metadata", "name"], arguments.name.as_str().into());
+    service.set(&["metadata", "labels"], labels(arguments));
+    service.set(&["spec", "type"], "NodePort".into());
+    service.set(&["spec", "selector"], labels(arguments));
+    let port: Map = [("port", Value::Int(port.into())), ("targetPort", Value::Int(port.into()))].into_iter().collect();
+    service.set(&["spec", "ports"], vec![Value::Object(port)].into());
+    service
+}
+
+fn wait(cluster: &Cluster, arguments: &RunArguments, output: &Output) -> Result<(), Failure> {
+    let (namespace, name) = (arguments.namespace.as_str(), arguments.name.as_str());
+    let query = Query { fields: format!("metadata.name={name}"), ..Query::default() };
+    let mut said = String::new();
+    let done = cluster.wait(
+        &target("apps", "deployments", namespace, ""),
+        &query,
+        Duration::from_secs(arguments.timeout),
+        |deployment| {
+            let available = deployment.i64_at(&["status", "availableReplicas"]).unwrap_or_default();
+            let line = format!("{available} of {} running", arguments.replicas);
+            if line != said {
+                output.progress(&line);
+                said = line;
+            }
+            meta::name(deployment) == name && available >= i64::from(arguments.replicas)
+        },
+    )?;
+    if done {
+        return Ok(());
+    }
+    Err(Failure::TimedOut(format!(
+        "{name} does not run after {} s; `klynge explain deployment {name} -n {namespace}` says why",
+        arguments.timeout
+    )))
+}

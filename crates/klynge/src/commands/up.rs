@@ -1,0 +1,92 @@
+//! `klynge up`: the server in the background, its cluster in the user's kubeconfig, and what to try next.
+
+use super::cluster::Cluster;
+use super::kubeconfig::{self, Invoker};
+use crate::cli::{Failure, Global, Output, ServerArguments, UpArguments};
+use crate::service::{daemon, notify, systemd};
+use std::fs;
+use std::time::{Duration, Instant};
+
+const READY_TIMEOUT: Duration = Duration::from_secs(60);
+
+pub(crate) fn run(global: &Global, arguments: &UpArguments, output: &Output) -> Result<(), Failure> {
+    Failure::unless_root("klynge up")?;
+    let begun = Instant::now();
+    fs::create_dir_all(&global.data_dir)
+        .map_err(|error| Failure::Failed(format!("cannot make {}: {error}", global.data_dir.display())))?;
+    if already_up(global) {
+        output.progress("the cluster is up already");
+    } else {
+        start(global, &arguments.server, output)?;
+        output.progress(&format!("ready after {:.2} s", begun.elapsed().as_secs_f64()));
+    }
+    let ours = kubeconfig::read(&kubeconfig::admin_path(global))?
+        .ok_or_else(|| Failure::Failed("the server wrote no kubeconfig; see its log".to_owned()))?;
+    let user = Invoker::find();
+    let path = user.kubeconfig();
+    kubeconfig::merge_file(&path, &ours, user.ids)?;
+    output.progress(&format!("context klynge added to {}", path.display()));
+    output.line("The cluster is up. Try:");
+    output.line("  kubectl get nodes");
+    output.line("  klynge run web nginx --publish 80");
+    output.line("  klynge status");
+    Ok(())
+}
+
+fn already_up(global: &Global) -> bool {
+    let started = if systemd::present() { systemd::installed() } else { daemon::running(&global.data_dir).is_some() };
+    started && Cluster::connect(global).is_ok_and(|cluster| cluster.ready())
+}
+
+fn start(global: &Global, server: &ServerArguments, output: &Output) -> Result<(), Failure> {
+    let words = words(global, server);
+    if systemd::present() {
+        output.progress("starting klynge.service under systemd");
+        return systemd::start(&words);
+    }
+    output.progress(&format!("starting the server; its log is {}", daemon::log_path(&global.data_dir).display()));
+    let socket = global.data_dir.join("up.sock");
+    let listener = notify::Listener::bind(&socket)
+        .map_err(|error| Failure::Failed(format!("cannot listen on {}: {error}", socket.display())))?;
+    let mut child = daemon::start(&global.data_dir, &words, &socket)?;
+    let heard = listener.wait(READY_TIMEOUT, || matches!(child.try_wait(), Ok(Some(_))));
+    let _ = fs::remove_file(&socket); // only a name is left of it
+    match heard {
+        notify::Heard::Ready => Ok(()),
+        notify::Heard::Gone => {
+            Err(Failure::Failed(format!("the server ended at once; its last words:\n{}", daemon::last_words(&global.data_dir))))
+        }
+        notify::Heard::Nothing => Err(Failure::TimedOut(format!(
+            "the server is not ready after {} s; its last words:\n{}",
+            READY_TIMEOUT.as_secs(),
+            daemon::last_words(&global.data_dir)
+        ))),
+    }
+}
+
+/// The command line of `klynge server` for these options.
+fn words(global: &Global, server: &ServerArguments) -> Vec<String> {
+    let mut words = vec!["server".to_owned()];
+    let mut option = |name: &str, value: String| words.extend([name.to_owned(), value]);
+    option("--data-dir", global.data_dir.display().to_string());
+    if let Some(path) = &global.kubeconfig {
+        option("--kubeconfig", path.display().to_string());
+    }
+    option("--bind", server.bind.to_string());
+    option("--port", server.port.to_string());
+    option("--pod-cidr", server.pod_cidr.clone());
+    option("--service-cidr", server.service_cidr.clone());
+    if let Some(address) = server.advertise {
+        option("--advertise", address.to_string());
+    }
+    for name in &server.tls_san {
+        option("--tls-san", name.clone());
+    }
+    if let Some(name) = &server.node_name {
+        option("--node-name", name.clone());
+    }
+    if server.no_agent {
+        words.push("--no-agent".to_owned());
+    }
+    words
+}

@@ -1,0 +1,58 @@
+//! Names and addresses that the server finds out by itself.
+
+use crate::cli::Failure;
+use network::Prefix;
+use std::net::{IpAddr, UdpSocket};
+
+/// The address that others reach this host at: the source address of its default route; loopback where it has none.
+pub(super) fn advertised() -> IpAddr {
+    // Connecting a datagram socket sends nothing; it only asks the kernel for a route (TEST-NET-3, RFC 5737).
+    let routed = UdpSocket::bind(("0.0.0.0", 0)).and_then(|socket| {
+        socket.connect(("203.0.113.1", 9))?;
+        socket.local_addr()
+    });
+    routed.map_or(IpAddr::from([127, 0, 0, 1]), |address| address.ip())
+}
+
+/// The host's name as a node's name: lower case, as DNS-1123 wants it.
+pub(super) fn node_name() -> Result<String, Failure> {
+    let name = rustix::system::uname().nodename().to_string_lossy().to_lowercase();
+    check_node_name(&name).map(|()| name.clone()).map_err(|why| {
+        Failure::Failed(format!("the host name {name:?} cannot be a node's name: {why}; choose one with --node-name"))
+    })
+}
+
+/// DNS-1123 subdomain.
+pub(super) fn check_node_name(name: &str) -> Result<(), &'static str> {
+    if name.is_empty() || name.len() > 253 {
+        return Err("it must have 1 to 253 characters");
+    }
+    let edge = |character: Option<char>| character.is_some_and(|one| one.is_ascii_lowercase() || one.is_ascii_digit());
+    for label in name.split('.') {
+        let inner = label.chars().all(|one| one.is_ascii_lowercase() || one.is_ascii_digit() || one == '-');
+        if !inner || !edge(label.chars().next()) || !edge(label.chars().next_back()) {
+            return Err("it must consist of lower case letters, digits, '-' and '.', beginning and ending with a letter or digit");
+        }
+    }
+    Ok(())
+}
+
+/// A prefix given on the command line.
+pub(super) fn prefix(option: &str, text: &str) -> Result<Prefix, Failure> {
+    text.parse().map_err(|error| Failure::Usage(format!("{option} {text}: {error}; expected an address range such as 10.42.0.0/16")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn node_names_are_dns_subdomains() {
+        for good in ["a", "node-1", "node-1.example.org", "0"] {
+            assert_eq!(check_node_name(good), Ok(()), "{good}");
+        }
+        for bad in ["", "-a", "a-", "a..b", "a_b", "A"] {
+            assert!(check_node_name(bad).is_err(), "{bad}");
+        }
+    }
+}

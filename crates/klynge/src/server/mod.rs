@@ -1,0 +1,34 @@
+//! `klynge server`: control plane and node agent in one process, wired together.
+
+mod addresses;
+mod agent_socket;
+mod purge;
+mod wiring;
+
+pub(crate) use purge::purge;
+
+use crate::cli::{Failure, Global, ServerArguments};
+use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
+use tracing_subscriber::EnvFilter;
+
+/// Runs until SIGTERM or SIGINT; containers go on running afterwards.
+pub(crate) fn run(global: &Global, arguments: &ServerArguments) -> Result<(), Failure> {
+    if !arguments.no_agent {
+        Failure::unless_root("klynge server (without --no-agent)")?;
+    }
+    let filter = EnvFilter::try_from_env("KLYNGE_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(false);
+    subscriber.init();
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&global.data_dir)
+        .map_err(|error| Failure::Failed(format!("cannot make the data directory {}: {error}", global.data_dir.display())))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .worker_threads(std::thread::available_parallelism().map_or(2, |cores| cores.get().clamp(2, 16)))
+        .build()
+        .map_err(|error| Failure::Failed(format!("cannot start threads: {error}")))?;
+    runtime.block_on(wiring::serve(global, arguments))
+}

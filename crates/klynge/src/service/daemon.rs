@@ -1,0 +1,66 @@
+//! Without systemd: the server as a process of its own session, with its log and its process id in the data directory.
+
+use crate::cli::Failure;
+use std::fs::{self, OpenOptions};
+use std::io;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// Where a daemon's log is.
+pub(crate) fn log_path(data_dir: &Path) -> PathBuf {
+    data_dir.join("server.log")
+}
+
+fn id_path(data_dir: &Path) -> PathBuf {
+    data_dir.join("server.pid")
+}
+
+/// Starts `klynge server ARGUMENTS` with $NOTIFY_SOCKET set.
+pub(crate) fn start(data_dir: &Path, arguments: &[String], notify: &Path) -> Result<Child, Failure> {
+    let failed = |what: &str, error: io::Error| Failure::Failed(format!("cannot {what}: {error}"));
+    let binary = std::env::current_exe().map_err(|error| failed("find this binary", error))?;
+    let log = OpenOptions::new().create(true).append(true).open(log_path(data_dir));
+    let log = log.map_err(|error| failed("open the log", error))?;
+    let errors = log.try_clone().map_err(|error| failed("open the log", error))?;
+    let mut command = Command::new(binary);
+    command.args(arguments).current_dir("/").env("NOTIFY_SOCKET", notify).env_remove("KUBECONFIG");
+    command.stdin(Stdio::null()).stdout(log).stderr(errors).process_group(0);
+    let child = command.spawn().map_err(|error| failed("start the server", error))?;
+    fs::write(id_path(data_dir), child.id().to_string()).map_err(|error| failed("write the process id", error))?;
+    Ok(child)
+}
+
+/// The process id of a daemon that is alive and is a klynge.
+pub(crate) fn running(data_dir: &Path) -> Option<rustix::process::Pid> {
+    let id: i32 = fs::read_to_string(id_path(data_dir)).ok()?.trim().parse().ok()?;
+    let command = fs::read(format!("/proc/{id}/cmdline")).ok()?;
+    let mut words = command.split(|byte| *byte == 0);
+    let ours = words.next().is_some_and(|word| word.ends_with(b"klynge")) && words.any(|word| word == b"server");
+    if ours { rustix::process::Pid::from_raw(id) } else { None }
+}
+
+/// Asks a running daemon to stop and waits for its end; true where there was one.
+pub(crate) fn stop(data_dir: &Path, timeout: Duration) -> Result<bool, Failure> {
+    let Some(process) = running(data_dir) else { return Ok(false) };
+    rustix::process::kill_process(process, rustix::process::Signal::TERM)
+        .map_err(|error| Failure::Failed(format!("cannot stop the server: {error}")))?;
+    let deadline = Instant::now() + timeout;
+    while running(data_dir).is_some() {
+        if Instant::now() > deadline {
+            return Err(Failure::TimedOut(format!("the server (process {process:?}) does not stop; see its log")));
+        }
+        std::thread::sleep(Duration::from_millis(20)); // the process is not our child: there is nothing to wait on
+    }
+    let _ = fs::remove_file(id_path(data_dir)); // stale ids are recognised, a missing file is as good
+    Ok(true)
+}
+
+/// The last lines of the log, for an error message.
+pub(crate) fn last_words(data_dir: &Path) -> String {
+    let text = fs::read(log_path(data_dir)).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let lines: Vec<&str> = text.lines().rev().take(5).collect();
+    lines.into_iter().rev().collect::<Vec<_>>().join("\n")
+}

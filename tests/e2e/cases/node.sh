@@ -1,0 +1,58 @@
+# The node: cordon, drain with a PodDisruptionBudget's respect, uncordon; what a pod sees of itself.
+fresh_namespace node-test
+node=$(k get nodes -o jsonpath='{.items[0].metadata.name}')
+k get node $node --no-headers | grep -q ' Ready '
+cat <<Y | k -n $NS apply -f -
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: settings}
+data: {color: green, file.txt: "some text"}
+---
+apiVersion: v1
+kind: Secret
+metadata: {name: hidden}
+stringData: {password: s3cret}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: looker, labels: {tier: test}}
+spec:
+  restartPolicy: Never
+  initContainers:
+  - {name: first, image: "klynge-test:1", command: [sh, -c, "echo from-init > /shared/note"], volumeMounts: [{name: shared, mountPath: /shared}]}
+  containers:
+  - name: main
+    image: klynge-test:1
+    command: [sh, -c, 'cat /shared/note /config/file.txt; echo; echo \$COLOR \$PASSWORD \$POD_NAME; cat /labels/labels; echo; id -u; ls /var/run/secrets/kubernetes.io/serviceaccount; grep -c . /etc/resolv.conf; cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/memory.max 2>/dev/null || true']
+    env:
+    - {name: COLOR, valueFrom: {configMapKeyRef: {name: settings, key: color}}}
+    - {name: PASSWORD, valueFrom: {secretKeyRef: {name: hidden, key: password}}}
+    - {name: POD_NAME, valueFrom: {fieldRef: {fieldPath: metadata.name}}}
+    securityContext: {runAsUser: 1234}
+    resources: {limits: {memory: 32Mi}}
+    volumeMounts:
+    - {name: shared, mountPath: /shared}
+    - {name: config, mountPath: /config}
+    - {name: labels, mountPath: /labels}
+  volumes:
+  - {name: shared, emptyDir: {}}
+  - {name: config, configMap: {name: settings}}
+  - {name: labels, downwardAPI: {items: [{path: labels, fieldRef: {fieldPath: metadata.labels}}]}}
+Y
+k -n $NS wait pod/looker --for=jsonpath='{.status.phase}'=Succeeded --timeout=60s
+k -n $NS logs looker > $WORK/looker
+for expected in from-init 'some text' 'green s3cret looker' 'tier="test"' '^1234$' '^token$' '^ca.crt$'; do
+  grep -q "$expected" $WORK/looker || { cat $WORK/looker; echo "missing: $expected" >&2; exit 1; }
+done
+k -n $NS create deployment movable --image=klynge-test:1 -- sleep 100000
+k -n $NS rollout status deployment/movable --timeout=60s
+k cordon $node
+k get node $node --no-headers | grep -q SchedulingDisabled
+k -n $NS run waits --image=klynge-test:1 -- sleep 1000
+eventually 20 sh -c "${KUBECTLS##* } -n $NS describe pod waits | grep -q 'were unschedulable'"
+klynge explain pod waits -n $NS | grep -q 'no node takes it'
+k uncordon $node
+k -n $NS wait pod/waits --for=condition=Ready --timeout=60s
+k drain $node --ignore-daemonsets --delete-emptydir-data --force --pod-selector=app=movable --timeout=90s
+k uncordon $node
+k -n $NS rollout status deployment/movable --timeout=60s

@@ -1,0 +1,17 @@
+# ClusterIP and NodePort from the host, from pods and from another machine; hairpin; refusal without endpoints.
+fresh_namespace service-test
+k -n $NS create deployment web --image=klynge-test:1 --replicas=2 -- httpd -f -p 8080 -h /www
+k -n $NS rollout status deployment/web --timeout=60s
+k -n $NS expose deployment web --port=80 --target-port=8080 --type=NodePort
+address=$(k -n $NS get service web -o jsonpath='{.spec.clusterIP}')
+port=$(k -n $NS get service web -o jsonpath='{.spec.ports[0].nodePort}')
+eventually 20 fetch http://$address/cgi-bin/clock.cgi
+eventually 10 fetch http://127.0.0.1:$port/cgi-bin/clock.cgi
+eventually 10 fetch http://192.0.2.2:$port/cgi-bin/clock.cgi $OUTSIDE
+seen=$(for _ in $(seq 20); do fetch http://$address/cgi-bin/clock.cgi; done | sed 's/.* at //' | sort -u | wc -l)
+same "pods that answered" 2 "$seen"
+pod=$(k -n $NS get pods -l app=web -o jsonpath='{.items[0].metadata.name}')
+for _ in 1 2 3 4 5 6; do k -n $NS exec $pod -- wget -q -T 3 -O - http://web.$NS.svc.cluster.local/cgi-bin/clock.cgi; done
+k -n $NS scale deployment web --replicas=0
+eventually 30 sh -c "! curl -sS --max-time 2 http://$address/ 2>/dev/null"
+curl -sS --max-time 2 http://$address/ 2>&1 | grep -qi refused
