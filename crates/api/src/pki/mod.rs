@@ -1,0 +1,11 @@
+//! Keys and certificates: the cluster's own authority, what it issues, and their renewal while the server runs.
+
+mod authority;
+mod files;
+mod kubeconfig;
+mod tls;
+
+pub use authority::{Error, Issued, Names, Pki};
+pub use kubeconfig::{Kubeconfig, merge as merge_kubeconfig};
+pub(crate) use tls::verify_chain;
+pub use tls::{CallerVerifier, server_config};
