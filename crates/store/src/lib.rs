@@ -16,7 +16,8 @@ mod window;
 pub use contract::{BackupError, List, Status, Store, StoreStopped};
 pub use entry::{DecodedBudget, Entry, Slots};
 pub use types::{
-    Change, CommitError, Committed, Compacted, Event, EventKind, Expect, Key, Operation, Revision, Template, Transaction,
+    Change, CommitError, Committed, Compacted, Event, EventKind, Expect, Key, Operation, Revision, Template,
+    Transaction,
 };
 pub use watch::{Batch, Lost, WatchError, Watcher};
 pub use window::WindowLimits;

@@ -362,7 +362,8 @@ impl Shared {
         if at.is_some() {
             for event in bucket.window.after(revision) {
                 let rest = event.entry.key.rest();
-                if rest.starts_with(prefix) && start_after.is_none_or(|start| rest > start) && !then.contains_key(rest) {
+                if rest.starts_with(prefix) && start_after.is_none_or(|start| rest > start) && !then.contains_key(rest)
+                {
                     // The first change after the revision replaced what was there at the revision.
                     then.insert(Box::from(rest), event.previous.clone());
                 }

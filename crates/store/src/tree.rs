@@ -83,18 +83,13 @@ impl Tree {
 
     /// The chunk that holds or would hold the key; `None` when the key sorts before everything.
     fn chunk_of(&self, rest: &str) -> Option<usize> {
-        self.chunks
-            .partition_point(|chunk| chunk.first().is_some_and(|first| first.key.rest() <= rest))
-            .checked_sub(1)
+        self.chunks.partition_point(|chunk| chunk.first().is_some_and(|first| first.key.rest() <= rest)).checked_sub(1)
     }
 
     /// The first position whose entry is not `before`; `before` must be true for a prefix of the order only.
     pub(crate) fn position(&self, before: impl Fn(&str) -> bool) -> Position {
         let chunk = self.chunks.partition_point(|chunk| chunk.last().is_some_and(|last| before(last.key.rest())));
-        let index = self
-            .chunks
-            .get(chunk)
-            .map_or(0, |chunk| chunk.partition_point(|entry| before(entry.key.rest())));
+        let index = self.chunks.get(chunk).map_or(0, |chunk| chunk.partition_point(|entry| before(entry.key.rest())));
         Position { chunk, index }
     }
 

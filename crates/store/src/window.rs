@@ -20,12 +20,7 @@ pub struct WindowLimits {
 
 impl Default for WindowLimits {
     fn default() -> Self {
-        Self {
-            events_max: 100_000,
-            bytes_max: 64 << 20,
-            total_bytes_max: 256 << 20,
-            age_max: Duration::from_secs(600),
-        }
+        Self { events_max: 100_000, bytes_max: 64 << 20, total_bytes_max: 256 << 20, age_max: Duration::from_secs(600) }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::contract::{BackupError, List, Status, Store, StoreStopped};
 use crate::embedded::batch;
-use crate::embedded::format::{self, Format, uuid_text, unix_seconds};
+use crate::embedded::format::{self, Format, unix_seconds, uuid_text};
 use crate::embedded::log::{LogError, LogOptions};
 use crate::embedded::options::{OpenError, Options};
 use crate::embedded::queue::Queue;

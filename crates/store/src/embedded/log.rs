@@ -35,6 +35,7 @@ pub(crate) struct Log {
     synced: u64,
     /// The file has written blocks up to here.
     prepared: u64,
+    prepares: bool,
 }
 
 /// Where an existing segment is continued.
@@ -80,9 +81,8 @@ impl Log {
         record::begin(&mut frame);
         header.put(&mut frame);
         record::seal(&mut frame, 0, nonce, 0);
-        let file = publish_file(&*options.disk, &options.directory, &segment_name(number), |file| {
-            write_all(file, 0, &frame)
-        })?;
+        let file =
+            publish_file(&*options.disk, &options.directory, &segment_name(number), |file| write_all(file, 0, &frame))?;
         let end = frame.len() as u64;
         Ok(Self::resume(options, Continuation { file, number, nonce, sequence: 1, end }))
     }
@@ -103,6 +103,7 @@ impl Log {
             end: at.end,
             synced: at.end,
             prepared: at.end,
+            prepares: true,
         }
     }
 
@@ -120,6 +121,11 @@ impl Log {
 
     pub(crate) fn path(&self) -> PathBuf {
         self.directory.join(segment_name(self.number))
+    }
+
+    /// Whether to write zeros ahead; not on a full disk, where they would take the last space.
+    pub(crate) fn set_prepares(&mut self, prepares: bool) {
+        self.prepares = prepares;
     }
 
     /// Seals and writes a frame whose payload the caller has appended. Not yet durable.
@@ -142,13 +148,18 @@ impl Log {
             return LogError::Broken(format!("writing {path} failed ({error}), and so did undoing it ({undo})"));
         }
         self.prepared = self.end;
-        if is_no_space(error) { LogError::NoSpace } else { LogError::Broken(format!("writing {}: {error}", path.display())) }
+        if is_no_space(error) {
+            LogError::NoSpace
+        } else {
+            LogError::Broken(format!("writing {}: {error}", path.display()))
+        }
     }
 
     /// Writes zeros behind the end, so that the next small frames overwrite written blocks.
     fn prepare(&mut self, frame_length: u64) {
         // Large frames gain nothing: the zeros would cost as much as they save.
-        if self.end + frame_length <= self.prepared || frame_length > PREPARE_STEP_BYTES / 4 || self.is_full() {
+        let enough = self.end + frame_length <= self.prepared;
+        if enough || !self.prepares || frame_length > PREPARE_STEP_BYTES / 4 || self.is_full() {
             self.prepared = self.prepared.max(self.end);
             return;
         }
@@ -169,9 +180,7 @@ impl Log {
                 self.synced = self.end;
                 Ok(())
             }
-            Err(error) => {
-                Err(LogError::Broken(format!("making {} durable failed: {error}", self.path().display())))
-            }
+            Err(error) => Err(LogError::Broken(format!("making {} durable failed: {error}", self.path().display()))),
         }
     }
 
@@ -188,12 +197,14 @@ impl Log {
             Ok(next) => {
                 // The reserved and prepared rest goes back to the file system; the next segment's header has the length.
                 let _ = self.file.truncate(self.end);
-                *self = next;
+                *self = Self { prepares: self.prepares, ..next };
                 Ok(())
             }
             // Only when the next segment surely does not exist: otherwise a restart would take it for this one's end.
             Err(error) if is_no_space(&error) && self.next_is_absent() => Err(LogError::NoSpace),
-            Err(error) => Err(LogError::Broken(format!("beginning a segment after {}: {error}", self.path().display()))),
+            Err(error) => {
+                Err(LogError::Broken(format!("beginning a segment after {}: {error}", self.path().display())))
+            }
         }
     }
 

@@ -159,7 +159,10 @@ pub(crate) struct SnapshotHeader {
 /// One record of a log frame.
 #[derive(Debug)]
 pub(crate) enum Record {
-    Transaction { revision: Revision, changes: Vec<Applied> },
+    Transaction {
+        revision: Revision,
+        changes: Vec<Applied>,
+    },
     /// Revisions up to here may have been shown although their transactions were not yet durable.
     Ceiling(Revision),
     /// The store was closed in order: nothing after this was shown.

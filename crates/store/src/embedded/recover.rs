@@ -53,11 +53,7 @@ fn inventory(options: &LogOptions) -> Result<(Vec<u64>, Vec<Revision>), OpenErro
 }
 
 /// Creates an empty store. FORMAT is written last: where it is, the log is.
-pub(crate) fn create(
-    options: &LogOptions,
-    format: &Format,
-    limits: WindowLimits,
-) -> Result<Recovered, OpenError> {
+pub(crate) fn create(options: &LogOptions, format: &Format, limits: WindowLimits) -> Result<Recovered, OpenError> {
     let directory = &options.directory;
     let (segments, snapshots) = inventory(options)?;
     let unfinished = |number: &u64| {
@@ -154,21 +150,25 @@ impl Recovery<'_> {
             if index == 0 && segment.header.base != snapshot_revision {
                 return Err(OpenError::corrupt(&segment.path, 0, "the log does not continue the snapshot"));
             }
-            let (tail, sequence) = segment.replay(end, |record, damaged| {
-                closed = matches!(record, Record::Closed);
-                match record {
-                    Record::Transaction { revision, changes } => {
-                        if revision <= state.revision() {
-                            return Err(damaged("a revision is not above the one before"));
+            let (tail, sequence) = segment.replay(
+                end,
+                |record, damaged| {
+                    closed = matches!(record, Record::Closed);
+                    match record {
+                        Record::Transaction { revision, changes } => {
+                            if revision <= state.revision() {
+                                return Err(damaged("a revision is not above the one before"));
+                            }
+                            state.publish(revision, &changes, &mut Vec::new(), &mut Vec::new());
                         }
-                        state.publish(revision, &changes, &mut Vec::new(), &mut Vec::new());
+                        Record::Ceiling(above) => ceiling = ceiling.max(above),
+                        Record::Resumed(gap) => state.resume(gap),
+                        Record::Closed => {}
                     }
-                    Record::Ceiling(above) => ceiling = ceiling.max(above),
-                    Record::Resumed(gap) => state.resume(gap),
-                    Record::Closed => {}
-                }
-                Ok(())
-            }, self.budget)?;
+                    Ok(())
+                },
+                self.budget,
+            )?;
             log_bytes += tail;
             if end.is_none() {
                 let log = segment.continue_at(self.options, tail, sequence)?;

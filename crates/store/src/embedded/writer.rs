@@ -401,6 +401,7 @@ impl Writer {
             }
         }
         self.counters.space_low.store(!self.reserve.held, Ordering::Relaxed);
+        self.log.set_prepares(self.reserve.held);
     }
 
     fn release_reserve(&mut self) {
@@ -411,6 +412,7 @@ impl Writer {
         let _ = self.options.disk.remove(&self.options.directory.join(RESERVE_NAME));
         self.reserve = Reserve { held: false, spent_bytes: 0, next_try: Instant::now() + RESERVE_RETRY };
         self.counters.space_low.store(true, Ordering::Relaxed);
+        self.log.set_prepares(false);
     }
 
     fn begin_snapshot(&mut self, now: Instant) -> Result<(), String> {
@@ -501,7 +503,9 @@ impl Job {
             let old_segment = |name: &str| segment_number(name).is_some_and(|number| number < self.segment);
             let old_snapshot = |name: &str| snapshot_revision(name).is_some_and(|revision| revision < image.revision);
             // Oldest first: what is left after a crash in between is still an unbroken run of segments.
-            for name in names.iter().filter(|name| old_snapshot(name)).chain(names.iter().filter(|name| old_segment(name))) {
+            for name in
+                names.iter().filter(|name| old_snapshot(name)).chain(names.iter().filter(|name| old_segment(name)))
+            {
                 disk.remove(&directory.join(name))?;
             }
             disk.sync_directory(directory)
