@@ -3,10 +3,16 @@
 //! Pure: no files, sockets, clock or randomness.
 
 pub mod meta;
+pub mod names;
+pub mod patch;
+pub mod quantity;
 pub mod resource;
 pub mod schema;
+pub mod selector;
 pub mod status;
 pub mod table;
+#[cfg(test)]
+mod testing;
 pub mod time;
 mod value;
 

@@ -36,8 +36,7 @@ pub mod labels {
     /// The roles of a node, by prefix.
     pub const NODE_ROLE_PREFIX: &str = "node-role.kubernetes.io/";
     /// Load balancers leave a node with this label out.
-    pub const EXCLUDE_FROM_LOAD_BALANCERS: &str =
-        "node.kubernetes.io/exclude-from-external-load-balancers";
+    pub const EXCLUDE_FROM_LOAD_BALANCERS: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
 }
 
 /// Well-known annotations.
@@ -115,9 +114,7 @@ pub fn resource_version(value: &Value) -> &str {
 /// metadata.generation; 0 where absent.
 #[must_use]
 pub fn generation(value: &Value) -> i64 {
-    value
-        .i64_at(&["metadata", "generation"])
-        .unwrap_or_default()
+    value.i64_at(&["metadata", "generation"]).unwrap_or_default()
 }
 
 /// metadata.labels.
@@ -146,12 +143,7 @@ pub fn annotation<'a>(value: &'a Value, key: &str) -> Option<&'a str> {
 
 /// metadata.finalizers.
 pub fn finalizers(value: &Value) -> impl Iterator<Item = &str> {
-    value
-        .at(&["metadata", "finalizers"])
-        .and_then(Value::as_array)
-        .unwrap_or_default()
-        .iter()
-        .filter_map(Value::as_str)
+    value.at(&["metadata", "finalizers"]).and_then(Value::as_array).unwrap_or_default().iter().filter_map(Value::as_str)
 }
 
 /// True where the object has this finalizer.
@@ -197,23 +189,10 @@ pub struct OwnerReference<'a> {
 
 /// metadata.ownerReferences.
 pub fn owner_references(value: &Value) -> impl Iterator<Item = OwnerReference<'_>> {
-    let references = value
-        .at(&["metadata", "ownerReferences"])
-        .and_then(Value::as_array)
-        .unwrap_or_default();
+    let references = value.at(&["metadata", "ownerReferences"]).and_then(Value::as_array).unwrap_or_default();
     references.iter().map(|reference| {
-        let text = |member| {
-            reference
-                .get(member)
-                .and_then(Value::as_str)
-                .unwrap_or_default()
-        };
-        let flag = |member| {
-            reference
-                .get(member)
-                .and_then(Value::as_bool)
-                .unwrap_or_default()
-        };
+        let text = |member| reference.get(member).and_then(Value::as_str).unwrap_or_default();
+        let flag = |member| reference.get(member).and_then(Value::as_bool).unwrap_or_default();
         OwnerReference {
             api_version: text("apiVersion"),
             kind: text("kind"),
@@ -234,12 +213,7 @@ pub fn controller(value: &Value) -> Option<OwnerReference<'_>> {
 /// apiVersion and kind as a name.
 #[must_use]
 pub fn group_version_kind(value: &Value) -> GroupVersionKind {
-    let text = |member| {
-        value
-            .get(member)
-            .and_then(Value::as_str)
-            .unwrap_or_default()
-    };
+    let text = |member| value.get(member).and_then(Value::as_str).unwrap_or_default();
     GroupVersionKind::parse(text("apiVersion"), text("kind"))
 }
 
@@ -261,10 +235,7 @@ pub fn set_text(value: &mut Value, member: &str, text: impl Into<Str>) {
 
 /// Sets metadata.resourceVersion.
 pub fn set_resource_version(value: &mut Value, revision: u64) {
-    value.set(
-        &["metadata", "resourceVersion"],
-        Value::from(revision.to_string()),
-    );
+    value.set(&["metadata", "resourceVersion"], Value::from(revision.to_string()));
 }
 
 /// Adds a finalizer; returns whether it was missing.
@@ -272,25 +243,16 @@ pub fn add_finalizer(value: &mut Value, name: &str) -> bool {
     if has_finalizer(value, name) {
         return false;
     }
-    match value
-        .at_mut(&["metadata", "finalizers"])
-        .and_then(Value::as_array_mut)
-    {
+    match value.at_mut(&["metadata", "finalizers"]).and_then(Value::as_array_mut) {
         Some(list) => list.push(Value::from(name)),
-        None => value.set(
-            &["metadata", "finalizers"],
-            Value::Array(vec![Value::from(name)]),
-        ),
+        None => value.set(&["metadata", "finalizers"], Value::Array(vec![Value::from(name)])),
     }
     true
 }
 
 /// Removes a finalizer, and the list with the last one; returns whether it was there.
 pub fn remove_finalizer(value: &mut Value, name: &str) -> bool {
-    let Some(list) = value
-        .at_mut(&["metadata", "finalizers"])
-        .and_then(Value::as_array_mut)
-    else {
+    let Some(list) = value.at_mut(&["metadata", "finalizers"]).and_then(Value::as_array_mut) else {
         return false;
     };
     let before = list.len();
@@ -326,14 +288,8 @@ mod tests {
             reference
         };
         let mut value = Value::default();
-        value.set(
-            &["metadata", "ownerReferences"],
-            Value::Array(vec![owner("a", false), owner("b", true)]),
-        );
-        assert_eq!(
-            controller(&value).map(|reference| reference.name),
-            Some("b")
-        );
+        value.set(&["metadata", "ownerReferences"], Value::Array(vec![owner("a", false), owner("b", true)]));
+        assert_eq!(controller(&value).map(|reference| reference.name), Some("b"));
         assert_eq!(owner_references(&value).count(), 2);
     }
 }

@@ -28,9 +28,7 @@ pub fn parse(text: &str) -> Option<Timestamp> {
         && bytes[13] == b':'
         && bytes[16] == b':'
         && !text.contains('[')
-        && bytes[17..]
-            .iter()
-            .any(|byte| matches!(byte, b'Z' | b'+' | b'-'));
+        && bytes[17..].iter().any(|byte| matches!(byte, b'Z' | b'+' | b'-'));
     if shape { text.parse().ok() } else { None }
 }
 
@@ -45,11 +43,7 @@ pub fn duration_short(duration: SignedDuration) -> String {
         return "0s".to_owned();
     }
     let two = |large: i64, large_unit: &str, small: i64, small_unit: &str| {
-        if small == 0 {
-            format!("{large}{large_unit}")
-        } else {
-            format!("{large}{large_unit}{small}{small_unit}")
-        }
+        if small == 0 { format!("{large}{large_unit}") } else { format!("{large}{large_unit}{small}{small_unit}") }
     };
     let (minutes, hours) = (seconds / 60, seconds / 3600);
     let days = hours / 24;
@@ -82,14 +76,9 @@ pub fn parse_go_duration(text: &str) -> Option<SignedDuration> {
     }
     let mut total: i128 = 0;
     while !rest.is_empty() {
-        let number_end = rest
-            .bytes()
-            .position(|byte| !byte.is_ascii_digit() && byte != b'.')?;
+        let number_end = rest.bytes().position(|byte| !byte.is_ascii_digit() && byte != b'.')?;
         let (number, tail) = rest.split_at(number_end);
-        let unit_end = tail
-            .bytes()
-            .position(|byte| byte.is_ascii_digit() || byte == b'.')
-            .unwrap_or(tail.len());
+        let unit_end = tail.bytes().position(|byte| byte.is_ascii_digit() || byte == b'.').unwrap_or(tail.len());
         let (unit, tail) = tail.split_at(unit_end);
         let scale: i128 = match unit {
             "ns" => 1,
@@ -104,11 +93,7 @@ pub fn parse_go_duration(text: &str) -> Option<SignedDuration> {
         if (whole.is_empty() && fraction.is_empty()) || fraction.contains('.') || whole.len() > 19 {
             return None;
         }
-        let whole: i128 = if whole.is_empty() {
-            0
-        } else {
-            whole.parse().ok()?
-        };
+        let whole: i128 = if whole.is_empty() { 0 } else { whole.parse().ok()? };
         total += whole * scale;
         let mut step = scale;
         for digit in fraction.bytes().take(18) {
@@ -131,11 +116,7 @@ pub fn format_go_duration(duration: SignedDuration) -> String {
         let (whole, part) = (total / unit, total % unit);
         let fraction = format!("{part:0width$}");
         let fraction = fraction.trim_end_matches('0');
-        if fraction.is_empty() {
-            whole.to_string()
-        } else {
-            format!("{whole}.{fraction}")
-        }
+        if fraction.is_empty() { whole.to_string() } else { format!("{whole}.{fraction}") }
     };
     match total {
         0 => "0s".to_owned(),
@@ -168,12 +149,7 @@ mod tests {
         let time: Timestamp = "2026-11-23T00:20:05.123456789Z".parse().unwrap();
         assert_eq!(format_rfc3339(time), "2026-11-23T00:20:05Z");
         assert_eq!(format_micro(time), "2026-11-23T00:20:05.123456Z");
-        assert_eq!(
-            parse("2026-11-23T01:20:05+01:00")
-                .map(format_rfc3339)
-                .as_deref(),
-            Some("2026-11-23T00:20:05Z")
-        );
+        assert_eq!(parse("2026-11-23T01:20:05+01:00").map(format_rfc3339).as_deref(), Some("2026-11-23T00:20:05Z"));
         for bad in [
             "",
             "2026-11-23",
@@ -224,23 +200,9 @@ mod tests {
             ("5ns", "5ns"),
             ("1h0m0.25s", "1h0m0.25s"),
         ] {
-            assert_eq!(
-                parse_go_duration(text).map(format_go_duration).as_deref(),
-                Some(canonical),
-                "{text}"
-            );
+            assert_eq!(parse_go_duration(text).map(format_go_duration).as_deref(), Some(canonical), "{text}");
         }
-        for bad in [
-            "",
-            "-",
-            "1",
-            "s",
-            "1d",
-            "1.2.3s",
-            ".s",
-            "99999999999999999999h",
-            "9999999999999h",
-        ] {
+        for bad in ["", "-", "1", "s", "1d", "1.2.3s", ".s", "99999999999999999999h", "9999999999999h"] {
             assert_eq!(parse_go_duration(bad), None, "{bad}");
         }
     }

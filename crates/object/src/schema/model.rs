@@ -99,10 +99,7 @@ impl Struct {
     /// The field named `name` in JSON.
     #[must_use]
     pub fn field(&self, name: &str) -> Option<&Field> {
-        self.fields
-            .binary_search_by(|field| field.name.as_str().cmp(name))
-            .ok()
-            .map(|at| &self.fields[at])
+        self.fields.binary_search_by(|field| field.name.as_str().cmp(name)).ok().map(|at| &self.fields[at])
     }
 
     /// The field with a protobuf number.
@@ -126,11 +123,7 @@ impl Schemas {
         for one in &mut structs {
             one.fields.sort_by(|a, b| a.name.cmp(&b.name));
         }
-        let names = structs
-            .iter()
-            .enumerate()
-            .map(|(at, one)| (one.name.clone(), TypeId(at as u32)))
-            .collect();
+        let names = structs.iter().enumerate().map(|(at, one)| (one.name.clone(), TypeId(at as u32))).collect();
         Schemas { structs, names }
     }
 
@@ -148,10 +141,7 @@ impl Schemas {
 
     /// All structs with their ids.
     pub fn iter(&self) -> impl Iterator<Item = (TypeId, &Struct)> {
-        self.structs
-            .iter()
-            .enumerate()
-            .map(|(at, one)| (TypeId(at as u32), one))
+        self.structs.iter().enumerate().map(|(at, one)| (TypeId(at as u32), one))
     }
 }
 
