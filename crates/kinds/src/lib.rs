@@ -1,1 +1,5 @@
 //! The resource table: one row and one file per kind, and the schema data.
+
+mod schema_data;
+
+pub use schema_data::{kinds_with_types, schemas, type_id};
