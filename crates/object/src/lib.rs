@@ -5,6 +5,7 @@
 mod codec;
 pub mod json;
 pub mod meta;
+pub mod proto;
 pub mod resource;
 pub mod schema;
 pub mod serde;
