@@ -2,13 +2,17 @@
 //!
 //! Pure: no files, sockets, clock or randomness.
 
+mod codec;
+pub mod json;
 pub mod meta;
 pub mod names;
 pub mod patch;
+pub mod proto;
 pub mod quantity;
 pub mod resource;
 pub mod schema;
 pub mod selector;
+pub mod serde;
 pub mod status;
 pub mod table;
 #[cfg(test)]
@@ -16,6 +20,7 @@ mod testing;
 pub mod time;
 mod value;
 
+pub use codec::{DecodeError, Decoded, Limits};
 pub use resource::{GroupVersionKind, GroupVersionResource};
 pub use status::{Cause, Status};
 pub use value::{Map, Str, Value};
