@@ -68,8 +68,13 @@ fn protobuf_and_json_fixtures_are_the_same_trees() {
             unknown.push(name);
             continue;
         };
-        let json = decode_json(&std::fs::read(path.with_extension("json")).unwrap(), &Limits::REQUEST).unwrap();
+        let mut json = decode_json(&std::fs::read(path.with_extension("json")).unwrap(), &Limits::REQUEST).unwrap();
         assert!(json.duplicates.is_empty());
+        // The fixtures are one version older than the data: these members were renamed since.
+        let pruned = object::schema::prune(schemas(), id, &mut json.value);
+        let renamed = |path: &String| path.contains("nodeAllocatableResource");
+        found.extend(pruned.iter().filter(|path| !renamed(path)).map(|path| format!("{name}: unknown {path}")));
+        assert_eq!(object::schema::check_types(schemas(), id, &json.value), [], "{name}");
         let mut from_proto = proto::decode(schemas(), id, envelope.raw, &Limits::REQUEST).unwrap();
         object::meta::set_group_version_kind(&mut from_proto, &kind);
         differences(&name, &plain(&from_proto), &plain(&json.value), &mut found);

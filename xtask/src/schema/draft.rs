@@ -166,6 +166,10 @@ impl Draft {
                 if at > 0 && own && taken.contains(&field.number) {
                     continue;
                 }
+                // A list of strings that is a message of its own (APIResource.verbs) has no place in the notation.
+                if facts.kind == "[s" && field.kind == "message" {
+                    continue;
+                }
                 facts.number = Some(field.number);
                 if facts.kind == "s" && field.target.as_ref().is_some_and(|target| target.1 == "duration") {
                     facts.kind = "d".to_owned();

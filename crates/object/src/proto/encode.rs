@@ -59,6 +59,9 @@ impl Encoder<'_> {
     pub(super) fn message(&mut self, id: TypeId, value: &Value, out: &mut Vec<u8>) -> Result<(), EncodeError> {
         let Value::Object(map) = value else { return Err(EncodeError::new("expected a map")) };
         self.depth_left = self.depth_left.checked_sub(1).ok_or_else(|| EncodeError::new("nested too deeply"))?;
+        if let Some(field) = self.schemas.without_number(id).find(|field| map.get(&field.name).is_some_and(|v| !v.is_null())) {
+            return Err(EncodeError::new("this member has no protobuf number; ask for JSON").below(&field.name));
+        }
         self.members(id, map, out)?;
         self.depth_left += 1;
         Ok(())

@@ -141,6 +141,8 @@ pub struct Schemas {
     names: std::collections::HashMap<Str, TypeId>,
     // For each struct its fields with a protobuf number, by rising number.
     wire: Vec<Box<[u16]>>,
+    // For each struct its fields that protobuf can't carry.
+    unnumbered: Vec<Box<[u16]>>,
 }
 
 impl Schemas {
@@ -154,7 +156,8 @@ impl Schemas {
         }
         let wire = structs.iter().map(wire_order).collect();
         let names = structs.iter().enumerate().map(|(at, one)| (one.name.clone(), TypeId(at as u32))).collect();
-        Schemas { structs, names, wire }
+        let unnumbered = structs.iter().map(|one| without_number(one, &structs)).collect();
+        Schemas { structs, names, wire, unnumbered }
     }
 
     /// The struct with an id of this collection.
@@ -167,6 +170,12 @@ impl Schemas {
     pub fn wire(&self, id: TypeId) -> impl Iterator<Item = &Field> {
         let fields = &self.get(id).fields;
         self.wire[id.0 as usize].iter().map(|at| &fields[usize::from(*at)])
+    }
+
+    /// The fields of a struct that protobuf can't carry. apiVersion and kind are not among them: the envelope has them.
+    pub fn without_number(&self, id: TypeId) -> impl Iterator<Item = &Field> {
+        let fields = &self.get(id).fields;
+        self.unnumbered[id.0 as usize].iter().map(|at| &fields[usize::from(*at)])
     }
 
     /// The field of a struct with a protobuf number.
@@ -200,6 +209,20 @@ fn wire_order(one: &Struct) -> Box<[u16]> {
     let mut order: Vec<u16> = (0u16..).zip(&one.fields).filter(|(_, field)| field.number > 0).map(|(at, _)| at).collect();
     order.sort_by_key(|at| one.fields[usize::from(*at)].number);
     order.into()
+}
+
+fn without_number(one: &Struct, all: &[Struct]) -> Box<[u16]> {
+    fn embeds(one: &Struct, name: &str, all: &[Struct]) -> bool {
+        let inner = one.fields.first().filter(|field| field.is_embedded()).and_then(|field| match field.kind {
+            Type::Struct(id) => all.get(id.0 as usize),
+            _ => None,
+        });
+        inner.is_some_and(|inner| inner.field(name).is_some_and(|field| field.number > 0) || embeds(inner, name, all))
+    }
+    let missing = |field: &Field| {
+        field.number == 0 && !matches!(field.name.as_str(), "apiVersion" | "kind") && !embeds(one, &field.name, all)
+    };
+    (0u16..).zip(&one.fields).filter(|(_, field)| missing(field)).map(|(at, _)| at).collect()
 }
 
 /// A static default.
