@@ -6,6 +6,6 @@ mod kubeconfig;
 mod tls;
 
 pub use authority::{Error, Issued, Names, Pki};
-pub use kubeconfig::{Kubeconfig, merge as merge_kubeconfig};
+pub use kubeconfig::{Kubeconfig, merge, unmerge};
 pub(crate) use tls::verify_chain;
 pub use tls::{CallerVerifier, server_config};
