@@ -1,6 +1,7 @@
 //! Development chores: `cargo xtask tidy | bench NAME | schema`.
 
 mod bench;
+mod schema;
 mod tidy;
 
 use clap::{Parser, Subcommand};
@@ -19,12 +20,15 @@ enum Command {
     Tidy,
     /// Run a benchmark by its name in SPEC.md, or all of them
     Bench(bench::Arguments),
+    /// Generate the schema data of the built-in kinds (crates/kinds/schema)
+    Schema(schema::Arguments),
 }
 
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Tidy => tidy::run(),
         Command::Bench(arguments) => bench::run(&arguments),
+        Command::Schema(arguments) => schema::run(&arguments),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,4 +1,23 @@
 //! The API server: serve, authn, authz, admission, write, read, watch, discovery, openapi.
 
+mod admission;
 pub mod auth;
+mod bootstrap;
+mod core;
+mod housekeeping;
+mod local;
+mod negotiate;
+mod pending;
 pub mod pki;
+mod proxy;
+mod random;
+mod read;
+mod serve;
+mod server;
+mod watch;
+mod write;
+
+pub use local::tree;
+pub use proxy::{Connection, NoNodes, NodeConnector};
+pub use server::{Error, Options, Server};
+pub use write::services::AddressRange;

@@ -25,11 +25,12 @@ mod resource;
 mod row;
 mod rows;
 mod scheduling;
+mod schema_data;
 mod storage;
 mod storagemigration;
 mod table;
 
 pub use hooks::{Grace, Hooks, Plain};
 pub use row::{NameRule, Resource, Role, ScalePaths, SelectableField, Subresource, Version};
-pub use rows::schemas;
+pub use schema_data::{kinds_with_types, schemas, type_id};
 pub use table::{Group, Table, table};

@@ -32,9 +32,3 @@ pub(crate) fn rows() -> Vec<Resource> {
     .flatten()
     .collect()
 }
-
-/// The schemas of built-in kinds.
-pub fn schemas() -> &'static object::schema::Schemas {
-    static EMPTY: std::sync::OnceLock<object::schema::Schemas> = std::sync::OnceLock::new();
-    EMPTY.get_or_init(Default::default)
-}

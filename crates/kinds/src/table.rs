@@ -182,6 +182,19 @@ mod tests {
     }
 
     #[test]
+    fn every_version_of_every_row_has_a_type_in_the_schema_data() {
+        for row in table().resources() {
+            for version in &row.versions {
+                assert!(version.try_type_id().is_some(), "{}", version.definition);
+            }
+            for one in &row.subresources {
+                let has_body = !one.kind.kind.ends_with("Options");
+                assert!(!has_body || crate::type_id(&one.kind).is_some(), "{}/{}: {}", row.plural, one.name, one.kind);
+            }
+        }
+    }
+
+    #[test]
     fn a_row_comes_and_goes_at_run_time() {
         let row = crate::Resource::new("example.com", "v1", "Widget", "widgets");
         let names = GroupVersionResource::new("example.com", "v1", "widgets");

@@ -5,11 +5,18 @@
 mod codec;
 pub mod json;
 pub mod meta;
+pub mod names;
+pub mod patch;
+pub mod proto;
+pub mod quantity;
 pub mod resource;
 pub mod schema;
+pub mod selector;
 pub mod serde;
 pub mod status;
 pub mod table;
+#[cfg(test)]
+mod testing;
 pub mod time;
 mod value;
 

@@ -63,32 +63,20 @@ impl Status {
     /// 404 for an object.
     #[must_use]
     pub fn not_found(resource: &GroupVersionResource, name: &str) -> Self {
-        Self::new(
-            404,
-            "NotFound",
-            format!("{} \"{name}\" not found", resource.group_resource()),
-        )
-        .about(resource, name)
+        Self::new(404, "NotFound", format!("{} \"{name}\" not found", resource.group_resource())).about(resource, name)
     }
 
     /// 409 for a create.
     #[must_use]
     pub fn already_exists(resource: &GroupVersionResource, name: &str) -> Self {
-        Self::new(
-            409,
-            "AlreadyExists",
-            format!("{} \"{name}\" already exists", resource.group_resource()),
-        )
-        .about(resource, name)
+        Self::new(409, "AlreadyExists", format!("{} \"{name}\" already exists", resource.group_resource()))
+            .about(resource, name)
     }
 
     /// 409 for an update; `why` follows the colon.
     #[must_use]
     pub fn conflict(resource: &GroupVersionResource, name: &str, why: &str) -> Self {
-        let message = format!(
-            "Operation cannot be fulfilled on {} \"{name}\": {why}",
-            resource.group_resource()
-        );
+        let message = format!("Operation cannot be fulfilled on {} \"{name}\": {why}", resource.group_resource());
         Self::new(409, "Conflict", message).about(resource, name)
     }
 
@@ -126,24 +114,13 @@ impl Status {
     /// 422: validation found `causes`.
     #[must_use]
     pub fn invalid(kind: &GroupVersionKind, name: &str, causes: Vec<Cause>) -> Self {
-        let all: Vec<String> = causes
-            .iter()
-            .map(|cause| format!("{}: {}", cause.field, cause.message))
-            .collect();
+        let all: Vec<String> = causes.iter().map(|cause| format!("{}: {}", cause.field, cause.message)).collect();
         let list = match all.as_slice() {
             [one] => one.clone(),
             many => format!("[{}]", many.join(", ")),
         };
-        let what = if kind.group.is_empty() {
-            kind.kind.to_string()
-        } else {
-            format!("{}.{}", kind.kind, kind.group)
-        };
-        let mut status = Self::new(
-            422,
-            "Invalid",
-            format!("{what} \"{name}\" is invalid: {list}"),
-        );
+        let what = if kind.group.is_empty() { kind.kind.to_string() } else { format!("{}.{}", kind.kind, kind.group) };
+        let mut status = Self::new(422, "Invalid", format!("{what} \"{name}\" is invalid: {list}"));
         status.name = name.into();
         status.group = kind.group.clone();
         status.kind = kind.kind.clone();
@@ -160,21 +137,13 @@ impl Status {
     /// 405.
     #[must_use]
     pub fn method_not_allowed() -> Self {
-        Self::new(
-            405,
-            "MethodNotAllowed",
-            "the server does not allow this method on the requested resource",
-        )
+        Self::new(405, "MethodNotAllowed", "the server does not allow this method on the requested resource")
     }
 
     /// 404 for a path that leads nowhere.
     #[must_use]
     pub fn no_such_path() -> Self {
-        Self::new(
-            404,
-            "NotFound",
-            "the server could not find the requested resource",
-        )
+        Self::new(404, "NotFound", "the server could not find the requested resource")
     }
 
     /// 429 with a time to wait.
@@ -188,11 +157,7 @@ impl Status {
     /// 500.
     #[must_use]
     pub fn internal(message: impl fmt::Display) -> Self {
-        Self::new(
-            500,
-            "InternalError",
-            format!("Internal error occurred: {message}"),
-        )
+        Self::new(500, "InternalError", format!("Internal error occurred: {message}"))
     }
 
     /// 503.
@@ -229,29 +194,15 @@ impl Status {
     #[must_use]
     pub fn to_value(&self) -> Value {
         let mut details = Map::new();
-        for (key, text) in [
-            ("name", &self.name),
-            ("group", &self.group),
-            ("kind", &self.kind),
-            ("uid", &self.uid),
-        ] {
+        for (key, text) in [("name", &self.name), ("group", &self.group), ("kind", &self.kind), ("uid", &self.uid)] {
             if !text.is_empty() {
                 details.insert(key, text.clone());
             }
         }
         if !self.causes.is_empty() {
             let causes = self.causes.iter().map(|cause| {
-                let members = [
-                    ("reason", cause.reason.as_str()),
-                    ("message", &cause.message),
-                    ("field", &cause.field),
-                ];
-                Value::Object(
-                    members
-                        .into_iter()
-                        .filter(|member| !member.1.is_empty())
-                        .collect(),
-                )
+                let members = [("reason", cause.reason.as_str()), ("message", &cause.message), ("field", &cause.field)];
+                Value::Object(members.into_iter().filter(|member| !member.1.is_empty()).collect())
             });
             details.insert("causes", causes.collect::<Vec<_>>());
         }
@@ -277,10 +228,7 @@ impl Status {
     pub fn from_value(value: &Value) -> Self {
         let text = |path: &[&str]| Str::from(value.str_at(path).unwrap_or_default());
         let number = |path: &[&str]| value.i64_at(path).unwrap_or_default();
-        let causes = value
-            .at(&["details", "causes"])
-            .and_then(Value::as_array)
-            .unwrap_or_default();
+        let causes = value.at(&["details", "causes"]).and_then(Value::as_array).unwrap_or_default();
         Status {
             code: u16::try_from(number(&["code"])).unwrap_or(500),
             reason: text(&["reason"]),
@@ -297,8 +245,7 @@ impl Status {
                     field: cause.str_at(&["field"]).unwrap_or_default().into(),
                 })
                 .collect(),
-            retry_after_seconds: u32::try_from(number(&["details", "retryAfterSeconds"]))
-                .unwrap_or_default(),
+            retry_after_seconds: u32::try_from(number(&["details", "retryAfterSeconds"])).unwrap_or_default(),
         }
     }
 }

@@ -119,8 +119,7 @@ impl Value {
 
     /// The node for changing, reached by following member names.
     pub fn at_mut(&mut self, path: &[&str]) -> Option<&mut Value> {
-        path.iter()
-            .try_fold(self, |node, name| node.as_object_mut()?.get_mut(name))
+        path.iter().try_fold(self, |node, name| node.as_object_mut()?.get_mut(name))
     }
 
     /// Sets the node at `path`, making maps on the way; what is no map on the way is replaced by one.
@@ -289,12 +288,8 @@ impl Map {
     }
 
     /// The members in key order, values for changing.
-    pub fn iter_mut(
-        &mut self,
-    ) -> impl DoubleEndedIterator<Item = (&str, &mut Value)> + ExactSizeIterator {
-        self.0
-            .iter_mut()
-            .map(|member| (member.0.as_str(), &mut member.1))
+    pub fn iter_mut(&mut self) -> impl DoubleEndedIterator<Item = (&str, &mut Value)> + ExactSizeIterator {
+        self.0.iter_mut().map(|member| (member.0.as_str(), &mut member.1))
     }
 
     /// The keys in order.
@@ -313,12 +308,6 @@ impl IntoIterator for Map {
 
 impl<K: Into<Str>, V: Into<Value>> FromIterator<(K, V)> for Map {
     fn from_iter<I: IntoIterator<Item = (K, V)>>(members: I) -> Self {
-        Map::from_members(
-            members
-                .into_iter()
-                .map(|(key, value)| (key.into(), value.into()))
-                .collect(),
-        )
-        .0
+        Map::from_members(members.into_iter().map(|(key, value)| (key.into(), value.into())).collect()).0
     }
 }

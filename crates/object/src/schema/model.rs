@@ -58,9 +58,9 @@ pub enum ListKind {
 /// One member of a struct.
 #[derive(Clone, Debug)]
 pub struct Field {
-    /// Its name in JSON.
+    /// Its name in JSON; empty for an embedded message (see [`Field::is_embedded`]).
     pub name: Str,
-    /// Its number in protobuf; 0 where it has none (custom resources, inlined parts without one).
+    /// Its number in protobuf; 0 where it has none of its own: custom resources, members of an embedded message.
     pub number: u32,
     /// Its type.
     pub kind: Type,
@@ -82,6 +82,34 @@ pub struct Field {
     pub keep_empty: bool,
 }
 
+impl Field {
+    /// A field with no more than a name and a type.
+    #[must_use]
+    pub fn new(name: impl Into<Str>, kind: Type) -> Self {
+        Field {
+            name: name.into(),
+            number: 0,
+            kind,
+            required: false,
+            nullable: false,
+            list: ListKind::Atomic,
+            patch_merge: false,
+            patch_retain_keys: false,
+            patch_merge_key: None,
+            default: None,
+            keep_empty: false,
+        }
+    }
+
+    /// True for the pseudo-field that stands for an embedded message: protobuf nests its members under its number,
+    /// JSON has them directly in the outer struct, which lists them too (with number 0). Its type is the message.
+    /// Only the protobuf transcoder looks at it; to lookups by name it does not exist.
+    #[must_use]
+    pub fn is_embedded(&self) -> bool {
+        self.name.is_empty()
+    }
+}
+
 /// A struct type: fields sorted by name.
 #[derive(Clone, Debug)]
 pub struct Struct {
@@ -99,16 +127,10 @@ impl Struct {
     /// The field named `name` in JSON.
     #[must_use]
     pub fn field(&self, name: &str) -> Option<&Field> {
-        self.fields
-            .binary_search_by(|field| field.name.as_str().cmp(name))
-            .ok()
-            .map(|at| &self.fields[at])
-    }
-
-    /// The field with a protobuf number.
-    #[must_use]
-    pub fn by_number(&self, number: u32) -> Option<&Field> {
-        self.fields.iter().find(|field| field.number == number)
+        if name.is_empty() {
+            return None;
+        }
+        self.fields.binary_search_by(|field| field.name.as_str().cmp(name)).ok().map(|at| &self.fields[at])
     }
 }
 
@@ -117,6 +139,10 @@ impl Struct {
 pub struct Schemas {
     structs: Vec<Struct>,
     names: std::collections::HashMap<Str, TypeId>,
+    // For each struct its fields with a protobuf number, by rising number.
+    wire: Vec<Box<[u16]>>,
+    // For each struct its fields that protobuf can't carry.
+    unnumbered: Vec<Box<[u16]>>,
 }
 
 impl Schemas {
@@ -124,20 +150,47 @@ impl Schemas {
     #[must_use]
     pub fn new(mut structs: Vec<Struct>) -> Self {
         for one in &mut structs {
-            one.fields.sort_by(|a, b| a.name.cmp(&b.name));
+            if !one.fields.is_sorted_by(|a, b| a.name <= b.name) {
+                one.fields.sort_by(|a, b| a.name.cmp(&b.name));
+            }
         }
-        let names = structs
-            .iter()
-            .enumerate()
-            .map(|(at, one)| (one.name.clone(), TypeId(at as u32)))
-            .collect();
-        Schemas { structs, names }
+        let wire = structs.iter().map(wire_order).collect();
+        let names = structs.iter().enumerate().map(|(at, one)| (one.name.clone(), TypeId(at as u32))).collect();
+        let unnumbered = structs.iter().map(|one| without_number(one, &structs)).collect();
+        Schemas { structs, names, wire, unnumbered }
     }
 
     /// The struct with an id of this collection.
     #[must_use]
     pub fn get(&self, id: TypeId) -> &Struct {
         &self.structs[id.0 as usize]
+    }
+
+    /// The fields of a struct that have a protobuf number, by rising number.
+    pub fn wire(&self, id: TypeId) -> impl Iterator<Item = &Field> {
+        let fields = &self.get(id).fields;
+        self.wire[id.0 as usize].iter().map(|at| &fields[usize::from(*at)])
+    }
+
+    /// The fields of a struct that protobuf can't carry. apiVersion and kind are not among them: the envelope has them.
+    pub fn without_number(&self, id: TypeId) -> impl Iterator<Item = &Field> {
+        let fields = &self.get(id).fields;
+        self.unnumbered[id.0 as usize].iter().map(|at| &fields[usize::from(*at)])
+    }
+
+    /// The field of a struct with a protobuf number.
+    #[must_use]
+    pub fn by_number(&self, id: TypeId, number: u32) -> Option<&Field> {
+        let (fields, order) = (&self.get(id).fields, &self.wire[id.0 as usize]);
+        // Most messages number their fields without gaps.
+        let guess = order.get((number as usize).wrapping_sub(1)).map(|at| &fields[usize::from(*at)]);
+        if let Some(field) = guess
+            && field.number == number
+        {
+            return guess;
+        }
+        let at = order.binary_search_by_key(&number, |at| fields[usize::from(*at)].number).ok()?;
+        Some(&fields[usize::from(order[at])])
     }
 
     /// The id of upstream's definition name.
@@ -148,11 +201,28 @@ impl Schemas {
 
     /// All structs with their ids.
     pub fn iter(&self) -> impl Iterator<Item = (TypeId, &Struct)> {
-        self.structs
-            .iter()
-            .enumerate()
-            .map(|(at, one)| (TypeId(at as u32), one))
+        self.structs.iter().enumerate().map(|(at, one)| (TypeId(at as u32), one))
     }
+}
+
+fn wire_order(one: &Struct) -> Box<[u16]> {
+    let mut order: Vec<u16> = (0u16..).zip(&one.fields).filter(|(_, field)| field.number > 0).map(|(at, _)| at).collect();
+    order.sort_by_key(|at| one.fields[usize::from(*at)].number);
+    order.into()
+}
+
+fn without_number(one: &Struct, all: &[Struct]) -> Box<[u16]> {
+    fn embeds(one: &Struct, name: &str, all: &[Struct]) -> bool {
+        let inner = one.fields.first().filter(|field| field.is_embedded()).and_then(|field| match field.kind {
+            Type::Struct(id) => all.get(id.0 as usize),
+            _ => None,
+        });
+        inner.is_some_and(|inner| inner.field(name).is_some_and(|field| field.number > 0) || embeds(inner, name, all))
+    }
+    let missing = |field: &Field| {
+        field.number == 0 && !matches!(field.name.as_str(), "apiVersion" | "kind") && !embeds(one, &field.name, all)
+    };
+    (0u16..).zip(&one.fields).filter(|(_, field)| missing(field)).map(|(at, _)| at).collect()
 }
 
 /// A static default.

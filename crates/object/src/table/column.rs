@@ -79,12 +79,8 @@ impl Column {
     /// The `Name` column.
     #[must_use]
     pub fn name() -> Self {
-        let mut column = Column::new("Name", |object, _| {
-            object
-                .str_at(&["metadata", "name"])
-                .unwrap_or_default()
-                .into()
-        });
+        let mut column =
+            Column::new("Name", |object, _| object.str_at(&["metadata", "name"]).unwrap_or_default().into());
         column.format = "name".into();
         column.description = "Name must be unique within a namespace.".into();
         column
@@ -94,10 +90,7 @@ impl Column {
     #[must_use]
     pub fn age() -> Self {
         let mut column = Column::new("Age", |object, now| {
-            Value::from(super::render::age(
-                object.str_at(&["metadata", "creationTimestamp"]),
-                now,
-            ))
+            Value::from(super::render::age(object.str_at(&["metadata", "creationTimestamp"]), now))
         });
         column.description = "The time since the object was created.".into();
         column

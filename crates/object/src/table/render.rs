@@ -33,14 +33,10 @@ impl IncludeObject {
 #[must_use]
 pub fn default_columns() -> Vec<Column> {
     let mut created = Column::new("Created At", |object, _| {
-        object
-            .str_at(&["metadata", "creationTimestamp"])
-            .unwrap_or_default()
-            .into()
+        object.str_at(&["metadata", "creationTimestamp"]).unwrap_or_default().into()
     });
     created.kind = "date".into();
-    created.description =
-        "CreationTimestamp is the time at which the server created the object.".into();
+    created.description = "CreationTimestamp is the time at which the server created the object.".into();
     vec![Column::name(), created]
 }
 
@@ -63,10 +59,7 @@ pub fn render<'a>(
     now: Timestamp,
 ) -> Value {
     let definitions: Vec<Value> = columns.iter().map(definition).collect();
-    let rows: Vec<Value> = items
-        .into_iter()
-        .map(|item| row(columns, item, include, now))
-        .collect();
+    let rows: Vec<Value> = items.into_iter().map(|item| row(columns, item, include, now)).collect();
     let mut table = Map::new();
     table.insert("kind", "Table");
     table.insert("apiVersion", "meta.k8s.io/v1");
@@ -87,10 +80,7 @@ fn definition(column: &Column) -> Value {
 }
 
 fn row(columns: &[Column], item: &Value, include: IncludeObject, now: Timestamp) -> Value {
-    let cells: Vec<Value> = columns
-        .iter()
-        .map(|column| column.cell.value(item, now))
-        .collect();
+    let cells: Vec<Value> = columns.iter().map(|column| column.cell.value(item, now)).collect();
     let mut row = Map::new();
     row.insert("cells", cells);
     match include {
@@ -102,12 +92,7 @@ fn row(columns: &[Column], item: &Value, include: IncludeObject, now: Timestamp)
             let mut partial = Map::new();
             partial.insert("kind", "PartialObjectMetadata");
             partial.insert("apiVersion", "meta.k8s.io/v1");
-            partial.insert(
-                "metadata",
-                item.get("metadata")
-                    .cloned()
-                    .unwrap_or(Value::Object(Map::new())),
-            );
+            partial.insert("metadata", item.get("metadata").cloned().unwrap_or(Value::Object(Map::new())));
             row.insert("object", partial);
         }
     }

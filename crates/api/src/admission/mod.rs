@@ -1,0 +1,12 @@
+//! Admission: an ordered list of plug-ins that may change or refuse a write. None of them ever holds the store's writer.
+
+mod namespaces;
+mod nodes;
+mod plugin;
+mod pods;
+mod roles;
+mod service_accounts;
+mod volumes;
+
+pub(crate) use namespaces::namespace_of;
+pub(crate) use plugin::{Operation, Review, mutate, validate};

@@ -1,0 +1,6 @@
+//! What every cluster has from its first moment, written through the one write door where it is missing.
+
+mod objects;
+mod run;
+
+pub(crate) use run::run;

@@ -1,0 +1,70 @@
+//! The objects themselves.
+
+use crate::core::Core;
+use object::{Limits, Value, json};
+
+fn parse(text: &str) -> Value {
+    // The texts below are constants with values put in; what does not parse is refused by the write door.
+    json::decode(text.as_bytes(), &Limits::REQUEST).map(|decoded| decoded.value).unwrap_or_default()
+}
+
+/// Namespaces: first of all, as the others live in them.
+pub(super) fn namespaces() -> Vec<Value> {
+    let names = ["default", "kube-system", "kube-public", "kube-node-lease"];
+    names
+        .iter()
+        .map(|name| parse(&format!(r#"{{"apiVersion":"v1","kind":"Namespace","metadata":{{"name":"{name}"}}}}"#)))
+        .collect()
+}
+
+/// Everything that is written once and then belongs to the cluster's people.
+pub(super) fn fixed(core: &Core) -> Vec<Value> {
+    let range = core.service_range;
+    let dns = range.nth(10);
+    let mut objects = vec![
+        parse(
+            r#"{"apiVersion":"scheduling.k8s.io/v1","kind":"PriorityClass","metadata":{"name":"system-cluster-critical"},
+            "value":2000000000,"description":"Used for system critical pods that must run in the cluster, but can be moved to another node if necessary."}"#,
+        ),
+        parse(
+            r#"{"apiVersion":"scheduling.k8s.io/v1","kind":"PriorityClass","metadata":{"name":"system-node-critical"},
+            "value":2000001000,"description":"Used for system critical pods that must not be moved from their current node."}"#,
+        ),
+        parse(&format!(
+            r#"{{"apiVersion":"networking.k8s.io/v1","kind":"ServiceCIDR","metadata":{{"name":"kubernetes"}},"spec":{{"cidrs":["{range}"]}}}}"#
+        )),
+        parse(&format!(
+            r#"{{"apiVersion":"v1","kind":"Service","metadata":{{"name":"kube-dns","namespace":"kube-system","labels":{{
+            "k8s-app":"kube-dns","kubernetes.io/cluster-service":"true","kubernetes.io/name":"CoreDNS"}}}},
+            "spec":{{"clusterIP":"{dns}","ports":[{{"name":"dns","port":53,"protocol":"UDP","targetPort":53}},
+            {{"name":"dns-tcp","port":53,"protocol":"TCP","targetPort":53}}]}}}}"#
+        )),
+    ];
+    objects.extend(crate::auth::default_objects());
+    objects
+}
+
+/// The server's own Service and endpoints: written again when the advertised address or the port has changed.
+pub(super) fn own(core: &Core) -> Vec<Value> {
+    let (first, address, port) = (core.service_range.nth(1), core.advertise, core.port);
+    let family = if address.is_ipv4() { "IPv4" } else { "IPv6" };
+    vec![
+        parse(&format!(
+            r#"{{"apiVersion":"v1","kind":"Service","metadata":{{"name":"kubernetes","namespace":"default",
+            "labels":{{"component":"apiserver","provider":"kubernetes"}}}},
+            "spec":{{"type":"ClusterIP","clusterIP":"{first}","sessionAffinity":"None",
+            "ports":[{{"name":"https","port":443,"protocol":"TCP","targetPort":{port}}}]}}}}"#
+        )),
+        parse(&format!(
+            r#"{{"apiVersion":"v1","kind":"Endpoints","metadata":{{"name":"kubernetes","namespace":"default",
+            "labels":{{"endpointslice.kubernetes.io/skip-mirror":"true"}}}},
+            "subsets":[{{"addresses":[{{"ip":"{address}"}}],"ports":[{{"name":"https","port":{port},"protocol":"TCP"}}]}}]}}"#
+        )),
+        parse(&format!(
+            r#"{{"apiVersion":"discovery.k8s.io/v1","kind":"EndpointSlice","metadata":{{"name":"kubernetes","namespace":"default",
+            "labels":{{"kubernetes.io/service-name":"kubernetes"}}}},"addressType":"{family}",
+            "endpoints":[{{"addresses":["{address}"],"conditions":{{"ready":true}}}}],
+            "ports":[{{"name":"https","port":{port},"protocol":"TCP"}}]}}"#
+        )),
+    ]
+}

@@ -1,0 +1,82 @@
+//! What the server does by itself: old Events go, certificates are renewed before they end.
+
+use crate::core::{Core, decoded};
+use crate::pki::Pki;
+use jiff::{SignedDuration, Timestamp};
+use object::{Value, meta, time};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+use store::{Change, Entry, Expect, Operation, Transaction};
+
+/// Upstream's --event-ttl.
+const EVENT_LIFETIME: SignedDuration = SignedDuration::from_hours(1);
+const EVERY: Duration = Duration::from_secs(60);
+/// Certificates are looked at once an hour.
+const RENEWAL_ROUNDS: u64 = 60;
+/// Events deleted by one transaction, and looked at in one go.
+const CHUNK: usize = 500;
+
+/// Runs until the server stops.
+pub(crate) async fn run(core: Arc<Core>, pki: Arc<Pki>) {
+    let mut stopping = core.stopping.subscribe();
+    let mut round: u64 = 0;
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(EVERY) => {}
+            _ = stopping.wait_for(|stopping| *stopping) => return,
+        }
+        round += 1;
+        expire_events(&core, Timestamp::now()).await;
+        if round.is_multiple_of(RENEWAL_ROUNDS) {
+            match pki.renew(SystemTime::now()) {
+                Ok(true) => tracing::info!("certificates were renewed"),
+                Ok(false) => {}
+                Err(error) => tracing::error!(%error, "certificates cannot be renewed"),
+            }
+        }
+    }
+}
+
+/// When an event was last told.
+fn last_seen(event: &Value) -> Option<Timestamp> {
+    let texts = [
+        event.str_at(&["series", "lastObservedTime"]),
+        event.str_at(&["lastTimestamp"]),
+        event.str_at(&["eventTime"]),
+        event.str_at(&["metadata", "creationTimestamp"]),
+    ];
+    texts.into_iter().flatten().filter_map(time::parse).max().or_else(|| meta::creation_time(event))
+}
+
+/// Deletes events that nobody has told for an hour. They are read in chunks, so that a large number of them delays nobody.
+pub(crate) async fn expire_events(core: &Core, now: Timestamp) {
+    let mut cursor: Option<String> = None;
+    loop {
+        let Ok(page) = core.store.list("events", "", cursor.as_deref(), Some(CHUNK), None) else { return };
+        let is_old = |entry: &&Arc<Entry>| {
+            last_seen(&decoded(entry)).is_some_and(|seen| now.duration_since(seen) > EVENT_LIFETIME)
+        };
+        let operations: Vec<Operation> = page
+            .entries
+            .iter()
+            .filter(is_old)
+            .map(|entry| Operation {
+                key: entry.key.clone(),
+                expect: Expect::Revision(entry.revision),
+                change: Change::Delete(None),
+            })
+            .collect();
+        if !operations.is_empty() {
+            // One that changed meanwhile keeps its chunk for the next round.
+            let outcome = core.store.commit(Transaction { operations, relaxed: true }).await;
+            if let Err(error) = outcome {
+                tracing::debug!(%error, "old events stay until the next round");
+            }
+        }
+        if !page.more {
+            return;
+        }
+        cursor = page.entries.last().map(|entry| entry.key.rest().to_owned());
+        tokio::task::yield_now().await;
+    }
+}

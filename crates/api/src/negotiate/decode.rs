@@ -1,0 +1,103 @@
+//! Request bodies: JSON, YAML and protobuf into value trees, under limits.
+
+use crate::write::{Body, PatchBody};
+use client::PatchKind;
+use object::schema::{Schemas, TypeId};
+use object::{Limits, Status, Value, json, proto};
+use crate::pending::yaml;
+
+const ACCEPTED: &str = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
+const ACCEPTED_PATCHES: &str = "application/json-patch+json, application/merge-patch+json, \
+    application/apply-patch+yaml, application/strategic-merge-patch+json, application/apply-patch+cbor";
+
+fn unsupported(accepted: &str) -> Status {
+    let message = format!("the body of the request was in an unknown format - accepted media types include: {accepted}");
+    Status::new(415, "UnsupportedMediaType", message)
+}
+
+fn media_type(content_type: &str) -> &str {
+    content_type.split(';').next().unwrap_or_default().trim()
+}
+
+fn malformed(error: &object::DecodeError, what: &str) -> Status {
+    if error.too_large {
+        return Status::new(413, "RequestEntityTooLarge", format!("the {what} is beyond a limit: {error}"));
+    }
+    Status::bad_request(format!("the object provided is unrecognized: couldn't get version/kind; {what} parse error: {error}"))
+}
+
+/// The definition of a kind by apiVersion and kind, for bodies that are not of the path's own kind.
+pub(crate) fn definition(api_version: &str, kind: &str) -> Option<(&'static Schemas, TypeId)> {
+    let schemas = kinds::schemas();
+    let (group, version) = api_version.rsplit_once('/').unwrap_or(("", api_version));
+    let short = group.split('.').next().unwrap_or_default();
+    let names = [
+        format!("io.k8s.api.{}.{version}.{kind}", if short.is_empty() { "core" } else { short }),
+        format!("io.k8s.apimachinery.pkg.apis.meta.{version}.{kind}"),
+        format!("io.k8s.apimachinery.pkg.apis.meta.v1.{kind}"),
+        format!("io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.{version}.{kind}"),
+        format!("io.k8s.kube-aggregator.pkg.apis.apiregistration.{version}.{kind}"),
+    ];
+    names.iter().find_map(|name| schemas.find(name)).map(|id| (schemas, id))
+}
+
+/// Decodes a body. An empty content type means JSON.
+pub(crate) fn decode_body(content_type: &str, bytes: &[u8]) -> Result<Body, Status> {
+    match media_type(content_type) {
+        "" | "application/json" => {
+            let decoded = json::decode(bytes, &Limits::REQUEST).map_err(|error| malformed(&error, "json"))?;
+            Ok(Body { value: decoded.value, duplicates: decoded.duplicates, trusted: false })
+        }
+        "application/yaml" | "application/x-yaml" => {
+            let decoded = yaml::decode(bytes, &Limits::REQUEST).map_err(|error| malformed(&error, "yaml"))?;
+            Ok(Body { value: decoded.value, duplicates: decoded.duplicates, trusted: false })
+        }
+        "application/vnd.kubernetes.protobuf" => decode_protobuf(bytes),
+        _ => Err(unsupported(ACCEPTED)),
+    }
+}
+
+fn decode_protobuf(bytes: &[u8]) -> Result<Body, Status> {
+    let refuse = |why: &str| Status::bad_request(format!("the object provided is unrecognized: {why}"));
+    let envelope = proto::envelope::unwrap(bytes).map_err(|error| refuse(&error.to_string()))?;
+    let (api_version, kind) = (&envelope.api_version, &envelope.kind);
+    if envelope.content_type == "application/json" {
+        // Clients put kinds that they know no message for into the envelope as JSON.
+        return decode_body("application/json", envelope.raw);
+    }
+    let (schemas, type_id) = definition(api_version, kind)
+        .ok_or_else(|| refuse(&format!("no kind \"{kind}\" is registered for version \"{api_version}\"")))?;
+    let mut value = proto::decode(schemas, type_id, envelope.raw, &Limits::REQUEST)
+        .map_err(|error| malformed(&error, "protobuf"))?;
+    value.set(&["apiVersion"], api_version.as_str().into());
+    value.set(&["kind"], kind.as_str().into());
+    Ok(Body { value, duplicates: Vec::new(), trusted: false })
+}
+
+/// Decodes a patch by its media type.
+pub(crate) fn decode_patch(content_type: &str, bytes: &[u8]) -> Result<PatchBody, Status> {
+    let kind = match media_type(content_type) {
+        "application/json-patch+json" => PatchKind::Json,
+        "application/merge-patch+json" => PatchKind::Merge,
+        "application/strategic-merge-patch+json" => PatchKind::Strategic,
+        "application/apply-patch+yaml" => PatchKind::Apply,
+        _ => return Err(unsupported(ACCEPTED_PATCHES)),
+    };
+    let decoded = if kind == PatchKind::Apply {
+        // JSON is YAML; its own decoder is the faster one and reports errors better.
+        if bytes.first() == Some(&b'{') {
+            json::decode(bytes, &Limits::REQUEST).map_err(|error| malformed(&error, "yaml"))?
+        } else {
+            yaml::decode(bytes, &Limits::REQUEST).map_err(|error| malformed(&error, "yaml"))?
+        }
+    } else {
+        json::decode(bytes, &Limits::REQUEST).map_err(|error| Status::bad_request(format!("error decoding patch: {error}")))?
+    };
+    if kind != PatchKind::Json && decoded.value.as_object().is_none() {
+        return Err(Status::bad_request("error decoding patch: it is no map"));
+    }
+    if kind == PatchKind::Json && !matches!(decoded.value, Value::Array(_)) {
+        return Err(Status::bad_request("error decoding patch: it is no list of operations"));
+    }
+    Ok(PatchBody { kind, value: decoded.value, duplicates: decoded.duplicates })
+}

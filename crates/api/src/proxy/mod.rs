@@ -1,0 +1,8 @@
+//! Requests that are passed on: to a node's agent (logs, exec, attach, port-forward), to pods, to services.
+
+mod connector;
+mod forward;
+mod targets;
+
+pub use connector::{Connection, NoNodes, NodeConnector};
+pub(crate) use forward::handle;

@@ -1,0 +1,18 @@
+//! The HTTPS front: connections, requests, answers.
+
+mod body;
+mod discovery;
+mod dispatch;
+mod listener;
+pub(crate) mod metrics;
+mod openapi;
+mod path;
+mod paths;
+mod query;
+mod resources;
+pub(crate) mod respond;
+
+pub(crate) use body::Answer;
+pub(crate) use dispatch::Context;
+pub(crate) use resources::create;
+pub(crate) use listener::{Limits, serve};

@@ -1,0 +1,50 @@
+//! The query string: decoded once, looked up by name; the first of several equal names counts.
+
+use super::path::percent_decode;
+
+/// A query with more pairs than this is cut: no client of ours sends so many.
+const PAIRS_MAX: usize = 256;
+
+/// Decoded query parameters in their order.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Parameters(Vec<(String, String)>);
+
+impl Parameters {
+    /// Parses what follows the question mark.
+    pub(crate) fn parse(query: &str) -> Self {
+        let pairs = query.split('&').filter(|pair| !pair.is_empty()).take(PAIRS_MAX);
+        Parameters(
+            pairs
+                .map(|pair| {
+                    let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+                    (percent_decode(name, true), percent_decode(value, true))
+                })
+                .collect(),
+        )
+    }
+
+    /// The value of `name`.
+    pub(crate) fn get(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|pair| pair.0 == name).map(|pair| pair.1.as_str())
+    }
+
+    /// All pairs in their order.
+    pub(crate) fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|pair| (pair.0.as_str(), pair.1.as_str()))
+    }
+
+    /// The value of `name`; empty where it is missing.
+    pub(crate) fn text(&self, name: &str) -> &str {
+        self.get(name).unwrap_or_default()
+    }
+
+    /// A boolean: present and neither `false` nor `0`, as upstream's conversion reads it.
+    pub(crate) fn flag(&self, name: &str) -> bool {
+        self.get(name).is_some_and(|value| !matches!(value, "false" | "0"))
+    }
+
+    /// A number; None where it is missing or none.
+    pub(crate) fn number(&self, name: &str) -> Option<i64> {
+        self.get(name)?.parse().ok()
+    }
+}

@@ -1,0 +1,136 @@
+//! The server: options in, a handle out.
+
+use crate::auth::{Authenticator, Authorizer, Reviewer, Tokens, User};
+use crate::bootstrap;
+use crate::core::{Core, StoredObjects};
+use crate::housekeeping;
+use crate::local::LocalClient;
+use crate::pki::{self, Pki};
+use crate::proxy::NodeConnector;
+use crate::serve::{self, Limits, metrics::Metrics};
+use crate::write::services::AddressRange;
+use client::ClusterClient;
+use kinds::Table;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, RwLock};
+use store::Store;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+
+/// What a server is made of.
+pub struct Options {
+    /// The cluster's state.
+    pub store: Arc<dyn Store>,
+    /// The kinds that are served.
+    pub table: Table,
+    /// Keys and certificates.
+    pub pki: Arc<Pki>,
+    /// Where to listen.
+    pub bind: SocketAddr,
+    /// The address by which clients and pods reach the server.
+    pub advertise: IpAddr,
+    /// The range of Services' addresses.
+    pub service_range: AddressRange,
+    /// The cluster's DNS domain, such as `cluster.local`.
+    pub cluster_domain: String,
+    /// How nodes' agents are reached.
+    pub connector: Arc<dyn NodeConnector>,
+}
+
+/// Why a server does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The port is taken, or the address is not ours.
+    #[error("cannot listen on {address}: {source}; is another server running, or is the address not this machine's?")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the kernel said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// TLS cannot be set up.
+    #[error("cannot set up TLS: {0}")]
+    Tls(#[from] rustls::Error),
+    /// The objects that every cluster has cannot be written.
+    #[error("cannot write the cluster's first objects: {0}")]
+    Bootstrap(object::Status),
+}
+
+/// A running server. Dropping it stops nothing; call [`Server::stop`].
+pub struct Server {
+    core: Arc<Core>,
+    address: SocketAddr,
+    listener: JoinHandle<()>,
+    chores: JoinHandle<()>,
+}
+
+impl Server {
+    /// Listens, writes what every cluster has, and serves.
+    ///
+    /// # Errors
+    /// A taken port, TLS that cannot be set up, a store that refuses writes.
+    pub async fn start(options: Options) -> Result<Self, Error> {
+        let Options { store, table, pki, bind, advertise, service_range, cluster_domain, connector } = options;
+        let listen = |source| Error::Listen { address: bind, source };
+        let listener = TcpListener::bind(bind).await.map_err(listen)?;
+        let address = listener.local_addr().map_err(listen)?;
+        let tls = Arc::new(pki::server_config(Arc::clone(&pki))?);
+        let tokens = Arc::new(Tokens::new(&pki, &format!("https://kubernetes.default.svc.{cluster_domain}")));
+        let objects = Arc::new(StoredObjects(Arc::clone(&store)));
+        let authorizer = Arc::new(Authorizer::default());
+        let (stopping, _) = tokio::sync::watch::channel(false);
+        let core = Arc::new(Core {
+            authenticator: Authenticator::new(
+                Arc::clone(&pki),
+                Arc::clone(&tokens),
+                objects.clone(),
+                Arc::clone(&authorizer),
+            ),
+            reviewer: Reviewer { authorizer: Arc::clone(&authorizer), tokens: Arc::clone(&tokens), objects: objects.clone() },
+            store,
+            table: RwLock::new(Arc::new(table)),
+            authorizer,
+            tokens,
+            connector,
+            service_range,
+            advertise,
+            port: address.port(),
+            metrics: Metrics::default(),
+            ready: AtomicBool::new(false),
+            stopping,
+        });
+        core.authorizer.refresh(objects.as_ref());
+        // Health and version are answered while the first objects are written.
+        let serving = tokio::spawn(serve::serve(Arc::clone(&core), listener, tls, Limits::default()));
+        if let Err(status) = bootstrap::run(&core).await {
+            serving.abort();
+            return Err(Error::Bootstrap(status));
+        }
+        core.ready.store(true, Ordering::Release);
+        core.authorizer.refresh(objects.as_ref());
+        let chores = tokio::spawn(housekeeping::run(Arc::clone(&core), pki));
+        Ok(Server { core, address, listener: serving, chores })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The cluster as `user` sees it, in process.
+    #[must_use]
+    pub fn client(&self, user: &str, groups: &[&str]) -> Arc<dyn ClusterClient> {
+        Arc::new(LocalClient::new(Arc::clone(&self.core), User::named(user, groups)))
+    }
+
+    /// Ends watches, lets requests finish for a few seconds, and closes.
+    pub async fn stop(self) {
+        self.core.stopping.send_replace(true);
+        // A listener that panicked has nothing left to close.
+        let _ = self.listener.await;
+        let _ = self.chores.await;
+    }
+}

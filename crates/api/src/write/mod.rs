@@ -1,0 +1,21 @@
+//! The one write door: every change of cluster state, from clients and from our own rooms, passes here.
+
+pub(crate) mod commit;
+mod create;
+mod delete;
+mod eviction;
+mod metadata;
+mod patch;
+mod prepare;
+pub(crate) mod services;
+mod subresources;
+mod update;
+
+pub(crate) use create::create;
+use create::create_hub;
+pub(crate) use delete::{DeleteRequest, delete, delete_collection};
+pub(crate) use eviction::from_value as delete_options;
+pub(crate) use patch::{PatchBody, patch};
+pub(crate) use prepare::{Body, to_version};
+pub(crate) use subresources::{bind, connect, get_scale, is_scale, update_scale};
+pub(crate) use update::update;

@@ -1,0 +1,153 @@
+//! Patch: JSON patch, merge patch, strategic merge patch and server-side apply over the version of the request.
+
+use super::prepare::{self, Body, Source};
+use super::update::{Part, update_with};
+use super::{metadata, to_version};
+use crate::core::{Call, Outcome};
+use client::PatchKind;
+use crate::pending::apply;
+use object::{GroupVersionKind, Status, Value, meta, patch as patches};
+
+/// A decoded patch.
+#[derive(Clone, Debug)]
+pub(crate) struct PatchBody {
+    pub(crate) kind: PatchKind,
+    pub(crate) value: Value,
+    /// Paths of members that were given twice.
+    pub(crate) duplicates: Vec<String>,
+}
+
+/// Changes an object; apply creates it where it is missing.
+pub(crate) async fn patch(call: &Call<'_>, body: PatchBody) -> Result<Outcome, Status> {
+    if body.kind == PatchKind::Apply {
+        return apply_patch(call, body).await;
+    }
+    if super::subresources::is_scale(call) {
+        return super::subresources::patch_scale(call, &body).await;
+    }
+    let part = Part::of(call).ok_or_else(Status::method_not_allowed)?;
+    update_with(call, part, "Update", &mut |current| {
+        let mut value = current.clone();
+        to_version(&call.scope, &mut value);
+        patch_value(call, &body, &mut value)?;
+        prepare::incoming(call, Body { value, duplicates: body.duplicates.clone(), trusted: false }, Source::Patch)
+    })
+    .await
+}
+
+/// Changes `value` as the patch says.
+pub(crate) fn patch_value(call: &Call<'_>, body: &PatchBody, value: &mut Value) -> Result<(), Status> {
+    match body.kind {
+        PatchKind::Json => patches::json(value, &body.value).map_err(|error| refused(&error)),
+        PatchKind::Merge => {
+            patches::merge(value, &body.value);
+            Ok(())
+        }
+        PatchKind::Strategic => {
+            let version = call.scope.version();
+            patches::strategic(version.schemas(), version.type_id(), value, &body.value).map_err(|error| refused(&error))
+        }
+        PatchKind::Apply => Err(Status::internal("apply is no in-place patch")),
+    }
+}
+
+/// 422 as upstream answers a patch that cannot be applied.
+fn refused(error: &impl std::fmt::Display) -> Status {
+    Status::new(422, "Invalid", format!("the server rejected our request due to an error in our request: {error}"))
+}
+
+async fn apply_patch(call: &Call<'_>, body: PatchBody) -> Result<Outcome, Status> {
+    let manager = &call.options.field_manager;
+    if manager.is_empty() {
+        let kind = GroupVersionKind { group: "meta.k8s.io".into(), version: "v1".into(), kind: "PatchOptions".into() };
+        let why = "Required value: is required for apply patch";
+        return Err(Status::invalid(&kind, "", vec![metadata::cause("FieldValueRequired", "fieldManager", why)]));
+    }
+    let configuration = prepare_configuration(call, body)?;
+    let exists = call.core.store.get(&call.scope.key(call.scope.name)).is_some();
+    if !exists {
+        if !call.scope.subresource.is_empty() {
+            return Err(Status::not_found(&call.scope.gvr(), call.scope.name));
+        }
+        if !meta::uid(&configuration).is_empty() {
+            let why = "uid mismatch: the provided object specified uid, and no existing object was found";
+            return Err(Status::conflict(&call.scope.gvr(), call.scope.name, why));
+        }
+        let value = merged(call, None, &configuration)?;
+        let managed = value.at(&["metadata", "managedFields"]).cloned();
+        let mut object = prepare::incoming(call, Body::trusted(value), Source::Patch)?;
+        if let Some(fields) = managed {
+            object.set(&["metadata", "managedFields"], fields);
+        }
+        return super::create_hub(call, object).await;
+    }
+    let part = Part::of(call).ok_or_else(Status::method_not_allowed)?;
+    update_with(call, part, "Apply", &mut |current| {
+        let mut live = current.clone();
+        to_version(&call.scope, &mut live);
+        let value = merged(call, Some(&live), &configuration)?;
+        prepare::incoming(call, Body::trusted(value), Source::Patch)
+    })
+    .await
+}
+
+/// Checks what apply asks of a configuration, and reports what its type does not know.
+fn prepare_configuration(call: &Call<'_>, body: PatchBody) -> Result<Value, Status> {
+    let mut value = body.value;
+    if value.at(&["metadata", "managedFields"]).is_some_and(|fields| !fields.is_null()) {
+        return Err(Status::bad_request("metadata.managedFields must be nil"));
+    }
+    if value.str_at(&["kind"]).unwrap_or_default().is_empty() || value.str_at(&["apiVersion"]).unwrap_or_default().is_empty() {
+        return Err(Status::bad_request("error decoding YAML: Object 'Kind' is missing in the applied configuration"));
+    }
+    prepare::admit_fields(call, &mut value, body.duplicates, Source::Patch)?;
+    let name = metadata::text(&value, "name");
+    if !name.is_empty() && name != call.scope.name {
+        let message = format!("the name of the object ({name}) does not match the name on the URL ({})", call.scope.name);
+        return Err(Status::bad_request(message));
+    }
+    metadata::of_mut(&mut value).insert("name", call.scope.name);
+    if call.scope.row.namespaced {
+        let namespace = metadata::text(&value, "namespace");
+        if !namespace.is_empty() && namespace != call.scope.namespace {
+            let message = "the namespace of the provided object does not match the namespace sent on the request";
+            return Err(Status::bad_request(message));
+        }
+        metadata::of_mut(&mut value).insert("namespace", call.scope.namespace);
+    }
+    Ok(value)
+}
+
+fn merged(call: &Call<'_>, live: Option<&Value>, configuration: &Value) -> Result<Value, Status> {
+    let version = call.scope.version();
+    let request = apply::Apply {
+        schemas: version.schemas(),
+        type_id: version.type_id(),
+        live,
+        configuration,
+        manager: &call.options.field_manager,
+        api_version: &call.scope.api_version(),
+        subresource: call.scope.subresource,
+        force: call.options.force,
+        now: call.now,
+    };
+    apply::apply(request).map_err(|error| conflicts(call, error))
+}
+
+fn conflicts(call: &Call<'_>, error: apply::Error) -> Status {
+    match error {
+        apply::Error::Conflicts(causes) => {
+            let count = causes.len();
+            let plural = if count == 1 { "" } else { "s" };
+            let list: Vec<String> = causes.iter().map(|cause| format!("{}: {}", cause.message, cause.field)).collect();
+            let mut status = Status::new(
+                409,
+                "Conflict",
+                format!("Apply failed with {count} conflict{plural}: {}", list.join("\n")),
+            );
+            status.causes = causes;
+            status
+        }
+        error => super::prepare::undecodable(call, &error.to_string()),
+    }
+}

@@ -1,0 +1,18 @@
+//! The embedded engine: one directory, one log, one writer thread.
+
+mod batch;
+pub mod disk;
+mod engine;
+mod format;
+mod log;
+mod options;
+mod queue;
+mod record;
+mod recover;
+mod restore;
+mod snapshot;
+mod writer;
+
+pub use engine::{Embedded, open};
+pub use options::{OpenError, Options};
+pub use restore::{RestoreError, Restored, restore};
