@@ -59,6 +59,8 @@ pub(crate) struct Writer {
     reserve: Reserve,
     snapshot: Option<SnapshotJob>,
     snapshot_not_before: Instant,
+    /// Size of the state when a snapshot failed last: one of half that size need not wait for its next try.
+    snapshot_failed_bytes: u64,
     cancelled: Arc<AtomicBool>,
     log_bytes: u64,
     /// When which revision was reached, for the window's age limit.
@@ -116,6 +118,7 @@ impl Writer {
             reserve: Reserve { held: false, spent_bytes: 0, next_try: now },
             snapshot: None,
             snapshot_not_before: now,
+            snapshot_failed_bytes: 0,
             cancelled: Arc::default(),
             log_bytes,
             ages: VecDeque::new(),
@@ -329,8 +332,9 @@ impl Writer {
         // On a full disk the log's own space is worth an early snapshot.
         let worthwhile = !self.reserve.held && self.log_bytes > 2 * state_bytes + (1 << 20);
         let due = self.log_bytes > threshold || worthwhile;
-        if due && self.snapshot.is_none() && now >= self.snapshot_not_before {
-            self.begin_snapshot(now)
+        let may = now >= self.snapshot_not_before || state_bytes * 2 < self.snapshot_failed_bytes;
+        if due && may && self.snapshot.is_none() {
+            self.begin_snapshot(now, state_bytes)
         } else if self.log.is_full() {
             self.sync()?;
             self.roll().map(drop)
@@ -415,9 +419,10 @@ impl Writer {
         self.log.set_prepares(false);
     }
 
-    fn begin_snapshot(&mut self, now: Instant) -> Result<(), String> {
+    fn begin_snapshot(&mut self, now: Instant, state_bytes: u64) -> Result<(), String> {
         self.sync()?;
         self.snapshot_not_before = now + SNAPSHOT_RETRY;
+        self.snapshot_failed_bytes = state_bytes;
         if !self.roll()? {
             return Ok(());
         }
@@ -446,6 +451,7 @@ impl Writer {
         let Some(job) = self.snapshot.take_if(|job| job.thread.is_finished()) else { return };
         if job.thread.join().unwrap_or(false) {
             self.snapshot_not_before = now;
+            self.snapshot_failed_bytes = 0;
         } else {
             self.log_bytes += job.log_bytes_before;
             self.snapshot_not_before = now + SNAPSHOT_RETRY;
