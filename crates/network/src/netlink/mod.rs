@@ -17,6 +17,8 @@ pub use conntrack::{Conntrack, Flow, FlowFilter};
 pub use error::{Error, Result};
 pub use message::{Attributes, Batch, attributes};
 pub use namespace::NetworkNamespace;
+pub(crate) use namespace::swap_sysctl;
+pub(crate) use route::ROUTE_PROTOCOL;
 pub use nft_constants::{Family, Hook};
 pub use nft_expression::{Expressions, Register, Verdict};
 pub use nft_message::{ChainSpec, Element, NftBatch, SetFlags, SetSpec};

@@ -1,6 +1,6 @@
 //! Requests that change links, addresses, routes and neighbours.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::os::fd::{AsFd as _, AsRawFd as _};
 
 use super::error::Result;
@@ -42,8 +42,6 @@ pub type LinkAddress = [u8; 6];
 pub struct VethPair<'a> {
     /// The name on our side.
     pub name: &'a str,
-    /// A text kept with the interface on our side (`ip link` shows it as alias).
-    pub alias: &'a str,
     /// The Ethernet address on our side.
     pub address: LinkAddress,
     /// The name on the other side.
@@ -110,7 +108,6 @@ impl RouteBatch {
         self.begin_link(NEW_LINK, FLAG_CREATE | FLAG_EXCLUSIVE, 0, INTERFACE_UP, INTERFACE_UP, format!("create interface {}", pair.name));
         let batch = &mut self.batch;
         batch.attribute_str(LINK_NAME, pair.name);
-        batch.attribute_str(LINK_ALIAS, pair.alias);
         batch.attribute_u32(LINK_MTU, pair.mtu_bytes);
         batch.attribute(LINK_ADDRESS, &pair.address);
         batch.nested(LINK_INFO, |batch| {
@@ -128,6 +125,14 @@ impl RouteBatch {
             });
         });
         batch.end();
+    }
+
+    /// Sets the text kept with an interface; the kernel ignores it when the interface is made.
+    pub fn set_alias(&mut self, name: &str, alias: &str) {
+        self.begin_link(NEW_LINK, 0, 0, 0, 0, format!("label interface {name}"));
+        self.batch.attribute_str(LINK_NAME, name);
+        self.batch.attribute_str(LINK_ALIAS, alias);
+        self.batch.end();
     }
 
     /// Makes a bridge, up.
@@ -253,14 +258,6 @@ impl RouteBatch {
 
 /// The routing protocol number that marks Klynge's routes.
 pub(crate) const ROUTE_PROTOCOL: u8 = 114;
-
-/// The default destination of a family.
-pub(crate) fn default_destination(family_of: IpAddr) -> Prefix {
-    match family_of {
-        IpAddr::V4(_) => Prefix::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0),
-        IpAddr::V6(_) => Prefix::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 0),
-    }
-}
 
 fn family_number(address: IpAddr) -> u8 {
     if address.is_ipv4() { 2 } else { 10 }

@@ -102,6 +102,12 @@ impl Rtnetlink {
         })
     }
 
+    /// The number of the interface of this name, without listing all.
+    pub fn index_of(&self, name: &str) -> Result<u32> {
+        rustix::net::netdevice::name_to_index(self.socket.descriptor(), name)
+            .map_err(|source| Error::system(format!("find interface {name}"), source))
+    }
+
     /// All addresses.
     pub fn addresses(&mut self) -> Result<Vec<AddressInfo>> {
         let mut found = Vec::new();

@@ -172,6 +172,10 @@ impl Socket {
         }
     }
 
+    pub(crate) fn descriptor(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.descriptor.as_fd()
+    }
+
     fn send(&mut self, batch: &Batch) -> Result<()> {
         let bytes = batch.finished()?;
         // A netlink message must fit the send buffer as a whole.
