@@ -1,0 +1,149 @@
+//! The schema model: names, wire numbers, types, list kinds, merge keys, static defaults. Facts, no prose.
+
+use crate::{Str, Value};
+
+/// The index of a struct in its [`Schemas`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TypeId(pub u32);
+
+/// The type of a field, a list's item or a map's value.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Type {
+    /// true or false.
+    Bool,
+    /// A 32-bit integer (proto varint).
+    Int32,
+    /// A 64-bit integer (proto varint).
+    Int64,
+    /// A double (proto fixed64).
+    Float,
+    /// A string.
+    String,
+    /// Bytes: base64 in JSON, raw in protobuf.
+    Bytes,
+    /// Kubernetes' IntOrString (proto message: 1 type, 2 int, 3 string).
+    IntOrString,
+    /// A quantity: a string in JSON (a number is accepted), a message with one string field in protobuf.
+    Quantity,
+    /// RFC 3339 with seconds: a message of seconds and nanoseconds in protobuf.
+    Time,
+    /// RFC 3339 with microseconds; the same message as `Time` in protobuf.
+    MicroTime,
+    /// A duration in Go's notation ("1h2m"): a message with one int64 of nanoseconds in protobuf.
+    Duration,
+    /// Any JSON (RawExtension, JSON, FieldsV1, unstructured parts of a custom resource): kept as it is; in protobuf a message whose field 1 holds the raw JSON.
+    Any,
+    /// A map from strings to `item` ("granular" for apply unless the field says atomic).
+    Map(Box<Type>),
+    /// A list of `item`.
+    List(Box<Type>),
+    /// A struct of the same [`Schemas`].
+    Struct(TypeId),
+}
+
+/// How apply and the topology markers see a list (or a map or struct marked atomic).
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub enum ListKind {
+    /// Replaced as a whole. Also what a map or struct marked atomic has; the default for lists.
+    #[default]
+    Atomic,
+    /// A set of scalars.
+    Set,
+    /// Items are told apart by the named members (x-kubernetes-list-map-keys).
+    Map(Vec<Str>),
+    /// A map or struct merged member by member: the default for those.
+    Granular,
+}
+
+/// One member of a struct.
+#[derive(Clone, Debug)]
+pub struct Field {
+    /// Its name in JSON.
+    pub name: Str,
+    /// Its number in protobuf; 0 where it has none (custom resources, inlined parts without one).
+    pub number: u32,
+    /// Its type.
+    pub kind: Type,
+    /// Whether upstream's OpenAPI lists it as required.
+    pub required: bool,
+    /// Whether JSON null is a value of its own here (custom resources' nullable); elsewhere null counts as absent.
+    pub nullable: bool,
+    /// For lists, maps and structs: how apply merges it.
+    pub list: ListKind,
+    /// x-kubernetes-patch-strategy for strategic merge patch: whether `merge` is among its words.
+    pub patch_merge: bool,
+    /// Whether `retainKeys` is among x-kubernetes-patch-strategy's words.
+    pub patch_retain_keys: bool,
+    /// x-kubernetes-patch-merge-key.
+    pub patch_merge_key: Option<Str>,
+    /// A default that depends on nothing else; set by the defaulting interpreter when the field is absent.
+    pub default: Option<Value>,
+    /// Whether Go encodes the zero value (no omitempty): matters when protobuf is turned into JSON.
+    pub keep_empty: bool,
+}
+
+/// A struct type: fields sorted by name.
+#[derive(Clone, Debug)]
+pub struct Struct {
+    /// Upstream's definition name, such as `io.k8s.api.core.v1.Pod`.
+    pub name: Str,
+    /// Sorted by name, for binary search.
+    pub fields: Vec<Field>,
+    /// x-kubernetes-preserve-unknown-fields: unknown members are kept.
+    pub preserve_unknown: bool,
+    /// Members of a union of which at most one may be set, for retainKeys and apply; empty for most.
+    pub atomic: bool,
+}
+
+impl Struct {
+    /// The field named `name` in JSON.
+    #[must_use]
+    pub fn field(&self, name: &str) -> Option<&Field> {
+        self.fields.binary_search_by(|field| field.name.as_str().cmp(name)).ok().map(|at| &self.fields[at])
+    }
+
+    /// The field with a protobuf number.
+    #[must_use]
+    pub fn by_number(&self, number: u32) -> Option<&Field> {
+        self.fields.iter().find(|field| field.number == number)
+    }
+}
+
+/// All structs of one origin: built-in kinds share one, each custom resource has its own.
+#[derive(Clone, Debug, std::default::Default)]
+pub struct Schemas {
+    structs: Vec<Struct>,
+    names: std::collections::HashMap<Str, TypeId>,
+}
+
+impl Schemas {
+    /// Takes the structs; their positions become their ids.
+    #[must_use]
+    pub fn new(mut structs: Vec<Struct>) -> Self {
+        for one in &mut structs {
+            one.fields.sort_by(|a, b| a.name.cmp(&b.name));
+        }
+        let names = structs.iter().enumerate().map(|(at, one)| (one.name.clone(), TypeId(at as u32))).collect();
+        Schemas { structs, names }
+    }
+
+    /// The struct with an id of this collection.
+    #[must_use]
+    pub fn get(&self, id: TypeId) -> &Struct {
+        &self.structs[id.0 as usize]
+    }
+
+    /// The id of upstream's definition name.
+    #[must_use]
+    pub fn find(&self, name: &str) -> Option<TypeId> {
+        self.names.get(name).copied()
+    }
+
+    /// All structs with their ids.
+    pub fn iter(&self) -> impl Iterator<Item = (TypeId, &Struct)> {
+        self.structs.iter().enumerate().map(|(at, one)| (TypeId(at as u32), one))
+    }
+}
+
+/// A static default.
+pub type Default = Value;
