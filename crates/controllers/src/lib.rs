@@ -1,1 +1,18 @@
-//! Pure controllers: plan(snapshot, key, memory, now) gives actions.
+//! Pure controllers: plan(view, key, memory, now) gives actions.
+//!
+//! No controller imports another; what two of them need stands in `meta`, `pods` or `replicas`.
+
+mod action;
+mod controller;
+mod meta;
+mod pods;
+mod replicas;
+mod view;
+
+pub mod deployment;
+pub mod replica_set;
+pub mod replication_controller;
+
+pub use action::{Action, Create, Event, EventType, Failure, Plan, Precondition, Propagation, Resource, Target};
+pub use controller::{Change, Controller};
+pub use view::{Key, MetadataEntry, MetadataIndex, Mirror, Settings, Typed, View};
