@@ -23,8 +23,10 @@ impl<'a> Change<'a> {
 
 /// A level-triggered function of state. It receives a key, never an event, and gives a plan that something else commits.
 pub trait Controller: Send + 'static {
-    /// The name by which upstream knows it: `deployment-controller`. Events report it, and it is the service account's name.
+    /// The name by which upstream knows it: `deployment-controller`. It is also its service account's name.
     const NAME: &'static str;
+    /// The component that its events report.
+    const COMPONENT: &'static str = Self::NAME;
     /// What it remembers per key between plans (windows, failures). Losing it loses nothing that state does not bring back.
     type Memory: Default + Send;
 

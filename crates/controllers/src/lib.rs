@@ -15,4 +15,4 @@ pub mod replication_controller;
 
 pub use action::{Action, Create, Event, EventType, Failure, Plan, Precondition, Propagation, Resource, Target};
 pub use controller::{Change, Controller};
-pub use view::{Key, MetadataEntry, MetadataIndex, Mirror, Settings, Typed, View};
+pub use view::{Key, MetadataEntry, MetadataIndex, Mirror, Other, Settings, Typed, View};

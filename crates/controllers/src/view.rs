@@ -218,13 +218,19 @@ impl MetadataIndex {
         self.entries.insert(uid.to_owned(), entry);
     }
 
-    /// Removes an object.
-    pub fn remove(&mut self, uid: &str) {
-        let Some(entry) = self.entries.remove(uid) else { return };
+    /// Removes an object; whether it was there.
+    pub fn remove(&mut self, uid: &str) -> bool {
+        let Some(entry) = self.entries.remove(uid) else { return false };
         for owner in &entry.owners {
             remove_from_set(&mut self.dependents, &owner.uid, uid);
         }
         remove_from_set(&mut self.by_namespace, &entry.key.namespace, uid);
+        true
+    }
+
+    /// All objects of a resource, with their uids.
+    pub fn of_resource(&self, resource: &Resource) -> impl Iterator<Item = (&str, &MetadataEntry)> {
+        self.entries.iter().filter(move |(_, entry)| entry.resource == *resource).map(|(uid, entry)| (uid.as_str(), entry))
     }
 
     /// One object by uid.
@@ -259,12 +265,19 @@ fn remove_from_set(map: &mut HashMap<String, BTreeSet<String>>, key: &str, value
 pub struct Settings {
     /// The cluster's certificate authority in PEM, published in every namespace.
     pub root_ca: String,
-    /// Whether every resource that objects may live in is mirrored by metadata, so that an absent owner is really absent.
-    pub metadata_complete: bool,
     /// The resources whose metadata is mirrored, by `group/kind`.
     pub mirrored_kinds: BTreeSet<(String, String)>,
     /// Whether metadata of this kind lives in namespaces, by `group/kind`; used to judge owner references.
     pub cluster_scoped_kinds: BTreeSet<(String, String)>,
+}
+
+/// An object of a kind that controllers do not look into; its metadata matters to owners and namespaces all the same.
+#[derive(Clone, Debug)]
+pub struct Other {
+    /// Its resource.
+    pub resource: Resource,
+    /// Its metadata.
+    pub metadata: ObjectMeta,
 }
 
 macro_rules! kinds {
@@ -283,30 +296,48 @@ macro_rules! kinds {
         #[derive(Clone, Debug)]
         pub enum Typed {
             $(#[doc = concat!("A ", stringify!($kind), ".")] $kind(Arc<$kind>),)*
+            /// Any other kind.
+            Other(Arc<Other>),
         }
 
         impl Typed {
             /// The object's metadata.
             pub fn metadata(&self) -> &ObjectMeta {
-                match self { $(Self::$kind(object) => &object.metadata,)* }
+                match self {
+                    $(Self::$kind(object) => &object.metadata,)*
+                    Self::Other(object) => &object.metadata,
+                }
             }
 
             /// The object's kind.
-            pub fn kind(&self) -> &'static str {
-                match self { $(Self::$kind(_) => stringify!($kind),)* }
+            pub fn kind(&self) -> &str {
+                match self {
+                    $(Self::$kind(_) => stringify!($kind),)*
+                    Self::Other(object) => &object.resource.kind,
+                }
             }
 
             /// The object's resource.
             pub fn resource(&self) -> Resource {
-                match self { $(Self::$kind(_) => Resource::of::<$kind>(),)* }
+                match self {
+                    $(Self::$kind(_) => Resource::of::<$kind>(),)*
+                    Self::Other(object) => object.resource.clone(),
+                }
             }
 
-            /// Decodes the JSON form of an object of `kind`; `None` if controllers do not look at that kind.
-            pub fn decode(kind: &str, json: &[u8]) -> Option<Result<Self, serde_json::Error>> {
-                match kind {
-                    $(stringify!($kind) => Some(serde_json::from_slice(json).map(|object| Self::$kind(Arc::new(object)))),)*
+            /// Decodes the JSON form of an object; `None` if controllers do not look into its resource.
+            pub fn decode(resource: &Resource, json: &[u8]) -> Option<Result<Self, serde_json::Error>> {
+                match resource.kind.as_str() {
+                    $(stringify!($kind) if resource.group == <$kind as k8s_openapi::Resource>::GROUP => {
+                        Some(serde_json::from_slice(json).map(|object| Self::$kind(Arc::new(object))))
+                    })*
                     _ => None,
                 }
+            }
+
+            /// Decodes the JSON form of an object by its kind alone, which is unambiguous among those that controllers look into.
+            pub fn decode_kind(kind: &str, json: &[u8]) -> Option<Result<Self, serde_json::Error>> {
+                Self::decode(View::resources().iter().find(|resource| resource.kind == kind)?, json)
             }
         }
 
@@ -320,12 +351,22 @@ macro_rules! kinds {
             pub fn set(&mut self, object: &Typed) -> Option<Typed> {
                 let old = match object {
                     $(Typed::$kind(object) => self.$field.set(object.clone()).map(Typed::$kind),)*
+                    Typed::Other(_) => None,
                 };
                 if let Some(old) = &old && old.metadata().uid != object.metadata().uid {
                     self.metadata.remove(meta::uid(old.metadata()));
                 }
                 self.metadata.set(&object.resource(), object.metadata());
                 old
+            }
+
+            /// Removes an object, known by any of its states, and gives what was there.
+            pub fn remove_object(&mut self, object: &Typed) -> Option<Typed> {
+                if let Typed::Other(other) = object {
+                    let known = self.metadata.remove(meta::uid(&other.metadata));
+                    return known.then(|| object.clone());
+                }
+                self.remove(object.kind(), &Key::of(object.metadata()))
             }
 
             /// Removes an object of `kind` and gives it.

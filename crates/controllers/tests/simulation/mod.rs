@@ -151,7 +151,7 @@ impl Cluster {
             self.remove(&address);
             return;
         }
-        let typed = Typed::decode(&address.0, object.to_string().as_bytes()).unwrap().unwrap_or_else(|error| panic!("{error}: {object}"));
+        let typed = Typed::decode_kind(&address.0, object.to_string().as_bytes()).unwrap().unwrap_or_else(|error| panic!("{error}: {object}"));
         self.objects.insert(address, object);
         let old = self.view.set(&typed);
         self.offer(old.as_ref(), Some(&typed));
