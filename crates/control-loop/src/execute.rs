@@ -5,6 +5,8 @@ use std::sync::Arc;
 use client::{ClusterClient, DeleteOptions, Deletion, Object, PatchKind, Request, Target as ClientTarget, Verb, WriteOptions};
 use controllers::{Action, Create, Event, Failure, Plan, Precondition, Propagation, Resource, Target};
 use futures_util::future::join_all;
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use object::{GroupVersionResource, Status};
 use serde_json::json;
 use tokio::sync::Semaphore;
@@ -101,7 +103,7 @@ impl Executor {
         let target = Target { resource: create.resource.clone(), namespace: create.namespace.clone(), name: String::new() };
         let result = self.call(&target, "", Verb::Create(object, self.write_options())).await;
         match &result {
-            Ok(created) => self.tell(create.on_success.clone(), &name_of(created), ""),
+            Ok(created) => self.tell(create.on_success.clone(), &metadata_of(created).name.unwrap_or_default(), ""),
             Err(status) if status.is_already_exists() && create.exists_is_success => return Ok((create.resource.clone(), 0)),
             Err(status) => self.tell(create.on_failure.clone(), "", &status.message),
         }
@@ -109,9 +111,17 @@ impl Executor {
     }
 
     async fn delete(&self, action: Action) -> Result<(Resource, u64), Failure> {
-        let Action::Delete { target, precondition, grace_period_seconds, propagation, on_success, on_failure } = action else {
-            return Err(Failure { resource: Resource::of::<k8s_openapi::api::core::v1::Pod>(), create: false, reason: String::new(), message: "not a delete".into() });
+        let Action::Delete { target, precondition, grace_period_seconds, propagation, unless_present, on_success, on_failure } = action else {
+            return Err(Failure { resource: Resource::of::<Pod>(), create: false, reason: String::new(), message: "not a delete".into() });
         };
+        for (owner, uid) in &unless_present {
+            match self.call(owner, "", Verb::Get).await {
+                Ok(object) if metadata_of(&object).uid.as_deref() == Some(uid) => return Ok((target.resource, 0)),
+                Ok(_) => {}
+                Err(status) if status.is_not_found() => {}
+                Err(status) => return as_failure(Err(status), &target.resource, false),
+            }
+        }
         let options = DeleteOptions {
             grace_period_seconds,
             uid: precondition.uid.as_str().into(),
@@ -182,10 +192,10 @@ fn add_precondition(patch: &mut serde_json::Value, precondition: &Precondition) 
     }
 }
 
-fn name_of(object: &Object) -> String {
+fn metadata_of(object: &Object) -> ObjectMeta {
     #[derive(serde::Deserialize)]
     struct Named {
-        metadata: k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta,
+        metadata: ObjectMeta,
     }
-    serde_json::from_slice::<Named>(&object.json).ok().and_then(|named| named.metadata.name).unwrap_or_default()
+    serde_json::from_slice::<Named>(&object.json).map(|named| named.metadata).unwrap_or_default()
 }

@@ -61,10 +61,6 @@ impl Handle {
 
 /// What controllers are told besides objects. Absence of an owner is only proof where everything is mirrored.
 pub(crate) fn settings(options: &Options, resources: &[Resource]) -> Settings {
-    let name = |resource: &Resource| (resource.group.clone(), resource.kind.clone());
-    Settings {
-        root_ca: options.root_ca.clone(),
-        mirrored_kinds: resources.iter().map(name).collect(),
-        cluster_scoped_kinds: resources.iter().filter(|resource| !resource.namespaced).map(name).collect(),
-    }
+    let named = resources.iter().map(|resource| ((resource.group.clone(), resource.kind.clone()), resource.clone()));
+    Settings { root_ca: options.root_ca.clone(), mirrored: named.collect() }
 }

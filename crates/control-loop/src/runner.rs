@@ -56,5 +56,14 @@ pub(crate) fn all() -> Vec<Box<dyn Runner>> {
         runner::<controllers::deployment::DeploymentController>(),
         runner::<controllers::replica_set::ReplicaSetController>(),
         runner::<controllers::replication_controller::ReplicationControllerController>(),
+        runner::<controllers::endpoint_slice::EndpointSliceController>(),
+        runner::<controllers::endpoints::EndpointsController>(),
+        runner::<controllers::garbage::GarbageCollector>(),
+        runner::<controllers::namespace::NamespaceController>(),
+        runner::<controllers::node_lifecycle::NodeLifecycleController>(),
+        runner::<controllers::pod_garbage::PodGarbageCollector>(),
+        runner::<controllers::root_ca::RootCaPublisher>(),
+        runner::<controllers::service_account::ServiceAccountController>(),
+        runner::<controllers::taint_eviction::TaintEvictionController>(),
     ]
 }

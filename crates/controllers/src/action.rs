@@ -173,6 +173,8 @@ pub enum Action {
         grace_period_seconds: Option<i64>,
         /// None for the resource's default.
         propagation: Option<Propagation>,
+        /// Objects with these uids must be found absent first, by asking rather than by looking at the view.
+        unless_present: Vec<(Target, String)>,
         /// Told when it worked.
         on_success: Option<Event>,
         /// Told when it did not.
@@ -225,6 +227,15 @@ impl Action {
         Self::delete_with_events(object, None, None)
     }
 
+    /// Deletes a typed object at once, without grace.
+    pub fn delete_now<K: Typed + Metadata<Ty = ObjectMeta>>(object: &K) -> Self {
+        let mut action = Self::delete(object);
+        if let Self::Delete { grace_period_seconds, .. } = &mut action {
+            *grace_period_seconds = Some(0);
+        }
+        action
+    }
+
     /// As [`Action::delete`], with events.
     pub fn delete_with_events<K: Typed + Metadata<Ty = ObjectMeta>>(object: &K, on_success: Option<Event>, on_failure: Option<Event>) -> Self {
         Self::Delete {
@@ -232,6 +243,7 @@ impl Action {
             precondition: Precondition { uid: meta::uid(object.metadata()).into(), resource_version: String::new() },
             grace_period_seconds: None,
             propagation: Some(Propagation::Background),
+            unless_present: Vec::new(),
             on_success,
             on_failure,
         }

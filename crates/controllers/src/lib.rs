@@ -7,11 +7,21 @@ mod controller;
 mod meta;
 mod pods;
 mod replicas;
+mod service_pods;
 mod view;
 
 pub mod deployment;
+pub mod endpoint_slice;
+pub mod endpoints;
+pub mod garbage;
+pub mod namespace;
+pub mod node_lifecycle;
+pub mod pod_garbage;
 pub mod replica_set;
 pub mod replication_controller;
+pub mod root_ca;
+pub mod service_account;
+pub mod taint_eviction;
 
 pub use action::{Action, Create, Event, EventType, Failure, Plan, Precondition, Propagation, Resource, Target};
 pub use controller::{Change, Controller};

@@ -265,10 +265,8 @@ fn remove_from_set(map: &mut HashMap<String, BTreeSet<String>>, key: &str, value
 pub struct Settings {
     /// The cluster's certificate authority in PEM, published in every namespace.
     pub root_ca: String,
-    /// The resources whose metadata is mirrored, by `group/kind`.
-    pub mirrored_kinds: BTreeSet<(String, String)>,
-    /// Whether metadata of this kind lives in namespaces, by `group/kind`; used to judge owner references.
-    pub cluster_scoped_kinds: BTreeSet<(String, String)>,
+    /// Every resource that is mirrored, by group and kind, so that owner references can be judged.
+    pub mirrored: BTreeMap<(String, String), Resource>,
 }
 
 /// An object of a kind that controllers do not look into; its metadata matters to owners and namespaces all the same.

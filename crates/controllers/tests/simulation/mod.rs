@@ -261,7 +261,13 @@ impl Cluster {
                 }
                 Ok(())
             }
-            Action::Delete { target, precondition, propagation, on_success, .. } => {
+            Action::Delete { target, precondition, propagation, unless_present, on_success, .. } => {
+                let present = |(target, uid): &(klynge_controllers::Target, String)| {
+                    self.get(&target.resource.kind, &target.namespace, &target.name).is_some_and(|object| object["metadata"]["uid"] == uid.as_str())
+                };
+                if unless_present.iter().any(present) {
+                    return Ok(());
+                }
                 let address = (target.resource.kind.clone(), target.namespace.clone(), target.name.clone());
                 let Some(old) = self.objects.get(&address) else { return Ok(()) };
                 if !precondition.uid.is_empty() && old["metadata"]["uid"] != precondition.uid.as_str() {
