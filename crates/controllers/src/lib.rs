@@ -1,1 +1,28 @@
-//! Pure controllers: plan(snapshot, key, memory, now) gives actions.
+//! Pure controllers: plan(view, key, memory, now) gives actions.
+//!
+//! No controller imports another; what two of them need stands in `meta`, `pods` or `replicas`.
+
+mod action;
+mod controller;
+mod meta;
+mod pods;
+mod replicas;
+mod service_pods;
+mod view;
+
+pub mod deployment;
+pub mod endpoint_slice;
+pub mod endpoints;
+pub mod garbage;
+pub mod namespace;
+pub mod node_lifecycle;
+pub mod pod_garbage;
+pub mod replica_set;
+pub mod replication_controller;
+pub mod root_ca;
+pub mod service_account;
+pub mod taint_eviction;
+
+pub use action::{Action, Create, Event, EventType, Failure, Plan, Precondition, Propagation, Resource, Target};
+pub use controller::{Change, Controller};
+pub use view::{Key, MetadataEntry, MetadataIndex, Mirror, Other, Settings, Typed, View};
