@@ -4,7 +4,5 @@ use crate::Resource;
 
 /// The row of LimitRange.
 pub(super) fn row() -> Resource {
-    Resource::new("", "v1", "LimitRange", "limitranges")
-        .short(&["limits"])
-        .creatable_by_update()
+    Resource::new("", "v1", "LimitRange", "limitranges").short(&["limits"]).creatable_by_update()
 }

@@ -10,11 +10,6 @@ pub(super) fn row() -> Resource {
         .cluster()
         .short(&["no"])
         .status()
-        .with_subresource(
-            "proxy",
-            Role::Proxy,
-            GroupVersionKind::parse("v1", "NodeProxyOptions"),
-            &PROXY_VERBS,
-        )
+        .with_subresource("proxy", Role::Proxy, GroupVersionKind::parse("v1", "NodeProxyOptions"), &PROXY_VERBS)
         .selectable_as("spec.unschedulable", "spec.unschedulable", "false")
 }

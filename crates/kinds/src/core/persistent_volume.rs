@@ -4,8 +4,5 @@ use crate::Resource;
 
 /// The row of PersistentVolume.
 pub(super) fn row() -> Resource {
-    Resource::new("", "v1", "PersistentVolume", "persistentvolumes")
-        .cluster()
-        .short(&["pv"])
-        .status()
+    Resource::new("", "v1", "PersistentVolume", "persistentvolumes").cluster().short(&["pv"]).status()
 }

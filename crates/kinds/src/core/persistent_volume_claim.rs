@@ -4,7 +4,5 @@ use crate::Resource;
 
 /// The row of PersistentVolumeClaim.
 pub(super) fn row() -> Resource {
-    Resource::new("", "v1", "PersistentVolumeClaim", "persistentvolumeclaims")
-        .short(&["pvc"])
-        .status()
+    Resource::new("", "v1", "PersistentVolumeClaim", "persistentvolumeclaims").short(&["pvc"]).status()
 }

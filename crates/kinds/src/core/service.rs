@@ -11,12 +11,7 @@ pub(super) fn row() -> Resource {
         .names(NameRule::Label1035)
         .creatable_by_update()
         .status()
-        .with_subresource(
-            "proxy",
-            Role::Proxy,
-            GroupVersionKind::parse("v1", "ServiceProxyOptions"),
-            &PROXY_VERBS,
-        )
+        .with_subresource("proxy", Role::Proxy, GroupVersionKind::parse("v1", "ServiceProxyOptions"), &PROXY_VERBS)
         .selectable_as("spec.clusterIP", "spec.clusterIP", "")
         .selectable_as("spec.type", "spec.type", "")
 }
