@@ -12,6 +12,7 @@ pub mod serde;
 pub mod status;
 pub mod time;
 mod value;
+pub mod yaml;
 
 pub use codec::{DecodeError, Decoded, Limits};
 pub use resource::{GroupVersionKind, GroupVersionResource};
