@@ -45,12 +45,12 @@ pub(crate) fn run(global: &Global, arguments: &ExplainArguments, output: &Output
 
 fn resolve(word: &str) -> Result<&'static kinds::Resource, Failure> {
     let lower = word.to_lowercase();
-    let mut matching = kinds::table().resources().filter(|resource| {
+    let mut matching = kinds::table().resources().iter().filter(|resource| {
         resource.plural == lower.as_str()
             || resource.singular == lower.as_str()
             || resource.short_names.iter().any(|short| *short == lower.as_str())
     });
-    matching.next().ok_or_else(|| {
+    matching.next().map(AsRef::as_ref).ok_or_else(|| {
         Failure::Usage(format!("no kind is called {word:?}; try pod, deployment, service, node, or a name from `kubectl api-resources`"))
     })
 }

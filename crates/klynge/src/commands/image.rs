@@ -46,21 +46,16 @@ fn empty() -> Body {
 
 /// The archive as a body that is read while it is sent.
 async fn archive(file: &Path) -> Result<Body, Failure> {
-    let source: Box<dyn tokio::io::AsyncRead + Send + Sync + Unpin> = if file.as_os_str() == "-" {
-        Box::new(tokio::fs::File::from_std(std::fs::File::from(
-            rustix::io::dup(rustix::stdio::stdin()).map_err(|error| Failure::Failed(format!("cannot read stdin: {error}")))?,
-        )))
-    } else {
-        let opened = tokio::fs::File::open(file).await;
-        Box::new(opened.map_err(|error| Failure::Failed(format!("cannot open {}: {error}", file.display())))?)
-    };
+    let path = if file.as_os_str() == "-" { Path::new("/dev/stdin") } else { file };
+    let opened = tokio::fs::File::open(path).await;
+    let source = opened.map_err(|error| Failure::Failed(format!("cannot open {}: {error}", file.display())))?;
     let chunks = futures_util::stream::try_unfold(source, |mut source| async move {
         use tokio::io::AsyncReadExt as _;
         let mut chunk = bytes::BytesMut::with_capacity(CHUNK_BYTES);
         let length = source.read_buf(&mut chunk).await?;
         Ok::<_, io::Error>((length > 0).then(|| (Frame::data(chunk.freeze()), source)))
     });
-    Ok(BodyExt::boxed(StreamBody::new(chunks.into_stream())))
+    Ok(StreamBody::new(chunks.into_stream()).boxed())
 }
 
 async fn send(global: &Global, method: Method, path: &str, body: Body) -> Result<Incoming, Failure> {

@@ -1,6 +1,6 @@
 //! Names and addresses that the server finds out by itself.
 
-use crate::cli::Failure;
+use crate::cli::{Failure, ServerArguments};
 use network::Prefix;
 use std::net::{IpAddr, UdpSocket};
 
@@ -37,9 +37,45 @@ pub(super) fn check_node_name(name: &str) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// A prefix given on the command line.
-pub(super) fn prefix(option: &str, text: &str) -> Result<Prefix, Failure> {
-    text.parse().map_err(|error| Failure::Usage(format!("{option} {text}: {error}; expected an address range such as 10.42.0.0/16")))
+/// The address ranges of the cluster.
+#[derive(Clone, Debug)]
+pub(super) struct Ranges {
+    /// For pods.
+    pub(super) pods: Prefix,
+    /// For Services.
+    pub(super) services: Prefix,
+}
+
+impl Ranges {
+    /// From the command line; they may not overlap.
+    pub(super) fn parse(arguments: &ServerArguments) -> Result<Self, Failure> {
+        let pods = prefix("--pod-cidr", &arguments.pod_cidr)?;
+        let services = prefix("--service-cidr", &arguments.service_cidr)?;
+        if pods.overlaps(&services) {
+            return Err(Failure::Usage(format!(
+                "--pod-cidr {} and --service-cidr {} overlap; choose ranges that do not",
+                arguments.pod_cidr, arguments.service_cidr
+            )));
+        }
+        Ok(Ranges { pods, services })
+    }
+
+    /// The address of the Service `kubernetes`.
+    pub(super) fn first_service_address(&self) -> IpAddr {
+        self.service_address(1)
+    }
+
+    /// The address at `offset` of the Services' range.
+    pub(super) fn service_address(&self, offset: u32) -> IpAddr {
+        match self.services.network() {
+            IpAddr::V4(base) => IpAddr::from(std::net::Ipv4Addr::from(u32::from(base).wrapping_add(offset))),
+            IpAddr::V6(base) => IpAddr::from(std::net::Ipv6Addr::from(u128::from(base).wrapping_add(offset.into()))),
+        }
+    }
+}
+
+fn prefix(option: &str, text: &str) -> Result<Prefix, Failure> {
+    text.parse().map_err(|error| Failure::Usage(format!("{option} {text}: {error}; expected a range such as 10.42.0.0/16")))
 }
 
 #[cfg(test)]

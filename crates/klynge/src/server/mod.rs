@@ -1,7 +1,7 @@
 //! `klynge server`: control plane and node agent in one process, wired together.
 
 mod addresses;
-mod agent_socket;
+mod agent;
 mod purge;
 mod wiring;
 

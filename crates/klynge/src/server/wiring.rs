@@ -1,0 +1,149 @@
+//! The rooms of one server, started in order and stopped in the opposite order.
+
+use super::addresses;
+use super::agent::{self, Agent};
+use crate::cli::{Failure, Global, ServerArguments};
+use crate::commands::kubeconfig;
+use crate::service::notify;
+use api::pki::{Kubeconfig, Names, Pki};
+use api::{AddressRange, NoNodes, NodeConnector, Server};
+use control_loop::ControlLoop;
+use std::io::Write as _;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+use store::Store;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// The domain of cluster DNS.
+pub(super) const CLUSTER_DOMAIN: &str = "cluster.local";
+const MASTERS: &str = "system:masters";
+const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// Starts everything, says `ready`, and stops on SIGTERM or SIGINT.
+pub(super) async fn serve(global: &Global, arguments: &ServerArguments) -> Result<(), Failure> {
+    let failed = |what: &str, error: &dyn std::fmt::Display| Failure::Failed(format!("{what}: {error}"));
+    let mut terminate = signal(SignalKind::terminate()).map_err(|error| failed("signals", &error))?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| failed("signals", &error))?;
+
+    let service_range = AddressRange::parse(&arguments.service_cidr).map_err(|why| {
+        Failure::Usage(format!("--service-cidr {}: {why}; expected a range such as 10.43.0.0/16", arguments.service_cidr))
+    })?;
+    let prefixes = addresses::Ranges::parse(arguments)?;
+    let node_name = match &arguments.node_name {
+        Some(name) => addresses::check_node_name(name).map(|()| name.clone()).map_err(|why| Failure::Usage(format!("--node-name {name}: {why}")))?,
+        None => addresses::node_name()?,
+    };
+    let advertise = arguments.advertise.unwrap_or_else(addresses::advertised);
+
+    let options = store::embedded::Options::new(global.data_dir.join("store"));
+    let opened = tokio::task::spawn_blocking(move || store::embedded::open(options)).await;
+    let store = opened.map_err(|error| failed("store", &error))?.map_err(|error| failed("cannot open the store", &error))?;
+
+    let pki_directory = global.data_dir.join("pki");
+    let names = names(arguments, &node_name, advertise, prefixes.first_service_address());
+    let pki = Arc::new(Pki::open(&pki_directory, names, SystemTime::now()).map_err(|error| failed("keys", &error))?);
+
+    let prepared = if arguments.no_agent { None } else { Some(agent::Prepared::new(&node_name)) };
+    let connector: Arc<dyn NodeConnector> = match &prepared {
+        Some(prepared) => prepared.connector(),
+        None => Arc::new(NoNodes),
+    };
+    let server = Server::start(api::Options {
+        store: Arc::clone(&store) as Arc<dyn Store>,
+        table: kinds::table().clone(),
+        pki: Arc::clone(&pki),
+        bind: SocketAddr::new(arguments.bind, arguments.port),
+        advertise,
+        service_range,
+        cluster_domain: CLUSTER_DOMAIN.to_owned(),
+        connector,
+    })
+    .await
+    .map_err(|error| Failure::Failed(error.to_string()))?;
+    write_kubeconfig(global, &pki, &server)?;
+
+    let control = ControlLoop::run(control_loop::Options {
+        client: server.client("system:kube-controller-manager", &[MASTERS]),
+        seed: seed(),
+        clock: Arc::new(jiff::Timestamp::now),
+        root_ca: pki.bundle(),
+        other_resources: other_resources(),
+        leadership: None,
+    });
+    let agent = match prepared {
+        Some(prepared) => Some(Agent::start(prepared, global, &server, &prefixes, advertise).await?),
+        None => None,
+    };
+
+    let _ = writeln!(std::io::stdout(), "ready"); // whoever waits reads it; nobody need
+    notify::send("READY=1").map_err(|error| failed("cannot tell that the server is ready", &error))?;
+    tracing::info!(address = %server.address(), node = %node_name, "ready");
+
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!("stopping; containers go on running");
+    let _ = notify::send("STOPPING=1"); // systemd knows it already
+    control.stop().await;
+    if let Some(agent) = agent {
+        agent.stop().await;
+    }
+    server.stop().await;
+    store.close().await;
+    Ok(())
+}
+
+fn names(arguments: &ServerArguments, node_name: &str, advertise: IpAddr, service: IpAddr) -> Names {
+    let mut names = Names::inside(CLUSTER_DOMAIN, service);
+    names.dns.push(node_name.to_owned());
+    names.addresses.push(advertise);
+    if !arguments.bind.is_unspecified() {
+        names.addresses.push(arguments.bind);
+    }
+    for name in &arguments.tls_san {
+        match name.parse() {
+            Ok(address) => names.addresses.push(address),
+            Err(_) => names.dns.push(name.clone()),
+        }
+    }
+    names
+}
+
+fn write_kubeconfig(global: &Global, pki: &Pki, server: &Server) -> Result<(), Failure> {
+    let user = pki
+        .issue_client("klynge:admin", MASTERS, YEAR, SystemTime::now())
+        .map_err(|error| Failure::Failed(format!("kubeconfig: {error}")))?;
+    let host = match server.address().ip() {
+        address if address.is_unspecified() => IpAddr::from([127, 0, 0, 1]),
+        address => address,
+    };
+    let url = format!("https://{}", SocketAddr::new(host, server.address().port()));
+    let authority = pki.bundle();
+    let config = Kubeconfig { name: "klynge", server: &url, authority: &authority, user: &user }.to_value();
+    let own = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
+    kubeconfig::write(&kubeconfig::admin_path(global), &config, own)
+}
+
+/// A number for breaking ties; any will do.
+fn seed() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64)
+}
+
+/// Every stored resource, so that owners and namespaces see all of them.
+fn other_resources() -> Vec<controllers::Resource> {
+    let listed = kinds::table().resources().iter().filter(|resource| {
+        let verb = |wanted: &str| resource.verbs.iter().any(|verb| verb == wanted);
+        verb("list") && verb("watch") && verb("delete")
+    });
+    listed
+        .map(|resource| controllers::Resource {
+            group: resource.group.to_string(),
+            version: resource.versions.first().map(|version| version.name.to_string()).unwrap_or_default(),
+            plural: resource.plural.to_string(),
+            kind: resource.kind.to_string(),
+            namespaced: resource.namespaced,
+        })
+        .collect()
+}
