@@ -25,9 +25,9 @@ Y
   $kubectl -n $name apply -f $WORK/$name.yaml
   same "applied" '{"two":"2"}' "$($kubectl -n $name get configmap b -o jsonpath='{.data}')"
   $kubectl -n $name apply --server-side --force-conflicts -f $WORK/$name.yaml
-  $kubectl -n $name create configmap a 2>&1 | grep -q 'configmaps "a" already exists'
-  $kubectl -n $name get configmap nothing 2>&1 | grep -q 'configmaps "nothing" not found'
-  $kubectl -n $name create configmap A_B 2>&1 | grep -q 'lowercase RFC 1123 subdomain'
+  refuses 'configmaps "a" already exists' $kubectl -n $name create configmap a
+  refuses 'configmaps "nothing" not found' $kubectl -n $name get configmap nothing
+  refuses 'lowercase RFC 1123 subdomain' $kubectl -n $name create configmap A_B
   $kubectl explain deployment.spec.replicas | grep -qi 'pods'
   $kubectl auth can-i create pods | grep -q yes
   $kubectl -n $name get configmaps --chunk-size=1 -o name | grep -c . | grep -qx 3

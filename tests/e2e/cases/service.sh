@@ -14,4 +14,4 @@ pod=$(k -n $NS get pods -l app=web -o jsonpath='{.items[0].metadata.name}')
 for _ in 1 2 3 4 5 6; do k -n $NS exec $pod -- wget -q -T 3 -O - http://web.$NS.svc.cluster.local/cgi-bin/clock.cgi; done
 k -n $NS scale deployment web --replicas=0
 eventually 30 sh -c "! curl -sS --max-time 2 http://$address/ 2>/dev/null"
-curl -sS --max-time 2 http://$address/ 2>&1 | grep -qi refused
+refuses '[Rr]efused' curl -sS --max-time 2 http://$address/
