@@ -98,28 +98,20 @@ impl Version {
     /// The schemas that hold this version's type.
     #[must_use]
     pub fn schemas(&self) -> &Schemas {
-        self.own_schemas
-            .as_deref()
-            .unwrap_or_else(|| crate::schemas())
+        self.own_schemas.as_deref().unwrap_or_else(|| crate::schemas())
     }
 
     /// The type, where the schemas know it: for built-in kinds always (a test checks every row).
     #[must_use]
     pub fn try_type_id(&self) -> Option<TypeId> {
-        *self
-            .type_id
-            .get_or_init(|| self.schemas().find(&self.definition))
+        *self.type_id.get_or_init(|| self.schemas().find(&self.definition))
     }
 
     /// The type of this version's objects in [`Self::schemas`].
     #[must_use]
-    #[expect(
-        clippy::expect_used,
-        reason = "the schema data is committed with the rows, and a test resolves every row"
-    )]
+    #[expect(clippy::expect_used, reason = "the schema data is committed with the rows, and a test resolves every row")]
     pub fn type_id(&self) -> TypeId {
-        self.try_type_id()
-            .expect("the row's type is in its schemas")
+        self.try_type_id().expect("the row's type is in its schemas")
     }
 }
 
@@ -223,23 +215,10 @@ impl Resource {
             namespaced: true,
             versions: vec![Version::new(version, &definition(group, version, kind))],
             storage_version: version.into(),
-            hub: GroupVersionKind {
-                group: group.into(),
-                version: version.into(),
-                kind: kind.into(),
-            },
+            hub: GroupVersionKind { group: group.into(), version: version.into(), kind: kind.into() },
             bucket: names.group_resource().into(),
             subresources: Vec::new(),
-            verbs: strings(&[
-                "create",
-                "delete",
-                "deletecollection",
-                "get",
-                "list",
-                "patch",
-                "update",
-                "watch",
-            ]),
+            verbs: strings(&["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"]),
             columns: Vec::new(),
             selectable_fields: Vec::new(),
             generation_of: Vec::new(),
@@ -266,9 +245,7 @@ impl Resource {
     /// The subresource named `name`.
     #[must_use]
     pub fn subresource(&self, name: &str) -> Option<&Subresource> {
-        self.subresources
-            .iter()
-            .find(|subresource| subresource.name == name)
+        self.subresources.iter().find(|subresource| subresource.name == name)
     }
 
     /// Whether the resource itself knows `verb`.
@@ -287,23 +264,12 @@ impl Resource {
     #[must_use]
     pub fn field(&self, object: &Value, name: &str) -> Option<Str> {
         match name {
-            "metadata.name" => Some(
-                object
-                    .str_at(&["metadata", "name"])
-                    .unwrap_or_default()
-                    .into(),
-            ),
-            "metadata.namespace" if self.namespaced => Some(
-                object
-                    .str_at(&["metadata", "namespace"])
-                    .unwrap_or_default()
-                    .into(),
-            ),
+            "metadata.name" => Some(object.str_at(&["metadata", "name"]).unwrap_or_default().into()),
+            "metadata.namespace" if self.namespaced => {
+                Some(object.str_at(&["metadata", "namespace"]).unwrap_or_default().into())
+            }
             _ => {
-                let field = self
-                    .selectable_fields
-                    .iter()
-                    .find(|field| field.name == name)?;
+                let field = self.selectable_fields.iter().find(|field| field.name == name)?;
                 let path: Vec<&str> = field.path.iter().map(Str::as_str).collect();
                 Some(match object.at(&path) {
                     Some(Value::String(text)) => text.clone(),
@@ -369,19 +335,8 @@ impl Resource {
 
     /// A subresource with bodies of `kind`.
     #[must_use]
-    pub fn with_subresource(
-        mut self,
-        name: &str,
-        role: Role,
-        kind: GroupVersionKind,
-        verbs: &[&str],
-    ) -> Self {
-        self.subresources.push(Subresource {
-            name: name.into(),
-            role,
-            kind,
-            verbs: strings(verbs),
-        });
+    pub fn with_subresource(mut self, name: &str, role: Role, kind: GroupVersionKind, verbs: &[&str]) -> Self {
+        self.subresources.push(Subresource { name: name.into(), role, kind, verbs: strings(verbs) });
         self.subresources.sort_by(|a, b| a.name.cmp(&b.name));
         self
     }
@@ -408,12 +363,7 @@ impl Resource {
             selector: strings(selector),
         };
         let kind = GroupVersionKind::parse("autoscaling/v1", "Scale");
-        self.with_subresource(
-            "scale",
-            Role::Scale(paths),
-            kind,
-            &["get", "patch", "update"],
-        )
+        self.with_subresource("scale", Role::Scale(paths), kind, &["get", "patch", "update"])
     }
 
     /// metadata.generation rises when one of `members` changes.
@@ -461,11 +411,7 @@ impl Resource {
     #[must_use]
     pub fn selectable_as(mut self, name: &str, path: &str, absent: &str) -> Self {
         let path = path.split('.').map(Str::from).collect();
-        self.selectable_fields.push(SelectableField {
-            name: name.into(),
-            path,
-            absent: absent.into(),
-        });
+        self.selectable_fields.push(SelectableField { name: name.into(), path, absent: absent.into() });
         self
     }
 
@@ -526,9 +472,6 @@ fn definition(group: &str, version: &str, kind: &str) -> String {
         "apiregistration.k8s.io" => {
             format!("io.k8s.kube-aggregator.pkg.apis.apiregistration.{version}.{kind}")
         }
-        _ => format!(
-            "io.k8s.api.{}.{version}.{kind}",
-            group.split('.').next().unwrap_or(group)
-        ),
+        _ => format!("io.k8s.api.{}.{version}.{kind}", group.split('.').next().unwrap_or(group)),
     }
 }

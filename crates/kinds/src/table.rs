@@ -27,17 +27,11 @@ impl Table {
     /// A table of rows; their order is the order of groups and resources in discovery.
     #[must_use]
     pub fn new(resources: Vec<Arc<Resource>>) -> Self {
-        let mut table = Table {
-            resources,
-            ..Table::default()
-        };
+        let mut table = Table { resources, ..Table::default() };
         for (at, resource) in table.resources.iter().enumerate() {
             for (version_at, version) in resource.versions.iter().enumerate() {
-                let names = GroupVersionResource::new(
-                    resource.group.clone(),
-                    version.name.clone(),
-                    resource.plural.clone(),
-                );
+                let names =
+                    GroupVersionResource::new(resource.group.clone(), version.name.clone(), resource.plural.clone());
                 table.by_resource.insert(names, (at, version_at));
                 let kind = GroupVersionKind {
                     group: resource.group.clone(),
@@ -45,17 +39,12 @@ impl Table {
                     kind: resource.kind.clone(),
                 };
                 table.by_kind.insert(kind, (at, version_at));
-                match table
-                    .groups
-                    .iter_mut()
-                    .find(|group| group.name == resource.group)
-                {
+                match table.groups.iter_mut().find(|group| group.name == resource.group) {
                     Some(group) if group.versions.contains(&version.name) => {}
                     Some(group) => group.versions.push(version.name.clone()),
-                    None => table.groups.push(Group {
-                        name: resource.group.clone(),
-                        versions: vec![version.name.clone()],
-                    }),
+                    None => {
+                        table.groups.push(Group { name: resource.group.clone(), versions: vec![version.name.clone()] })
+                    }
                 }
             }
         }
@@ -66,8 +55,7 @@ impl Table {
     #[must_use]
     pub fn with(&self, resource: Arc<Resource>) -> Self {
         let mut resources = self.resources.clone();
-        let same =
-            |one: &Arc<Resource>| one.group == resource.group && one.plural == resource.plural;
+        let same = |one: &Arc<Resource>| one.group == resource.group && one.plural == resource.plural;
         match resources.iter().position(same) {
             Some(at) => resources[at] = resource,
             None => resources.push(resource),
@@ -85,42 +73,25 @@ impl Table {
     /// The row of a path's group, version and plural name.
     #[must_use]
     pub fn resource(&self, names: &GroupVersionResource) -> Option<&Resource> {
-        self.by_resource
-            .get(names)
-            .map(|(at, _)| self.resources[*at].as_ref())
+        self.by_resource.get(names).map(|(at, _)| self.resources[*at].as_ref())
     }
 
     /// The row and the version of a path's group, version and plural name.
     #[must_use]
-    pub fn resource_version(
-        &self,
-        names: &GroupVersionResource,
-    ) -> Option<(&Arc<Resource>, &Version)> {
-        self.by_resource.get(names).map(|(at, version)| {
-            (
-                &self.resources[*at],
-                &self.resources[*at].versions[*version],
-            )
-        })
+    pub fn resource_version(&self, names: &GroupVersionResource) -> Option<(&Arc<Resource>, &Version)> {
+        self.by_resource.get(names).map(|(at, version)| (&self.resources[*at], &self.resources[*at].versions[*version]))
     }
 
     /// The row of a kind.
     #[must_use]
     pub fn by_kind(&self, kind: &GroupVersionKind) -> Option<&Resource> {
-        self.by_kind
-            .get(kind)
-            .map(|(at, _)| self.resources[*at].as_ref())
+        self.by_kind.get(kind).map(|(at, _)| self.resources[*at].as_ref())
     }
 
     /// The row and the version of a kind.
     #[must_use]
     pub fn kind_version(&self, kind: &GroupVersionKind) -> Option<(&Arc<Resource>, &Version)> {
-        self.by_kind.get(kind).map(|(at, version)| {
-            (
-                &self.resources[*at],
-                &self.resources[*at].versions[*version],
-            )
-        })
+        self.by_kind.get(kind).map(|(at, version)| (&self.resources[*at], &self.resources[*at].versions[*version]))
     }
 
     /// All rows, in discovery's order.

@@ -4,13 +4,8 @@ use crate::Resource;
 
 /// The row of MutatingWebhookConfiguration.
 pub(super) fn row() -> Resource {
-    Resource::new(
-        "admissionregistration.k8s.io",
-        "v1",
-        "MutatingWebhookConfiguration",
-        "mutatingwebhookconfigurations",
-    )
-    .cluster()
-    .in_api_extensions()
-    .generation(&["webhooks"])
+    Resource::new("admissionregistration.k8s.io", "v1", "MutatingWebhookConfiguration", "mutatingwebhookconfigurations")
+        .cluster()
+        .in_api_extensions()
+        .generation(&["webhooks"])
 }

@@ -10,11 +10,5 @@ use crate::Resource;
 
 /// The rows, in the order of discovery.
 pub(crate) fn rows() -> Vec<Resource> {
-    vec![
-        controller_revision::row(),
-        daemon_set::row(),
-        deployment::row(),
-        replica_set::row(),
-        stateful_set::row(),
-    ]
+    vec![controller_revision::row(), daemon_set::row(), deployment::row(), replica_set::row(), stateful_set::row()]
 }

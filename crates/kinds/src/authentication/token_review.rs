@@ -4,7 +4,5 @@ use crate::Resource;
 
 /// The row of TokenReview.
 pub(super) fn row() -> Resource {
-    Resource::new("authentication.k8s.io", "v1", "TokenReview", "tokenreviews")
-        .cluster()
-        .create_only()
+    Resource::new("authentication.k8s.io", "v1", "TokenReview", "tokenreviews").cluster().create_only()
 }

@@ -4,11 +4,5 @@ use crate::Resource;
 
 /// The row of LocalSubjectAccessReview.
 pub(super) fn row() -> Resource {
-    Resource::new(
-        "authorization.k8s.io",
-        "v1",
-        "LocalSubjectAccessReview",
-        "localsubjectaccessreviews",
-    )
-    .create_only()
+    Resource::new("authorization.k8s.io", "v1", "LocalSubjectAccessReview", "localsubjectaccessreviews").create_only()
 }

@@ -4,12 +4,7 @@ use crate::Resource;
 
 /// The row of SelfSubjectRulesReview.
 pub(super) fn row() -> Resource {
-    Resource::new(
-        "authorization.k8s.io",
-        "v1",
-        "SelfSubjectRulesReview",
-        "selfsubjectrulesreviews",
-    )
-    .cluster()
-    .create_only()
+    Resource::new("authorization.k8s.io", "v1", "SelfSubjectRulesReview", "selfsubjectrulesreviews")
+        .cluster()
+        .create_only()
 }

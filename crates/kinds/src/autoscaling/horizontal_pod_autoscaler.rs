@@ -5,16 +5,11 @@ use object::Value;
 
 /// The row of HorizontalPodAutoscaler.
 pub(super) fn row() -> Resource {
-    Resource::new(
-        "autoscaling",
-        "v2",
-        "HorizontalPodAutoscaler",
-        "horizontalpodautoscalers",
-    )
-    .short(&["hpa"])
-    .in_all()
-    .status()
-    .also("v1", v1_to_hub, v1_from_hub)
+    Resource::new("autoscaling", "v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers")
+        .short(&["hpa"])
+        .in_all()
+        .status()
+        .also("v1", v1_to_hub, v1_from_hub)
 }
 
 /// v1 knows one measure, the processor's utilisation; v2 lists measures.
@@ -55,9 +50,7 @@ fn take_cpu(object: &mut Value, path: &[&str], part: &str) -> Option<Value> {
     let is_cpu = |metric: &Value| {
         metric.str_at(&["type"]) == Some("Resource")
             && metric.str_at(&["resource", "name"]) == Some("cpu")
-            && metric
-                .i64_at(&["resource", part, "averageUtilization"])
-                .is_some()
+            && metric.i64_at(&["resource", part, "averageUtilization"]).is_some()
     };
     let at = metrics.iter().position(is_cpu)?;
     let mut metric = metrics.remove(at);

@@ -8,9 +8,5 @@ use crate::Resource;
 
 /// The rows, in the order of discovery.
 pub(crate) fn rows() -> Vec<Resource> {
-    vec![
-        certificate_signing_request::row(),
-        cluster_trust_bundle::row(),
-        pod_certificate_request::row(),
-    ]
+    vec![certificate_signing_request::row(), cluster_trust_bundle::row(), pod_certificate_request::row()]
 }

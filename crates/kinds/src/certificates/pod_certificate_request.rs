@@ -4,12 +4,7 @@ use crate::Resource;
 
 /// The row of PodCertificateRequest.
 pub(super) fn row() -> Resource {
-    Resource::new(
-        "certificates.k8s.io",
-        "v1",
-        "PodCertificateRequest",
-        "podcertificaterequests",
-    )
-    .status()
-    .selectable("spec.signerName")
+    Resource::new("certificates.k8s.io", "v1", "PodCertificateRequest", "podcertificaterequests")
+        .status()
+        .selectable("spec.signerName")
 }

@@ -6,14 +6,12 @@ use object::Value;
 
 /// The row of Event.
 pub(super) fn row() -> Resource {
-    Resource::new("events.k8s.io", "v1", "Event", "events")
-        .short(&["ev"])
-        .stored_as(
-            "events",
-            GroupVersionKind::parse("v1", "Event"),
-            to_hub,
-            from_hub,
-        )
+    Resource::new("events.k8s.io", "v1", "Event", "events").short(&["ev"]).stored_as(
+        "events",
+        GroupVersionKind::parse("v1", "Event"),
+        to_hub,
+        from_hub,
+    )
 }
 
 /// What core events call the members of events.k8s.io.
@@ -32,18 +30,10 @@ fn to_hub(object: &mut Value) {
 }
 
 fn from_hub(object: &mut Value) {
-    rename(
-        object,
-        "events.k8s.io/v1",
-        NAMES.iter().map(|(new, core)| (*core, *new)),
-    );
+    rename(object, "events.k8s.io/v1", NAMES.iter().map(|(new, core)| (*core, *new)));
 }
 
-fn rename(
-    object: &mut Value,
-    api_version: &str,
-    names: impl Iterator<Item = (&'static str, &'static str)>,
-) {
+fn rename(object: &mut Value, api_version: &str, names: impl Iterator<Item = (&'static str, &'static str)>) {
     let Some(event) = object.as_object_mut() else {
         return;
     };
@@ -67,10 +57,7 @@ mod tests {
             ("kind", "Event".into()),
             ("note", "pulled".into()),
             ("reason", "Pulled".into()),
-            (
-                "regarding",
-                Value::Object([("kind", "Pod")].into_iter().collect()),
-            ),
+            ("regarding", Value::Object([("kind", "Pod")].into_iter().collect())),
             ("deprecatedCount", Value::Int(3)),
         ]
         .into_iter()

@@ -4,13 +4,8 @@ use crate::Resource;
 
 /// The row of PriorityLevelConfiguration.
 pub(super) fn row() -> Resource {
-    Resource::new(
-        "flowcontrol.apiserver.k8s.io",
-        "v1",
-        "PriorityLevelConfiguration",
-        "prioritylevelconfigurations",
-    )
-    .cluster()
-    .generation(&["spec"])
-    .status()
+    Resource::new("flowcontrol.apiserver.k8s.io", "v1", "PriorityLevelConfiguration", "prioritylevelconfigurations")
+        .cluster()
+        .generation(&["spec"])
+        .status()
 }

@@ -10,11 +10,5 @@ use crate::Resource;
 
 /// The rows, in the order of discovery.
 pub(crate) fn rows() -> Vec<Resource> {
-    vec![
-        ingress_class::row(),
-        ingress::row(),
-        ip_address::row(),
-        network_policy::row(),
-        service_cidr::row(),
-    ]
+    vec![ingress_class::row(), ingress::row(), ip_address::row(), network_policy::row(), service_cidr::row()]
 }

@@ -4,7 +4,5 @@ use crate::Resource;
 
 /// The row of ServiceCIDR.
 pub(super) fn row() -> Resource {
-    Resource::new("networking.k8s.io", "v1", "ServiceCIDR", "servicecidrs")
-        .cluster()
-        .status()
+    Resource::new("networking.k8s.io", "v1", "ServiceCIDR", "servicecidrs").cluster().status()
 }

@@ -4,13 +4,8 @@ use crate::Resource;
 
 /// The row of PodDisruptionBudget.
 pub(super) fn row() -> Resource {
-    Resource::new(
-        "policy",
-        "v1",
-        "PodDisruptionBudget",
-        "poddisruptionbudgets",
-    )
-    .short(&["pdb"])
-    .generation(&["spec"])
-    .status()
+    Resource::new("policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets")
+        .short(&["pdb"])
+        .generation(&["spec"])
+        .status()
 }

@@ -4,13 +4,8 @@ use crate::row::{NameRule, Resource};
 
 /// The row of ClusterRoleBinding.
 pub(super) fn row() -> Resource {
-    Resource::new(
-        "rbac.authorization.k8s.io",
-        "v1",
-        "ClusterRoleBinding",
-        "clusterrolebindings",
-    )
-    .cluster()
-    .names(NameRule::PathSegment)
-    .creatable_by_update()
+    Resource::new("rbac.authorization.k8s.io", "v1", "ClusterRoleBinding", "clusterrolebindings")
+        .cluster()
+        .names(NameRule::PathSegment)
+        .creatable_by_update()
 }

@@ -9,10 +9,5 @@ use crate::Resource;
 
 /// The rows, in the order of discovery.
 pub(crate) fn rows() -> Vec<Resource> {
-    vec![
-        cluster_role_binding::row(),
-        cluster_role::row(),
-        role_binding::row(),
-        role::row(),
-    ]
+    vec![cluster_role_binding::row(), cluster_role::row(), role_binding::row(), role::row()]
 }

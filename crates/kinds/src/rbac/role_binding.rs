@@ -4,12 +4,7 @@ use crate::row::{NameRule, Resource};
 
 /// The row of RoleBinding.
 pub(super) fn row() -> Resource {
-    Resource::new(
-        "rbac.authorization.k8s.io",
-        "v1",
-        "RoleBinding",
-        "rolebindings",
-    )
-    .names(NameRule::PathSegment)
-    .creatable_by_update()
+    Resource::new("rbac.authorization.k8s.io", "v1", "RoleBinding", "rolebindings")
+        .names(NameRule::PathSegment)
+        .creatable_by_update()
 }

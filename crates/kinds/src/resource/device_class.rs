@@ -4,7 +4,5 @@ use crate::Resource;
 
 /// The row of DeviceClass.
 pub(super) fn row() -> Resource {
-    Resource::new("resource.k8s.io", "v1", "DeviceClass", "deviceclasses")
-        .cluster()
-        .generation(&["spec"])
+    Resource::new("resource.k8s.io", "v1", "DeviceClass", "deviceclasses").cluster().generation(&["spec"])
 }

@@ -4,13 +4,8 @@ use crate::Resource;
 
 /// The row of DeviceTaintRule.
 pub(super) fn row() -> Resource {
-    Resource::new(
-        "resource.k8s.io",
-        "v1",
-        "DeviceTaintRule",
-        "devicetaintrules",
-    )
-    .cluster()
-    .generation(&["spec"])
-    .status()
+    Resource::new("resource.k8s.io", "v1", "DeviceTaintRule", "devicetaintrules")
+        .cluster()
+        .generation(&["spec"])
+        .status()
 }

@@ -4,10 +4,5 @@ use crate::Resource;
 
 /// The row of ResourceClaimTemplate.
 pub(super) fn row() -> Resource {
-    Resource::new(
-        "resource.k8s.io",
-        "v1",
-        "ResourceClaimTemplate",
-        "resourceclaimtemplates",
-    )
+    Resource::new("resource.k8s.io", "v1", "ResourceClaimTemplate", "resourceclaimtemplates")
 }

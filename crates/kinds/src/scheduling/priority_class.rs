@@ -4,12 +4,5 @@ use crate::Resource;
 
 /// The row of PriorityClass.
 pub(super) fn row() -> Resource {
-    Resource::new(
-        "scheduling.k8s.io",
-        "v1",
-        "PriorityClass",
-        "priorityclasses",
-    )
-    .cluster()
-    .short(&["pc"])
+    Resource::new("scheduling.k8s.io", "v1", "PriorityClass", "priorityclasses").cluster().short(&["pc"])
 }

@@ -4,10 +4,5 @@ use crate::Resource;
 
 /// The row of CSIStorageCapacity.
 pub(super) fn row() -> Resource {
-    Resource::new(
-        "storage.k8s.io",
-        "v1",
-        "CSIStorageCapacity",
-        "csistoragecapacities",
-    )
+    Resource::new("storage.k8s.io", "v1", "CSIStorageCapacity", "csistoragecapacities")
 }

@@ -4,12 +4,5 @@ use crate::Resource;
 
 /// The row of VolumeAttributesClass.
 pub(super) fn row() -> Resource {
-    Resource::new(
-        "storage.k8s.io",
-        "v1",
-        "VolumeAttributesClass",
-        "volumeattributesclasses",
-    )
-    .cluster()
-    .short(&["vac"])
+    Resource::new("storage.k8s.io", "v1", "VolumeAttributesClass", "volumeattributesclasses").cluster().short(&["vac"])
 }

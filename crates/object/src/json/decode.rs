@@ -383,6 +383,9 @@ mod tests {
         assert!(check("[1,2,3,4]").is_ok());
         assert_eq!(check("[1,2,3,4,5]"), Err(true));
         assert_eq!(check(&" ".repeat(101)), Err(true));
-        assert_eq!(decode("[".repeat(1 << 20).as_bytes(), &Limits::REQUEST).map_err(|error| error.too_large), Err(true));
+        assert_eq!(
+            decode("[".repeat(1 << 20).as_bytes(), &Limits::REQUEST).map_err(|error| error.too_large),
+            Err(true)
+        );
     }
 }

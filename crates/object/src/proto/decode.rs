@@ -260,7 +260,8 @@ fn mismatch(field: &Field) -> DecodeError {
 }
 
 fn text(field: &Field, bytes: &[u8]) -> Result<Str, DecodeError> {
-    Str::from_utf8(bytes).map_err(|_| DecodeError::new(format!("proto: field {} contains invalid UTF-8", field.name), 0))
+    Str::from_utf8(bytes)
+        .map_err(|_| DecodeError::new(format!("proto: field {} contains invalid UTF-8", field.name), 0))
 }
 
 fn first_text(field: &Field, bytes: &[u8]) -> Result<Str, DecodeError> {

@@ -155,17 +155,17 @@ impl Encoder<'_> {
                 })?;
             }
             (Type::Any, value) => {
-                push_nested(number, out, |out| push_nested(1, out, |out| {
-                    json::encode_into(value, out);
-                    Ok(())
-                }))?;
+                push_nested(number, out, |out| {
+                    push_nested(1, out, |out| {
+                        json::encode_into(value, out);
+                        Ok(())
+                    })
+                })?;
             }
             (Type::Struct(id), value) => push_nested(number, out, |out| self.message(*id, value, out))?,
             // A list as a map's value is wrapped into a message with the list as field 1.
             (Type::List(item), Value::Array(items)) => {
-                push_nested(number, out, |out| {
-                    items.iter().try_for_each(|value| self.single(1, item, value, out))
-                })?;
+                push_nested(number, out, |out| items.iter().try_for_each(|value| self.single(1, item, value, out)))?;
             }
             // Null as a list's item or a map's value is Go's zero value.
             (Type::String | Type::Bytes, Value::Null) => push_bytes(number, b"", out),
