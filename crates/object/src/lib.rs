@@ -19,6 +19,7 @@ pub mod table;
 mod testing;
 pub mod time;
 mod value;
+pub mod yaml;
 
 pub use codec::{DecodeError, Decoded, Limits};
 pub use resource::{GroupVersionKind, GroupVersionResource};
