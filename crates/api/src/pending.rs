@@ -1,14 +1,5 @@
 //! Parts that another branch is about to bring, in their simplest form.
 
-pub(crate) mod yaml {
-    use object::{DecodeError, Decoded, Limits, Value, json};
-    pub(crate) fn decode(bytes: &[u8], limits: &Limits) -> Result<Decoded, DecodeError> {
-        json::decode(bytes, limits)
-    }
-    pub(crate) fn encode(value: &Value) -> String {
-        String::from_utf8(json::encode(value)).unwrap_or_default()
-    }
-}
 pub(crate) mod apply {
     use jiff::Timestamp;
     use object::schema::{Schemas, TypeId};

@@ -21,6 +21,7 @@ mod flowcontrol;
 mod hooks;
 mod networking;
 mod node;
+pub mod openapi;
 mod policy;
 mod rbac;
 mod resource;

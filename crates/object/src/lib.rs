@@ -2,6 +2,7 @@
 //!
 //! Pure: no files, sockets, clock or randomness.
 
+pub mod apply;
 mod codec;
 pub mod json;
 pub mod meta;

@@ -139,10 +139,13 @@ impl Draft {
             let found = sources.iter().find_map(|source| source.get(name));
             let Some(go) = found else { continue };
             facts.keep = facts.keep.or(Some(go.keep));
-            facts.list = facts.list.take().or_else(|| go.list.clone());
-            facts.patch_key = facts.patch_key.take().or_else(|| go.patch_key.clone());
-            if facts.patch_strategy.is_empty() {
-                facts.patch_strategy.clone_from(&go.patch_strategy);
+            // What the published document leaves out it leaves out on purpose.
+            if !definition.known_in_swagger {
+                facts.list = facts.list.take().or_else(|| go.list.clone());
+                facts.patch_key = facts.patch_key.take().or_else(|| go.patch_key.clone());
+                if facts.patch_strategy.is_empty() {
+                    facts.patch_strategy.clone_from(&go.patch_strategy);
+                }
             }
             facts.default = facts.default.take().or_else(|| go.default.clone());
         }

@@ -3,8 +3,7 @@
 use crate::write::{Body, PatchBody};
 use client::PatchKind;
 use object::schema::{Schemas, TypeId};
-use object::{Limits, Status, Value, json, proto};
-use crate::pending::yaml;
+use object::{Limits, Status, Value, json, proto, yaml};
 
 const ACCEPTED: &str = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
 const ACCEPTED_PATCHES: &str = "application/json-patch+json, application/merge-patch+json, \

@@ -9,8 +9,7 @@ use crate::write::to_version;
 use bytes::Bytes;
 use jiff::Timestamp;
 use object::table::{IncludeObject, render};
-use object::{Map, Status, Value, json, proto};
-use crate::pending::yaml;
+use object::{Map, Status, Value, json, proto, yaml};
 use std::sync::Arc;
 use store::Entry;
 

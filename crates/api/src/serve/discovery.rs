@@ -8,8 +8,7 @@ use crate::negotiate::{self, Encoding, Offers, Shape};
 use http::header::{ETAG, HeaderValue, IF_NONE_MATCH, VARY};
 use http::{Response, StatusCode};
 use kinds::{Group, Table};
-use object::{Map, Status, Value, json};
-use crate::pending::yaml;
+use object::{Map, Status, Value, json, yaml};
 use sha2::{Digest, Sha256};
 
 /// Answers a path below /api or /apis.

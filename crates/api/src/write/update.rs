@@ -165,7 +165,8 @@ async fn finish(
         metadata::stamp_generation(row, current, &mut new);
     } else if part == Part::Status {
         row.hooks.prepare_status(&mut new, current);
-    } else {
+    } else if part != Part::Bind {
+        // A binding is the scheduler's decision, no new wish of the user's: upstream does not count it.
         metadata::stamp_generation(row, current, &mut new);
     }
     for warning in row.hooks.warnings(&new, Some(current)) {
