@@ -7,6 +7,7 @@ use super::addresses::AddressPool;
 use super::compile::{AttachPlan, HOST_LINK_ADDRESS, HostPort, PodAttachment, compile, interface_name, parse_alias};
 use super::error::Error;
 use super::host_setup::{self, Options};
+use super::reaper::{Reaper, reap};
 use super::rules::{self, TABLE};
 use crate::POD_INTERFACE_PREFIX;
 use crate::netlink::{self, Neighbour, NetworkNamespace, Nft, NftBatch, Route, RouteBatch, Rtnetlink, VethPair};
@@ -33,6 +34,7 @@ pub struct PodNetwork {
     pool: AddressPool,
     mtu_bytes: u32,
     host_ports: HashMap<String, Vec<HostPort>>,
+    reaper: Reaper,
 }
 
 impl PodNetwork {
@@ -51,7 +53,11 @@ impl PodNetwork {
         host_setup::set_sysctls(&options, &mut rtnetlink)?;
         host_setup::add_service_routes(&options, &mut rtnetlink)?;
         let mtu_bytes = host_setup::mtu(&options, &mut rtnetlink)?;
-        let mut network = Self { options, rtnetlink, nft, pool, mtu_bytes, host_ports: HashMap::new() };
+        let reaper = Reaper::start(Rtnetlink::open_in(&options.namespace)?).map_err(|source| netlink::Error::System {
+            operation: "start a thread that deletes interfaces".to_owned(),
+            source,
+        })?;
+        let mut network = Self { options, rtnetlink, nft, pool, mtu_bytes, host_ports: HashMap::new(), reaper };
         network.rebuild_rules()?;
         Ok(network)
     }
@@ -74,7 +80,7 @@ impl PodNetwork {
         let had_addresses = self.pool.addresses_of(&pod.uid).is_some();
         let addresses = self.pool.allocate(&pod.uid)?;
         let plan = compile(&pod.uid, &addresses, &self.options);
-        if let Err(error) = self.attach_planned(pod, &plan) {
+        if let Err(error) = self.attach_planned(pod, &plan, had_addresses) {
             if !had_addresses {
                 // Best effort: the first error is the one to tell.
                 let _ = self.detach(&pod.uid);
@@ -84,7 +90,7 @@ impl PodNetwork {
         Ok(Attached { interface: plan.interface, addresses, mtu_bytes: self.mtu_bytes })
     }
 
-    fn attach_planned(&mut self, pod: &PodAttachment, plan: &AttachPlan) -> Result<(), Error> {
+    fn attach_planned(&mut self, pod: &PodAttachment, plan: &AttachPlan, had_addresses: bool) -> Result<(), Error> {
         let mut batch = RouteBatch::new();
         batch.add_veth(&VethPair {
             name: &plan.interface,
@@ -95,6 +101,10 @@ impl PodNetwork {
             mtu_bytes: self.mtu_bytes,
         });
         batch.set_alias(&plan.interface, &plan.alias);
+        if !had_addresses && self.rtnetlink.index_of(&plan.interface).is_ok() {
+            // A pod of this uid was detached a moment ago: its interface may still wait for deletion.
+            reap(self.rtnetlink.socket())?;
+        }
         // Looked for first: a batch goes on after a refusal, and would relabel an interface that is there already.
         if self.rtnetlink.index_of(&plan.interface).is_ok() {
             self.check_existing(pod, plan, &batch)?;
@@ -129,7 +139,7 @@ impl PodNetwork {
         Ok(create.send(self.rtnetlink.socket())?)
     }
 
-    /// Detaches a pod and frees its addresses. A pod that is not attached is no error.
+    /// Detaches a pod and frees its addresses: its routes go at once, its interface within a second. A pod that is not attached is no error.
     pub fn detach(&mut self, uid: &str) -> Result<(), Error> {
         if let Some(ports) = self.host_ports.remove(uid) {
             let addresses = self.pool.addresses_of(uid).unwrap_or_default().to_vec();
@@ -140,7 +150,22 @@ impl PodNetwork {
                 self.rebuild_rules()?;
             }
         }
-        self.delete_interface(&interface_name(uid))?;
+        let interface = interface_name(uid);
+        if let Ok(index) = self.rtnetlink.index_of(&interface) {
+            let mut batch = RouteBatch::new();
+            for route in compile(uid, self.pool.addresses_of(uid).unwrap_or_default(), &self.options).host_routes {
+                batch.delete_route(&Route { interface: Some(index), source: None, ..route });
+            }
+            Reaper::mark(&mut batch, &interface);
+            for outcome in batch.send_each(self.rtnetlink.socket())? {
+                match outcome {
+                    // The interface goes by itself when the pod's namespace ends.
+                    Err(error) if !error.is_not_found() => return Err(error.into()),
+                    _ => {}
+                }
+            }
+            self.reaper.wake();
+        }
         self.pool.release(uid)?;
         Ok(())
     }
@@ -181,6 +206,7 @@ impl PodNetwork {
 
     /// Removes everything of the pod network from the host: interfaces, routes, rules, sysctls' new values, addresses, files.
     pub fn purge(mut self, local_addresses: &[IpAddr]) -> Result<(), Error> {
+        reap(self.rtnetlink.socket())?;
         for link in self.rtnetlink.links()? {
             if link.name.starts_with(POD_INTERFACE_PREFIX) && parse_alias(&link.alias).is_some() {
                 self.delete_interface(&link.name)?;

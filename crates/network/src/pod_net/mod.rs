@@ -6,6 +6,7 @@ mod compile;
 mod error;
 mod host_firewall;
 mod host_setup;
+mod reaper;
 mod rules;
 
 pub use addresses::{AddressPool, PoolError};
