@@ -236,7 +236,7 @@ async fn run(seed: u64) {
 
 #[tokio::test]
 async fn power_loss_keeps_what_was_acknowledged_and_never_repeats_a_revision() {
-    for seed in 0..150 {
+    for seed in 0..80 {
         run(seed).await;
     }
 }
