@@ -168,6 +168,7 @@ impl Log {
             return;
         }
         let target = self.end.next_multiple_of(PREPARE_STEP_BYTES) + PREPARE_STEP_BYTES;
+        let target = target.min(self.segment_bytes);
         let from = self.prepared.max(self.end);
         let zeros = vec![0; (target - from) as usize];
         // Zeros are no frame: a failure here, full disk included, changes nothing but the speed.

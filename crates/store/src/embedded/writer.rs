@@ -40,6 +40,7 @@ struct Reserve {
 /// A snapshot being written by its own thread.
 struct SnapshotJob {
     thread: JoinHandle<bool>,
+    cancelled: Arc<AtomicBool>,
     log_bytes_before: u64,
 }
 
@@ -61,7 +62,6 @@ pub(crate) struct Writer {
     snapshot_not_before: Instant,
     /// Size of the state when a snapshot failed last: one of half that size need not wait for its next try.
     snapshot_failed_bytes: u64,
-    cancelled: Arc<AtomicBool>,
     log_bytes: u64,
     /// When which revision was reached, for the window's age limit.
     ages: VecDeque<(Instant, Revision)>,
@@ -119,7 +119,6 @@ impl Writer {
             snapshot: None,
             snapshot_not_before: now,
             snapshot_failed_bytes: 0,
-            cancelled: Arc::default(),
             log_bytes,
             ages: VecDeque::new(),
             _lock: lock,
@@ -228,6 +227,8 @@ impl Writer {
             Err(LogError::Broken(reason)) => return Err(reason),
             Err(LogError::NoSpace) => {}
         }
+        // A snapshot under way would take the space that is now given to deletes.
+        self.end_snapshot();
         self.release_reserve();
         let admit = self.admit();
         let built = self.build(requests, admit);
@@ -329,9 +330,13 @@ impl Writer {
         self.finish_snapshot(now);
         let state_bytes = self.shared.read().value_bytes();
         let threshold = self.options.snapshot_threshold_bytes.max(state_bytes);
-        // On a full disk the log's own space is worth an early snapshot.
-        let worthwhile = !self.reserve.held && self.log_bytes > 2 * state_bytes + (1 << 20);
-        let due = self.log_bytes > threshold || worthwhile;
+        let due = if self.reserve.held {
+            self.log_bytes > threshold
+        } else {
+            // On a full disk the log's own space is worth an early snapshot, if that leaves the deletes their part.
+            let left_bytes = self.options.reserve_bytes.saturating_sub(self.reserve.spent_bytes);
+            self.log_bytes > 2 * state_bytes + (1 << 20) && state_bytes < left_bytes / 4
+        };
         let may = now >= self.snapshot_not_before || state_bytes * 2 < self.snapshot_failed_bytes;
         if due && may && self.snapshot.is_none() {
             self.begin_snapshot(now, state_bytes)
@@ -432,12 +437,13 @@ impl Writer {
             cluster: self.cluster,
             segment: self.log.number(),
             counters: Arc::clone(&self.counters),
-            cancelled: Arc::clone(&self.cancelled),
+            cancelled: Arc::default(),
         };
+        let cancelled = Arc::clone(&job.cancelled);
         let name = String::from("store-snapshot");
         match thread::Builder::new().name(name).spawn(move || job.run(&image)) {
             Ok(thread) => {
-                self.snapshot = Some(SnapshotJob { thread, log_bytes_before: self.log_bytes });
+                self.snapshot = Some(SnapshotJob { thread, cancelled, log_bytes_before: self.log_bytes });
                 self.log_bytes = 0;
                 self.counters.log_bytes.store(0, Ordering::Relaxed);
             }
@@ -448,21 +454,26 @@ impl Writer {
 
     fn finish_snapshot(&mut self, now: Instant) {
         self.counters.log_bytes.store(self.log_bytes, Ordering::Relaxed);
-        let Some(job) = self.snapshot.take_if(|job| job.thread.is_finished()) else { return };
+        if let Some(job) = self.snapshot.take_if(|job| job.thread.is_finished()) {
+            self.join_snapshot(job, now);
+        }
+    }
+
+    /// Gives up a snapshot under way: it is nothing until it is finished, and the log is still there.
+    fn end_snapshot(&mut self) {
+        if let Some(job) = self.snapshot.take() {
+            job.cancelled.store(true, Ordering::Relaxed);
+            self.join_snapshot(job, Instant::now());
+        }
+    }
+
+    fn join_snapshot(&mut self, job: SnapshotJob, now: Instant) {
         if job.thread.join().unwrap_or(false) {
             self.snapshot_not_before = now;
             self.snapshot_failed_bytes = 0;
         } else {
             self.log_bytes += job.log_bytes_before;
             self.snapshot_not_before = now + SNAPSHOT_RETRY;
-        }
-    }
-
-    fn end_snapshot(&mut self) {
-        self.cancelled.store(true, Ordering::Relaxed);
-        if let Some(job) = self.snapshot.take() {
-            // A snapshot that is not finished is nothing: the log is still there.
-            let _ = job.thread.join();
         }
     }
 
