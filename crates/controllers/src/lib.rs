@@ -4,16 +4,20 @@
 
 mod action;
 mod controller;
+mod history;
 mod meta;
 mod pods;
 mod replicas;
 mod service_pods;
 mod view;
 
+pub mod daemon_set;
 pub mod deployment;
+pub mod disruption;
 pub mod endpoint_slice;
 pub mod endpoints;
 pub mod garbage;
+pub mod job;
 pub mod namespace;
 pub mod node_lifecycle;
 pub mod pod_garbage;
