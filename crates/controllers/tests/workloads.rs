@@ -1,4 +1,4 @@
-//! Jobs and DaemonSets in a simulated cluster.
+//! Jobs, DaemonSets and StatefulSets in a simulated cluster.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod simulation;
@@ -6,6 +6,7 @@ mod simulation;
 use klynge_controllers::daemon_set::DaemonSetController;
 use klynge_controllers::garbage::GarbageCollector;
 use klynge_controllers::job::{JobController, TtlAfterFinishedController};
+use klynge_controllers::stateful_set::StatefulSetController;
 use serde_json::{Value, json};
 use simulation::{Cluster, condition, merge};
 
@@ -221,4 +222,83 @@ fn a_broken_daemon_stops_after_its_budget() {
     cluster.apply(daemon("broken"));
     cluster.settle();
     assert_eq!(daemon_nodes(&cluster, "v1").len(), 2);
+}
+
+fn stateful(replicas: i32, image: &str, changes: Value) -> Value {
+    let mut set = json!({"kind": "StatefulSet", "metadata": {"name": "db", "namespace": "default"}, "spec": {
+        "replicas": replicas, "serviceName": "db", "selector": {"matchLabels": {"app": "db"}}, "podManagementPolicy": "OrderedReady",
+        "updateStrategy": {"type": "RollingUpdate"}, "volumeClaimTemplates": [{"metadata": {"name": "data"}, "spec": {"accessModes": ["ReadWriteOnce"]}}],
+        "template": {"metadata": {"labels": {"app": "db"}}, "spec": {"containers": [{"name": "main", "image": image}]}}}});
+    merge(&mut set, &changes);
+    set
+}
+
+fn stateful_pods(cluster: &Cluster) -> Vec<(String, String)> {
+    let pods = cluster.all("Pod").into_iter();
+    pods.map(|pod| (pod["metadata"]["name"].as_str().unwrap().to_owned(), pod["spec"]["containers"][0]["image"].as_str().unwrap().to_owned())).collect()
+}
+
+fn named(pods: &[(&str, &str)]) -> Vec<(String, String)> {
+    pods.iter().map(|(name, image)| ((*name).to_owned(), (*image).to_owned())).collect()
+}
+
+#[test]
+fn a_stateful_set_keeps_names_order_and_storage() {
+    let mut cluster = Cluster::new().with::<StatefulSetController>();
+    cluster.apply(stateful(3, "v1", json!({})));
+    cluster.step();
+    assert_eq!(cluster.all("Pod").len(), 1, "one after the other");
+    cluster.settle();
+    assert_eq!(stateful_pods(&cluster), named(&[("db-0", "v1"), ("db-1", "v1"), ("db-2", "v1")]));
+    let pod = cluster.get("Pod", "default", "db-1").unwrap();
+    assert_eq!((&pod["spec"]["hostname"], &pod["spec"]["subdomain"], &pod["metadata"]["labels"]["apps.kubernetes.io/pod-index"]), (&json!("db-1"), &json!("db"), &json!("1")));
+    assert_eq!(pod["spec"]["volumes"][0], json!({"name": "data", "persistentVolumeClaim": {"claimName": "data-db-1"}}));
+    assert!(cluster.messages().contains(&"SuccessfulCreate: create Pod db-0 in StatefulSet db successful".to_owned()));
+    cluster.delete("Pod", "default", "db-1");
+    cluster.settle();
+    assert_eq!(stateful_pods(&cluster).len(), 3);
+    cluster.change("StatefulSet", "default", "db", json!({"spec": {"replicas": 1}}));
+    cluster.settle();
+    assert_eq!(stateful_pods(&cluster), named(&[("db-0", "v1")]));
+    assert_eq!(cluster.all("PersistentVolumeClaim").len(), 3, "storage outlives its pods");
+    let status = &cluster.get("StatefulSet", "default", "db").unwrap()["status"];
+    assert_eq!((&status["replicas"], &status["readyReplicas"], &status["currentRevision"] == &status["updateRevision"]), (&json!(1), &json!(1), true));
+}
+
+#[test]
+fn a_stateful_set_updates_from_above_down_to_its_partition() {
+    let check = |changes: Value, ready_min: usize, expected: &[(&str, &str)]| {
+        let mut cluster = Cluster::new().with::<StatefulSetController>();
+        cluster.apply(stateful(3, "v1", changes.clone()));
+        cluster.settle();
+        cluster.ready_seen_min = usize::MAX;
+        cluster.apply(stateful(3, "v2", changes.clone()));
+        cluster.settle();
+        assert_eq!(stateful_pods(&cluster), named(expected), "{changes}");
+        assert_eq!(cluster.ready_seen_min, ready_min, "{changes}");
+    };
+    check(json!({}), 2, &[("db-0", "v2"), ("db-1", "v2"), ("db-2", "v2")]);
+    check(json!({"spec": {"podManagementPolicy": "Parallel"}}), 2, &[("db-0", "v2"), ("db-1", "v2"), ("db-2", "v2")]);
+    check(json!({"spec": {"updateStrategy": {"rollingUpdate": {"partition": 2}}}}), 2, &[("db-0", "v1"), ("db-1", "v1"), ("db-2", "v2")]);
+    check(json!({"spec": {"updateStrategy": {"type": "OnDelete"}}}), 3, &[("db-0", "v1"), ("db-1", "v1"), ("db-2", "v1")]);
+}
+
+#[test]
+fn a_broken_update_stops_and_a_pod_below_the_partition_keeps_its_revision() {
+    let mut cluster = Cluster::new().with::<StatefulSetController>();
+    cluster.never_ready.insert("broken".into());
+    cluster.apply(stateful(3, "v1", json!({})));
+    cluster.settle();
+    cluster.apply(stateful(3, "broken", json!({})));
+    cluster.settle();
+    assert_eq!(stateful_pods(&cluster), named(&[("db-0", "v1"), ("db-1", "v1"), ("db-2", "broken")]));
+    let mut cluster = Cluster::new().with::<StatefulSetController>();
+    let partition = json!({"spec": {"updateStrategy": {"rollingUpdate": {"partition": 2}}}});
+    cluster.apply(stateful(3, "v1", partition.clone()));
+    cluster.settle();
+    cluster.apply(stateful(3, "v2", partition));
+    cluster.settle();
+    cluster.delete("Pod", "default", "db-0");
+    cluster.settle();
+    assert_eq!(stateful_pods(&cluster), named(&[("db-0", "v1"), ("db-1", "v1"), ("db-2", "v2")]));
 }
