@@ -56,6 +56,10 @@ pub(crate) fn all() -> Vec<Box<dyn Runner>> {
         runner::<controllers::deployment::DeploymentController>(),
         runner::<controllers::replica_set::ReplicaSetController>(),
         runner::<controllers::replication_controller::ReplicationControllerController>(),
+        runner::<controllers::daemon_set::DaemonSetController>(),
+        runner::<controllers::disruption::DisruptionController>(),
+        runner::<controllers::job::JobController>(),
+        runner::<controllers::job::TtlAfterFinishedController>(),
         runner::<controllers::endpoint_slice::EndpointSliceController>(),
         runner::<controllers::endpoints::EndpointsController>(),
         runner::<controllers::garbage::GarbageCollector>(),
@@ -64,6 +68,7 @@ pub(crate) fn all() -> Vec<Box<dyn Runner>> {
         runner::<controllers::pod_garbage::PodGarbageCollector>(),
         runner::<controllers::root_ca::RootCaPublisher>(),
         runner::<controllers::service_account::ServiceAccountController>(),
+        runner::<controllers::stateful_set::StatefulSetController>(),
         runner::<controllers::taint_eviction::TaintEvictionController>(),
     ]
 }

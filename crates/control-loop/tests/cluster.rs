@@ -162,3 +162,55 @@ async fn the_loop_rests_when_there_is_nothing_to_do() {
     assert_eq!(store.revision(), revision);
     handle.stop().await;
 }
+
+#[tokio::test]
+async fn a_job_completes_and_a_service_has_endpoints() {
+    let store = Store::new();
+    add_nodes(&store, 1);
+    let handle = start(&store);
+    store.put("jobs", json!({"metadata": {"name": "work", "namespace": "default"}, "spec": {"parallelism": 2, "completions": 3, "backoffLimit": 6,
+        "template": {"metadata": {}, "spec": {"restartPolicy": "Never", "containers": [{"name": "main", "image": "done"}]}}}}));
+    store.put("services", json!({"metadata": {"name": "web", "namespace": "default"}, "spec": {"selector": {"app": "web"}, "ports": [{"port": 80, "protocol": "TCP"}]}}));
+    store.put("deployments", deployment(2, "v1"));
+    until(&store, "the job is complete", |store| {
+        let status = store.get("jobs", "default", "work").unwrap()["status"].clone();
+        status["succeeded"] == 3 && status["conditions"].as_array().into_iter().flatten().any(|condition| condition["type"] == "Complete")
+    })
+    .await;
+    until(&store, "two endpoints are ready", |store| {
+        let slices = store.all("endpointslices");
+        let endpoints = slices.iter().flat_map(|slice| slice["endpoints"].as_array().cloned().unwrap_or_default());
+        endpoints.filter(|endpoint| endpoint["conditions"]["ready"] == true).count() == 2
+            && store.get("endpoints", "default", "web").is_some_and(|endpoints| endpoints["subsets"][0]["addresses"].as_array().is_some_and(|list| list.len() == 2))
+    })
+    .await;
+    handle.stop().await;
+}
+
+#[tokio::test]
+async fn a_namespace_is_furnished_and_its_deletion_finishes() {
+    let store = Store::new();
+    add_nodes(&store, 2);
+    let handle = start(&store);
+    store.put("namespaces", json!({"metadata": {"name": "default"}, "spec": {"finalizers": ["kubernetes"]}, "status": {"phase": "Active"}}));
+    until(&store, "account and certificate are there", |store| {
+        store.get("serviceaccounts", "default", "default").is_some() && store.get("configmaps", "default", "kube-root-ca.crt").is_some()
+    })
+    .await;
+    store.put("deployments", deployment(4, "v1"));
+    until(&store, "the deployment runs", |store| ready_pods(store, "v1") == 4).await;
+    let target = client::Target {
+        resource: object::GroupVersionResource::new("", "v1", "namespaces"),
+        namespace: "".into(),
+        name: "default".into(),
+        subresource: "".into(),
+    };
+    let request = client::Request { target, verb: client::Verb::Delete(client::DeleteOptions::default()) };
+    client::ClusterClient::call(&store, request).await.unwrap();
+    until(&store, "namespace and content are gone", |store| {
+        let rest = ["deployments", "replicasets", "pods", "serviceaccounts", "configmaps"];
+        store.get("namespaces", "", "default").is_none() && rest.iter().all(|plural| store.all(plural).is_empty())
+    })
+    .await;
+    handle.stop().await;
+}
