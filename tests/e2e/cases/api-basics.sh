@@ -1,8 +1,8 @@
 # Discovery, create, read, patch, apply, selectors, paging, watch, errors: with the oldest and the newest kubectl.
 for kubectl in $KUBECTLS; do
   $kubectl version
-  $kubectl api-resources | grep -q '^deployments '
-  $kubectl api-versions | grep -q '^apps/v1$'
+  says '^deployments ' $kubectl api-resources
+  says '^apps/v1$' $kubectl api-versions
   name=basics-$RANDOM
   $kubectl create namespace $name
   $kubectl -n $name create configmap a --from-literal=x=1
@@ -28,8 +28,8 @@ Y
   refuses 'configmaps "a" already exists' $kubectl -n $name create configmap a
   refuses 'configmaps "nothing" not found' $kubectl -n $name get configmap nothing
   refuses 'lowercase RFC 1123 subdomain' $kubectl -n $name create configmap A_B
-  $kubectl explain deployment.spec.replicas | grep -qi 'pods'
-  $kubectl auth can-i create pods | grep -q yes
-  $kubectl -n $name get configmaps --chunk-size=1 -o name | grep -c . | grep -qx 3
+  says 'pods' $kubectl explain deployment.spec.replicas
+  says yes $kubectl auth can-i create pods
+  same "paged" 3 "$($kubectl -n $name get configmaps --chunk-size=1 -o name | grep -c .)"
   $kubectl delete namespace $name --timeout=60s
 done

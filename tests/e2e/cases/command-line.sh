@@ -1,13 +1,13 @@
 # klynge itself: run, status, explain, image, version, completions, errors with their exit codes.
-klynge version | grep -q '^klynge '
-klynge completions bash | grep -q _klynge
+says '^klynge ' klynge version
+says _klynge klynge completions bash
 refuses "similar.*'status'" klynge statsu
-klynge image ls | grep -q klynge-test
-klynge image ls -o json | grep -q '"images"'
+says klynge-test klynge image ls
+says '"images"' klynge image ls -o json
 url=$(klynge run front klynge-test:1 --replicas 2 --publish 8080 -- httpd -f -p 8080 -h /www)
 eventually 20 fetch $url/cgi-bin/clock.cgi
-klynge status | grep -q '^nodes '
-klynge explain deployment front | grep -q 'as wanted'
+says '^nodes ' klynge status
+says 'as wanted' klynge explain deployment front
 code=0; klynge explain pod nobody || code=$?
 same "exit code for a missing object" 4 $code
 code=0; KUBECONFIG= "$BINARY" --data-dir $WORK/none --kubeconfig $WORK/none/k status || code=$?

@@ -7,7 +7,7 @@ address=$(k -n $NS get service web -o jsonpath='{.spec.clusterIP}')
 eventually 20 fetch http://$address/cgi-bin/clock.cgi
 k -n $NS run asker --image=klynge-test:1 --restart=Never -- sh -c 'for i in 1 2 3 4 5 6 7 8 9 10; do wget -q -O - http://web/cgi-bin/clock.cgi && exit 0; sleep 1; done; exit 1'
 k -n $NS wait pod/asker --for=jsonpath='{.status.phase}'=Succeeded --timeout=60s
-k -n $NS logs asker | grep -q 'UTC at web-'
+says 'UTC at web-' k -n $NS logs asker
 k -n $NS scale deployment web --replicas=4
 k -n $NS wait deployment/web --for=jsonpath='{.status.availableReplicas}'=4 --timeout=60s
 k -n $NS set env deployment/web COLOR=blue
@@ -18,8 +18,8 @@ pod=$(k -n $NS get pod -l app=web -o jsonpath='{.items[0].metadata.name}')
 same "the variable" blue "$(k -n $NS exec $pod -- sh -c 'echo $COLOR')"
 k -n $NS rollout undo deployment/web
 k -n $NS rollout status deployment/web --timeout=90s
-k -n $NS rollout history deployment/web | grep -q '^3 '
+says '^3 ' k -n $NS rollout history deployment/web
 k -n $NS get pods -o wide
-k -n $NS describe deployment web | grep -q 'ScalingReplicaSet'
+says 'ScalingReplicaSet' k -n $NS describe deployment web
 k -n $NS delete deployment,service web
 eventually 60 sh -c "! ${KUBECTLS##* } -n $NS get pods -l app=web --no-headers 2>/dev/null | grep -q ."

@@ -1,7 +1,7 @@
 # The node: cordon, drain with a PodDisruptionBudget's respect, uncordon; what a pod sees of itself.
 fresh_namespace node-test
 node=$(k get nodes -o jsonpath='{.items[0].metadata.name}')
-k get node $node --no-headers | grep -q ' Ready '
+says ' Ready ' k get node $node --no-headers
 cat <<Y | k -n $NS apply -f -
 apiVersion: v1
 kind: ConfigMap
@@ -47,10 +47,10 @@ done
 k -n $NS create deployment movable --image=klynge-test:1 -- sleep 100000
 k -n $NS rollout status deployment/movable --timeout=60s
 k cordon $node
-k get node $node --no-headers | grep -q SchedulingDisabled
+says SchedulingDisabled k get node $node --no-headers
 k -n $NS run waits --image=klynge-test:1 -- sleep 1000
 eventually 20 sh -c "${KUBECTLS##* } -n $NS describe pod waits | grep -q 'were unschedulable'"
-klynge explain pod waits -n $NS | grep -q 'no node takes it'
+says 'no node takes it' klynge explain pod waits -n $NS
 k uncordon $node
 k -n $NS wait pod/waits --for=condition=Ready --timeout=60s
 k drain $node --ignore-daemonsets --delete-emptydir-data --force --pod-selector=app=movable --timeout=90s

@@ -14,7 +14,7 @@ for kubectl in $KUBECTLS; do
   cmp $WORK/random $WORK/random.back
   timeout 4 $kubectl -n $NS logs -f box > $WORK/follow || true
   [ "$(wc -l < $WORK/follow)" -ge 3 ]
-  $kubectl -n $NS logs box --tail=1 --timestamps | grep -Eq '^20[0-9-]+T.*Z line [0-9]+$'
+  says '^20[0-9-]+T.*Z line [0-9]+$' $kubectl -n $NS logs box --tail=1 --timestamps
   port=$((port + 1))
   $kubectl -n $NS port-forward pod/web $port:8080 > $WORK/forward 2>&1 &
   forward=$!
