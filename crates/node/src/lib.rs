@@ -3,4 +3,5 @@
 pub mod environment;
 pub mod lifecycle;
 pub mod quantity;
+pub mod streaming;
 pub mod volumes;

@@ -80,7 +80,10 @@ pub fn environment(
             match inputs.secrets.get(&source.name) {
                 Some(secret) => {
                     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-                    secret.data.as_ref().map(|data| data.iter().map(|(key, value)| (key.clone(), text(&value.0))).collect())
+                    secret
+                        .data
+                        .as_ref()
+                        .map(|data| data.iter().map(|(key, value)| (key.clone(), text(&value.0))).collect())
                 }
                 None if source.optional.unwrap_or(false) => None,
                 None => return Err(format!("secret \"{}\" not found", source.name)),
@@ -108,14 +111,26 @@ pub fn environment(
                 } else if let Some(key) = &source.config_map_key_ref {
                     let map = inputs.config_maps.get(&key.name);
                     let value = map.and_then(|map| map.data.as_ref()?.get(&key.key).cloned());
-                    required(value, map.is_some(), key.optional, "configmap", "ConfigMap", namespace, &key.name, &key.key)?
+                    required(
+                        value,
+                        map.is_some(),
+                        key.optional,
+                        "configmap",
+                        "ConfigMap",
+                        namespace,
+                        &key.name,
+                        &key.key,
+                    )?
                 } else if let Some(key) = &source.secret_key_ref {
                     let secret = inputs.secrets.get(&key.name);
                     let value = secret.and_then(|secret| secret.data.as_ref()?.get(&key.key));
                     let value = value.map(|bytes| String::from_utf8_lossy(&bytes.0).into_owned());
                     required(value, secret.is_some(), key.optional, "secret", "Secret", namespace, &key.name, &key.key)?
                 } else if source.file_key_ref.is_some() {
-                    return Err(format!("env {}: fileKeyRef is not supported yet: use a configMap or secret key", variable.name));
+                    return Err(format!(
+                        "env {}: fileKeyRef is not supported yet: use a configMap or secret key",
+                        variable.name
+                    ));
                 } else {
                     None
                 };
@@ -129,8 +144,11 @@ pub fn environment(
         set(&mut values, variable.name.clone(), value);
     }
     let own: BTreeSet<&String> = values.keys().collect();
-    let mut all: Vec<(String, String)> =
-        linked.iter().filter(|(name, _)| !own.contains(name)).map(|(name, value)| (name.clone(), value.clone())).collect();
+    let mut all: Vec<(String, String)> = linked
+        .iter()
+        .filter(|(name, _)| !own.contains(name))
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect();
     all.extend(order.iter().filter_map(|name| values.get(name).map(|value| (name.clone(), value.clone()))));
     Ok(all)
 }
@@ -188,9 +206,16 @@ mod tests {
             "metadata": {"name": "p", "namespace": "d", "uid": "u", "labels": {"app": "x"}, "annotations": {"k": "v"}},
             "spec": {"nodeName": "n", "containers": [container]}}))
         .unwrap();
-        let services =
-            [LinkedService { name: "my-db".into(), cluster_ip: "10.0.0.9".into(), ports: vec![("sql".into(), "TCP".into(), 5432)] }];
-        let context = FieldContext { pod_addresses: vec!["10.1.0.2".parse().unwrap()], cpu_milli: 2000, ..FieldContext::default() };
+        let services = [LinkedService {
+            name: "my-db".into(),
+            cluster_ip: "10.0.0.9".into(),
+            ports: vec![("sql".into(), "TCP".into(), 5432)],
+        }];
+        let context = FieldContext {
+            pod_addresses: vec!["10.1.0.2".parse().unwrap()],
+            cpu_milli: 2000,
+            ..FieldContext::default()
+        };
         let container = pod.spec.as_ref().unwrap().containers[0].clone();
         Ok(environment(&pod, &container, &services, inputs, &context)?.into_iter().collect())
     }

@@ -77,7 +77,9 @@ pub fn resource_field(
     let named = selector.container_name.as_deref().filter(|name| !name.is_empty());
     let mut all = spec.containers.iter().chain(spec.init_containers.iter().flatten());
     let container = match (named, container) {
-        (Some(name), _) => all.find(|container| container.name == name).ok_or_else(|| format!("container {name} not found"))?,
+        (Some(name), _) => {
+            all.find(|container| container.name == name).ok_or_else(|| format!("container {name} not found"))?
+        }
         (None, Some(container)) => container,
         (None, None) => return Err("a resource field of a volume needs a container name".into()),
     };
@@ -90,14 +92,17 @@ pub fn resource_field(
     };
     let cpu = name == "cpu";
     let amount = match (&found, kind, name) {
-        (Some(quantity), ..) => quantity::milli(&quantity.0).ok_or_else(|| format!("{:?} is no quantity", quantity.0))?,
+        (Some(quantity), ..) => {
+            quantity::milli(&quantity.0).ok_or_else(|| format!("{:?} is no quantity", quantity.0))?
+        }
         (None, "limits", "cpu") => context.cpu_milli,
         (None, "limits", "memory") => context.memory_bytes.saturating_mul(1000),
         (None, "limits", "ephemeral-storage") => context.ephemeral_bytes.saturating_mul(1000),
         (None, "requests", "cpu" | "memory" | "ephemeral-storage") => 0,
         _ => return Err(unsupported(&selector.resource)),
     };
-    let divisor = selector.divisor.as_ref().and_then(|divisor| quantity::milli(&divisor.0)).filter(|divisor| *divisor > 0);
+    let divisor =
+        selector.divisor.as_ref().and_then(|divisor| quantity::milli(&divisor.0)).filter(|divisor| *divisor > 0);
     let divisor = divisor.unwrap_or(1000);
     let _ = cpu;
     // Upstream rounds up.

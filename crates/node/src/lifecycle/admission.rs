@@ -61,8 +61,14 @@ impl Requests {
                 peak = join(peak, join(sidecars, own, add), i64::max);
             }
         }
-        let apps = spec.containers.iter().fold(sidecars, |sum, container| join(sum, of_container(container.resources.as_ref()), add));
-        let overhead = of_container(Some(&ResourceRequirements { requests: spec.overhead.clone(), ..ResourceRequirements::default() }));
+        let apps = spec
+            .containers
+            .iter()
+            .fold(sidecars, |sum, container| join(sum, of_container(container.resources.as_ref()), add));
+        let overhead = of_container(Some(&ResourceRequirements {
+            requests: spec.overhead.clone(),
+            ..ResourceRequirements::default()
+        }));
         join(join(peak, apps, i64::max), overhead, add)
     }
 
@@ -77,20 +83,37 @@ impl Requests {
 ///
 /// # Errors
 /// The failure that becomes the pod's reason and message, as upstream words it.
-pub fn admit(pod: &Pod, node_labels: &BTreeMap<String, String>, offered: Allocatable, used: Requests, count: i64) -> Verdict {
+pub fn admit(
+    pod: &Pod,
+    node_labels: &BTreeMap<String, String>,
+    offered: Allocatable,
+    used: Requests,
+    count: i64,
+) -> Verdict {
     let Some(spec) = &pod.spec else { return Ok(()) };
-    let refuse = |reason: &str, message: String| Err(Terminal { reason: reason.into(), message: format!("Pod was rejected: {message}") });
+    let refuse = |reason: &str, message: String| {
+        Err(Terminal { reason: reason.into(), message: format!("Pod was rejected: {message}") })
+    };
     for (key, value) in spec.node_selector.iter().flatten() {
         if node_labels.get(key) != Some(value) {
-            return refuse("NodeAffinity", "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector".into());
+            return refuse(
+                "NodeAffinity",
+                "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector".into(),
+            );
         }
     }
     if let Some(os) = spec.os.as_ref().filter(|os| os.name != "linux") {
-        return refuse("PodOSNotSupported", format!("Failed to admit pod as the OS field doesn't match node OS ({})", os.name));
+        return refuse(
+            "PodOSNotSupported",
+            format!("Failed to admit pod as the OS field doesn't match node OS ({})", os.name),
+        );
     }
     if count >= offered.pods {
         let capacity = offered.pods;
-        return refuse("OutOfpods", format!("Node didn't have enough resource: pods, requested: 1, used: {count}, capacity: {capacity}"));
+        return refuse(
+            "OutOfpods",
+            format!("Node didn't have enough resource: pods, requested: 1, used: {count}, capacity: {capacity}"),
+        );
     }
     let wanted = Requests::of_pod(spec);
     let all = [
@@ -100,7 +123,9 @@ pub fn admit(pod: &Pod, node_labels: &BTreeMap<String, String>, offered: Allocat
     ];
     for (name, wanted, used, capacity) in all {
         if wanted > 0 && wanted > capacity.saturating_sub(used) {
-            let message = format!("Node didn't have enough resource: {name}, requested: {wanted}, used: {used}, capacity: {capacity}");
+            let message = format!(
+                "Node didn't have enough resource: {name}, requested: {wanted}, used: {used}, capacity: {capacity}"
+            );
             return refuse(&format!("OutOf{name}"), message);
         }
     }
@@ -111,7 +136,8 @@ pub fn admit(pod: &Pod, node_labels: &BTreeMap<String, String>, offered: Allocat
 #[must_use]
 pub fn qos_class(spec: &PodSpec) -> &'static str {
     let all: Vec<&Container> = spec.init_containers.iter().flatten().chain(&spec.containers).collect();
-    let amount = |map: Option<&BTreeMap<String, k8s_openapi::apimachinery::pkg::api::resource::Quantity>>, name: &str| {
+    let amount = |map: Option<&BTreeMap<String, k8s_openapi::apimachinery::pkg::api::resource::Quantity>>,
+                  name: &str| {
         map.and_then(|map| map.get(name)).and_then(|text| quantity::milli(&text.0)).filter(|amount| *amount > 0)
     };
     let mut any = false;

@@ -34,7 +34,12 @@ fn drafts(state: &PodState, phase: &str) -> Vec<Draft> {
             .filter(|container| matches!(container.role, Role::Init | Role::Sidecar))
             .map(|container| container.name.as_str())
             .collect();
-        draft("Initialized", false, "ContainersNotInitialized", format!("containers with incomplete status: {}", names(waiting)))
+        draft(
+            "Initialized",
+            false,
+            "ContainersNotInitialized",
+            format!("containers with incomplete status: {}", names(waiting)),
+        )
     } else {
         draft("Initialized", true, "", "")
     };
@@ -76,10 +81,13 @@ fn missing_gates(state: &PodState) -> String {
     let sentences: Vec<String> = gates
         .iter()
         .filter_map(|gate| match present.iter().find(|condition| condition.type_ == gate.condition_type) {
-            None => Some(format!("corresponding condition of pod readiness gate {:?} does not exist.", gate.condition_type)),
-            Some(condition) if condition.status != "True" => {
-                Some(format!("the status of pod readiness gate {:?} is not \"True\", but {}", gate.condition_type, condition.status))
+            None => {
+                Some(format!("corresponding condition of pod readiness gate {:?} does not exist.", gate.condition_type))
             }
+            Some(condition) if condition.status != "True" => Some(format!(
+                "the status of pod readiness gate {:?} is not \"True\", but {}",
+                gate.condition_type, condition.status
+            )),
             Some(_) => None,
         })
         .collect();

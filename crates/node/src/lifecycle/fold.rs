@@ -1,8 +1,8 @@
 //! Taking an event into the state: what was asked for is answered, what is remembered is updated. Decisions are plan's.
 
 use super::model::{
-    Action, Container, Event, Exit, Hook, HookStage, Image, Phase, PodState, ProbeState, Report, Role, Running, Sandbox, Severity,
-    Stage, Terminal, Volumes,
+    Action, Container, Event, Exit, Hook, HookStage, Image, Phase, PodState, ProbeState, Report, Role, Running,
+    Sandbox, Severity, Stage, Terminal, Volumes,
 };
 use super::probing;
 use super::recover::{lost, recover, waiting};
@@ -44,7 +44,12 @@ impl PodState {
     #[must_use]
     pub fn new(pod: Arc<Pod>, now: Timestamp) -> Self {
         let mut state = PodState {
-            start_time: pod.status.as_ref().and_then(|status| status.start_time.as_ref()).map(|time| time.0).or(Some(now)),
+            start_time: pod
+                .status
+                .as_ref()
+                .and_then(|status| status.start_time.as_ref())
+                .map(|time| time.0)
+                .or(Some(now)),
             pod,
             sandbox: Sandbox::Absent,
             volumes: Volumes::Absent,
@@ -71,7 +76,9 @@ impl PodState {
         }
         let all = [status.init_container_statuses, status.container_statuses, status.ephemeral_container_statuses];
         for old in all.into_iter().flatten().flatten() {
-            let Some(container) = self.containers.iter_mut().find(|container| container.name == old.name) else { continue };
+            let Some(container) = self.containers.iter_mut().find(|container| container.name == old.name) else {
+                continue;
+            };
             container.restart_count = u32::try_from(old.restart_count).unwrap_or_default();
             let exit = |terminated: k8s_openapi::api::core::v1::ContainerStateTerminated| Exit {
                 id: terminated.container_id.unwrap_or_default().trim_start_matches(super::status::ID_PREFIX).into(),
@@ -160,7 +167,8 @@ pub(super) fn fold(state: &mut PodState, event: Event, now: Timestamp) -> Vec<Ac
             state.pod = pod;
             state.add_containers();
             if state.pod.metadata.deletion_timestamp.is_some() {
-                let grace = state.pod.metadata.deletion_grace_period_seconds.unwrap_or_else(|| state.grace_seconds()).max(0);
+                let grace =
+                    state.pod.metadata.deletion_grace_period_seconds.unwrap_or_else(|| state.grace_seconds()).max(0);
                 stopping::terminate(state, after(now, grace));
             }
         }
@@ -260,7 +268,9 @@ fn fold_container(state: &mut PodState, event: Event, now: Timestamp, actions: &
             let message = match pulled {
                 Some((bytes, seconds)) => {
                     let took = go_duration(seconds);
-                    format!("Successfully pulled image \"{image}\" in {took} ({took} including waiting). Image size: {bytes} bytes.")
+                    format!(
+                        "Successfully pulled image \"{image}\" in {took} ({took} including waiting). Image size: {bytes} bytes."
+                    )
                 }
                 None => format!("Container image \"{image}\" already present on machine"),
             };
@@ -270,7 +280,9 @@ fn fold_container(state: &mut PodState, event: Event, now: Timestamp, actions: &
             container.pull_back_off.advance(now);
             let (event_reason, text) = match reason.as_str() {
                 "ErrImageNeverPull" => ("ErrImageNeverPull", message.clone()),
-                "InvalidImageName" => ("InspectFailed", format!("Failed to apply default image tag \"{image}\": {message}")),
+                "InvalidImageName" => {
+                    ("InspectFailed", format!("Failed to apply default image tag \"{image}\": {message}"))
+                }
                 _ => ("Failed", format!("Failed to pull image \"{image}\": {message}")),
             };
             actions.push(report(Severity::Warning, event_reason, text, &name));
@@ -283,7 +295,12 @@ fn fold_container(state: &mut PodState, event: Event, now: Timestamp, actions: &
             let hook = spec.lifecycle.as_ref().and_then(|lifecycle| lifecycle.post_start.as_ref()).is_some();
             if hook {
                 let timeout_seconds = i64::from(i32::MAX);
-                actions.push(Action::RunHook { container: name.clone(), id: id.clone(), hook: Hook::PostStart, timeout_seconds });
+                actions.push(Action::RunHook {
+                    container: name.clone(),
+                    id: id.clone(),
+                    hook: Hook::PostStart,
+                    timeout_seconds,
+                });
             }
             let post_start = if hook { HookStage::Running } else { HookStage::Done };
             container.phase = Phase::Running(Running { id, started_at, post_start, stopping: None });
@@ -295,7 +312,11 @@ fn fold_container(state: &mut PodState, event: Event, now: Timestamp, actions: &
         Event::StartFailed { reason, message, .. } => {
             container.back_off.advance(now);
             let config = reason == "CreateContainerConfigError";
-            let wait = if config { i64::from(container.back_off.delay_seconds()).min(30) } else { container.back_off.delay_seconds().into() };
+            let wait = if config {
+                i64::from(container.back_off.delay_seconds()).min(30)
+            } else {
+                container.back_off.delay_seconds().into()
+            };
             actions.push(report(Severity::Warning, "Failed", format!("Error: {message}"), &name));
             container.phase = Phase::Waiting { reason, message, retry_at: Some(after(now, wait)) };
         }
@@ -319,15 +340,27 @@ fn fold_container(state: &mut PodState, event: Event, now: Timestamp, actions: &
                 (Hook::PostStart, Ok(())) => running.post_start = HookStage::Done,
                 (Hook::PostStart, Err(message)) => {
                     running.post_start = HookStage::Done;
-                    actions.push(report(Severity::Warning, "FailedPostStartHook", format!("PostStartHook failed: {message}"), &name));
+                    actions.push(report(
+                        Severity::Warning,
+                        "FailedPostStartHook",
+                        format!("PostStartHook failed: {message}"),
+                        &name,
+                    ));
                     let why = format!("FailedPostStartHook: Container {name} failed postStart hook, will be restarted");
                     stopping::stop_container(&spec, container, grace, now, &why, actions);
                 }
                 (Hook::PreStop, outcome) => {
                     if let Err(message) = outcome {
-                        actions.push(report(Severity::Warning, "FailedPreStopHook", format!("PreStopHook failed: {message}"), &name));
+                        actions.push(report(
+                            Severity::Warning,
+                            "FailedPreStopHook",
+                            format!("PreStopHook failed: {message}"),
+                            &name,
+                        ));
                     }
-                    if let Some(stopping) = running.stopping.as_mut().filter(|stopping| stopping.stage == Stage::PreStop) {
+                    if let Some(stopping) =
+                        running.stopping.as_mut().filter(|stopping| stopping.stage == Stage::PreStop)
+                    {
                         stopping::send_stop(stopping, &name, &id, now, actions);
                     }
                 }

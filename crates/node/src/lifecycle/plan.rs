@@ -125,9 +125,10 @@ pub(super) fn outcome(state: &PodState) -> Option<bool> {
         Phase::Exited(exit) => (!restarts(state, &container.name, container.role, exit.code)).then_some(exit.code),
         _ => None,
     };
-    let failed_init = state.containers.iter().any(|container| {
-        container.role == Role::Init && ended(container).is_some_and(|code| code != 0)
-    });
+    let failed_init = state
+        .containers
+        .iter()
+        .any(|container| container.role == Role::Init && ended(container).is_some_and(|code| code != 0));
     if failed_init {
         return Some(false);
     }
@@ -177,7 +178,10 @@ fn finish(state: &mut PodState, actions: &mut Vec<Action>) {
 /// The first init container that is not through yet, by index.
 pub(super) fn blocking_init(state: &PodState) -> Option<usize> {
     // Once an app container has run, initialisation is over for this sandbox, even if a sidecar is being restarted.
-    let begun = state.containers.iter().any(|container| container.role == Role::App && !matches!(container.phase, Phase::Waiting { .. }));
+    let begun = state
+        .containers
+        .iter()
+        .any(|container| container.role == Role::App && !matches!(container.phase, Phase::Waiting { .. }));
     state.containers.iter().position(|container| match container.role {
         Role::Init => !begun && !matches!(&container.phase, Phase::Exited(exit) if exit.code == 0),
         Role::Sidecar => {
@@ -198,16 +202,24 @@ fn start_containers(state: &mut PodState, now: Timestamp, actions: &mut Vec<Acti
         (None, Role::Init) => false,
         (None, _) | (_, Role::Ephemeral) => true,
     };
-    let turns: Vec<usize> =
-        state.containers.iter().enumerate().filter(|(index, container)| in_turn(*index, container)).map(|(index, _)| index).collect();
+    let turns: Vec<usize> = state
+        .containers
+        .iter()
+        .enumerate()
+        .filter(|(index, container)| in_turn(*index, container))
+        .map(|(index, _)| index)
+        .collect();
     let ready = matches!(state.sandbox, Sandbox::Ready { .. }) && matches!(state.volumes, Volumes::Ready);
     // Containers start in the order of the spec; one whose postStart hook runs holds the later ones back, a failed one does not.
     let mut held = false;
     for index in turns {
-        let Some(spec) = spec_of(state, &state.containers[index].name).map(std::borrow::Cow::into_owned) else { continue };
+        let Some(spec) = spec_of(state, &state.containers[index].name).map(std::borrow::Cow::into_owned) else {
+            continue;
+        };
         if !may_run(state, index, now, actions) {
             let container = &state.containers[index];
-            let hook = matches!(&container.phase, Phase::Running(running) if running.post_start == super::HookStage::Running);
+            let hook =
+                matches!(&container.phase, Phase::Running(running) if running.post_start == super::HookStage::Running);
             held |= hook || container.phase == Phase::Starting;
             continue;
         }
@@ -267,7 +279,12 @@ fn ensure_image(container: &mut Container, spec: &Spec, now: Timestamp, actions:
                 if reason == "ErrImagePull" {
                     let message = format!("Back-off pulling image \"{image}\"");
                     actions.push(report(Severity::Normal, "BackOff", message, &container.name));
-                    actions.push(report(Severity::Warning, "Failed", "Error: ImagePullBackOff".into(), &container.name));
+                    actions.push(report(
+                        Severity::Warning,
+                        "Failed",
+                        "Error: ImagePullBackOff".into(),
+                        &container.name,
+                    ));
                 }
             }
         }

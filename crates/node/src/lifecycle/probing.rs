@@ -92,7 +92,8 @@ pub(super) fn start_due(spec: &Spec, container: &mut Container, now: Timestamp, 
     for kind in KINDS {
         let Phase::Running(running) = &container.phase else { return };
         let id = running.id.clone();
-        let waits = running.post_start == HookStage::Running || (running.stopping.is_some() && kind != ProbeKind::Readiness);
+        let waits =
+            running.post_start == HookStage::Running || (running.stopping.is_some() && kind != ProbeKind::Readiness);
         let first = running.started_at;
         if waits || !applies(spec, container, kind) {
             continue;

@@ -6,7 +6,8 @@ use super::model::{Container, Exit, Image, Phase, PodState, Role, Sandbox};
 use super::plan::outcome;
 use super::restart::{restarts, spec_of};
 use k8s_openapi::api::core::v1::{
-    ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus, HostIP, PodIP, PodStatus,
+    ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus, HostIP,
+    PodIP, PodStatus,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use std::net::IpAddr;
@@ -40,7 +41,9 @@ pub(super) fn phase(state: &PodState) -> &'static str {
         }
         return "Failed";
     }
-    let begun = |container: &&Container| !matches!(container.phase, Phase::Waiting { .. } | Phase::Starting) || container.last.is_some();
+    let begun = |container: &&Container| {
+        !matches!(container.phase, Phase::Waiting { .. } | Phase::Starting) || container.last.is_some()
+    };
     let mut apps = state.containers.iter().filter(|container| container.role == Role::App);
     if super::plan::blocking_init(state).is_some() || !apps.clone().all(|container| begun(&container)) {
         return "Pending";
@@ -68,21 +71,35 @@ pub fn status(state: &PodState, node: &NodeAddresses) -> PodStatus {
     let ips = if ips.is_empty() { old.pod_ips.clone().unwrap_or_default() } else { ips };
     let host_ips: Vec<HostIP> = node.0.iter().map(|ip| HostIP { ip: ip.to_string() }).collect();
     let of = |wanted: fn(Role) -> bool| -> Option<Vec<ContainerStatus>> {
-        let list: Vec<ContainerStatus> =
-            state.containers.iter().filter(|container| wanted(container.role)).map(|container| one(state, container)).collect();
+        let list: Vec<ContainerStatus> = state
+            .containers
+            .iter()
+            .filter(|container| wanted(container.role))
+            .map(|container| one(state, container))
+            .collect();
         (!list.is_empty()).then_some(list)
     };
     PodStatus {
         phase: Some(phase.into()),
         conditions: Some(conditions::conditions(state, phase)),
-        message: state.terminal.as_ref().map(|terminal| terminal.message.clone()).or(old.message.filter(|_| state.torn_down)),
-        reason: state.terminal.as_ref().map(|terminal| terminal.reason.clone()).or(old.reason.filter(|_| state.torn_down)),
+        message: state
+            .terminal
+            .as_ref()
+            .map(|terminal| terminal.message.clone())
+            .or(old.message.filter(|_| state.torn_down)),
+        reason: state
+            .terminal
+            .as_ref()
+            .map(|terminal| terminal.reason.clone())
+            .or(old.reason.filter(|_| state.torn_down)),
         host_ip: host_ips.first().map(|host| host.ip.clone()),
         host_ips: (!host_ips.is_empty()).then_some(host_ips),
         pod_ip: ips.first().map(|pod| pod.ip.clone()),
         pod_ips: (!ips.is_empty()).then_some(ips),
         start_time: state.start_time.map(Time),
-        qos_class: Some(old.qos_class.unwrap_or_else(|| state.pod.spec.as_ref().map_or("BestEffort", qos_class).into())),
+        qos_class: Some(
+            old.qos_class.unwrap_or_else(|| state.pod.spec.as_ref().map_or("BestEffort", qos_class).into()),
+        ),
         observed_generation: state.pod.metadata.generation,
         init_container_statuses: of(|role| matches!(role, Role::Init | Role::Sidecar)),
         container_statuses: of(|role| role == Role::App),
@@ -110,7 +127,8 @@ fn terminated(exit: &Exit) -> ContainerState {
 
 fn waiting(reason: impl Into<String>, message: impl Into<String>) -> ContainerState {
     let message = message.into();
-    let waiting = ContainerStateWaiting { reason: Some(reason.into()), message: (!message.is_empty()).then_some(message) };
+    let waiting =
+        ContainerStateWaiting { reason: Some(reason.into()), message: (!message.is_empty()).then_some(message) };
     ContainerState { waiting: Some(waiting), ..ContainerState::default() }
 }
 

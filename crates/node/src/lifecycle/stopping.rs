@@ -44,13 +44,26 @@ pub(super) fn stop_container(
     if grace <= 0 {
         stopping.stage = Stage::Killing;
         stopping.kill_at = after(now, 10);
-        actions.push(Action::Signal { container: container.name.clone(), id: running.id.clone(), signal: Signal::Kill });
+        actions.push(Action::Signal {
+            container: container.name.clone(),
+            id: running.id.clone(),
+            signal: Signal::Kill,
+        });
     } else if has_hook {
         let hook = Hook::PreStop;
-        actions.push(Action::RunHook { container: container.name.clone(), id: running.id.clone(), hook, timeout_seconds: grace });
+        actions.push(Action::RunHook {
+            container: container.name.clone(),
+            id: running.id.clone(),
+            hook,
+            timeout_seconds: grace,
+        });
     } else {
         stopping.stage = Stage::Terminating;
-        actions.push(Action::Signal { container: container.name.clone(), id: running.id.clone(), signal: Signal::Stop });
+        actions.push(Action::Signal {
+            container: container.name.clone(),
+            id: running.id.clone(),
+            signal: Signal::Stop,
+        });
     }
     running.stopping = Some(stopping);
 }
@@ -75,7 +88,11 @@ pub(super) fn advance(container: &mut Container, now: Timestamp, actions: &mut V
         // A process in an uninterruptible sleep outlives SIGKILL for a while: it is sent again, not too often.
         stopping.stage = Stage::Killing;
         stopping.kill_at = after(now, 10);
-        actions.push(Action::Signal { container: container.name.clone(), id: running.id.clone(), signal: Signal::Kill });
+        actions.push(Action::Signal {
+            container: container.name.clone(),
+            id: running.id.clone(),
+            signal: Signal::Kill,
+        });
     }
 }
 
@@ -85,10 +102,15 @@ pub(super) fn stop_all(state: &mut PodState, by: Timestamp, now: Timestamp, acti
     let grace = (by.duration_since(now).as_millis() + 999).div_euclid(1000);
     let mut grace = i64::try_from(grace).unwrap_or(0).max(0);
     let forced = state.pod.metadata.deletion_grace_period_seconds == Some(0);
-    let specs: Vec<_> = state.containers.iter().map(|container| spec_of(state, &container.name).map(|spec| spec.into_owned())).collect();
+    let specs: Vec<_> = state
+        .containers
+        .iter()
+        .map(|container| spec_of(state, &container.name).map(|spec| spec.into_owned()))
+        .collect();
     let alive = |container: &Container| matches!(container.phase, Phase::Starting | Phase::Running(_));
     let others = state.containers.iter().any(|container| container.role != Role::Sidecar && alive(container));
-    let last_sidecar = state.containers.iter().rposition(|container| container.role == Role::Sidecar && alive(container));
+    let last_sidecar =
+        state.containers.iter().rposition(|container| container.role == Role::Sidecar && alive(container));
     if grace == 0 && !forced && !others && last_sidecar.is_some() {
         grace = MINIMUM_GRACE_SECONDS; // sidecars whose turn comes after the grace still get the minimum
     }

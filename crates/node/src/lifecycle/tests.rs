@@ -69,13 +69,16 @@ impl Bench {
     /// Answers everything that has an obvious good answer, until nothing is left; probes and hooks stay open.
     fn settle(&mut self) {
         for _ in 0..1000 {
-            let at = self.open.iter().position(|action| !matches!(action, Action::Probe { .. } | Action::RunHook { .. }));
+            let at =
+                self.open.iter().position(|action| !matches!(action, Action::Probe { .. } | Action::RunHook { .. }));
             let Some(at) = at else { return };
             let event = match self.open.remove(at) {
                 Action::PrepareVolumes => Event::VolumesReady,
                 Action::CreateSandbox => Event::SandboxReady { pid: 7, addresses: vec!["10.0.0.2".parse().unwrap()] },
                 Action::DestroySandbox => Event::SandboxDestroyed,
-                Action::EnsureImage { container } => Event::ImageReady { container, id: "i@sha256:1".into(), pulled: None },
+                Action::EnsureImage { container } => {
+                    Event::ImageReady { container, id: "i@sha256:1".into(), pulled: None }
+                }
                 Action::Start { container, .. } => {
                     self.serial += 1;
                     Event::Started { id: format!("{container}-{}", self.serial), container, started_at: self.now }
@@ -120,7 +123,8 @@ impl Bench {
     }
 
     fn probe(&mut self, kind: ProbeKind, outcome: Outcome) {
-        let at = self.open.iter().position(|action| matches!(action, Action::Probe { kind: open, .. } if *open == kind));
+        let at =
+            self.open.iter().position(|action| matches!(action, Action::Probe { kind: open, .. } if *open == kind));
         let at = at.unwrap_or_else(|| panic!("no {kind:?} probe is open: {:?}", self.open));
         let Action::Probe { container, id, kind } = self.open.remove(at) else { panic!() };
         self.tell(Event::Probed { container, id, kind, outcome });
@@ -151,7 +155,8 @@ impl Bench {
     }
 
     fn condition(&self, kind: &str) -> (String, String, String) {
-        let condition = self.status().conditions.unwrap().into_iter().find(|condition| condition.type_ == kind).unwrap();
+        let condition =
+            self.status().conditions.unwrap().into_iter().find(|condition| condition.type_ == kind).unwrap();
         (condition.status, condition.reason.unwrap_or_default(), condition.message.unwrap_or_default())
     }
 
@@ -193,7 +198,11 @@ fn a_plain_pod_runs_and_is_deleted_gracefully() {
     assert!(status.container_statuses.unwrap()[0].container_id.as_deref().unwrap().starts_with("klynge://"));
     assert_eq!(
         bench.reports,
-        ["Pulled: Container image \"busybox\" already present on machine", "Created: Created container: a", "Started: Started container a"]
+        [
+            "Pulled: Container image \"busybox\" already present on machine",
+            "Created: Created container: a",
+            "Started: Started container a"
+        ]
     );
     bench.delete(30);
     assert_eq!(bench.signals, [("a".to_owned(), Signal::Stop)]);
@@ -422,7 +431,10 @@ fn deadlines_evictions_and_rejections_fail_the_pod_with_their_reason() {
     assert_eq!((bench.phase().as_str(), bench.status().reason.as_deref()), ("Failed", Some("DeadlineExceeded")));
     let mut bench = Bench::new(spec);
     bench.settle();
-    bench.tell(Event::Failed(Terminal { reason: "Evicted".into(), message: "The node was low on resource: memory. ".into() }, 0));
+    bench.tell(Event::Failed(
+        Terminal { reason: "Evicted".into(), message: "The node was low on resource: memory. ".into() },
+        0,
+    ));
     assert_eq!(bench.signals, [("a".to_owned(), Signal::Kill)]);
     bench.exit("a", 137);
     assert_eq!((bench.phase().as_str(), bench.status().reason.as_deref()), ("Failed", Some("Evicted")));
@@ -435,7 +447,14 @@ fn a_restarted_agent_goes_on_with_what_runs() {
     bench.settle();
     let (a, c) = (bench.state.container("a").unwrap().clone(), bench.state.container("c").unwrap().clone());
     let (Phase::Running(a), Phase::Running(c)) = (a.phase, c.phase) else { panic!() };
-    let exit = Exit { id: c.id.clone(), code: 1, reason: "Error".into(), message: String::new(), started_at: None, finished_at: bench.now };
+    let exit = Exit {
+        id: c.id.clone(),
+        code: 1,
+        reason: "Error".into(),
+        message: String::new(),
+        started_at: None,
+        finished_at: bench.now,
+    };
     bench.tell(Event::Recovered {
         sandbox: Some((9, Vec::new())),
         containers: vec![
@@ -480,7 +499,9 @@ impl Bench {
         let event = match self.open.remove(0) {
             Action::PrepareVolumes => Event::VolumesReady,
             Action::CreateSandbox => Event::SandboxReady { pid: 7, addresses: Vec::new() },
-            Action::EnsureImage { container } => Event::ImageReady { container, id: "i".into(), pulled: Some((1, 0.5)) },
+            Action::EnsureImage { container } => {
+                Event::ImageReady { container, id: "i".into(), pulled: Some((1, 0.5)) }
+            }
             other => panic!("no answer for {other:?}"),
         };
         self.tell(event);
@@ -503,7 +524,10 @@ fn a_pod_deleted_while_it_is_made_waits_for_the_answers() {
 
 #[test]
 fn admission_refuses_what_does_not_fit() {
-    let offered = Allocatable { requests: Requests { cpu_milli: 1000, memory_bytes: 1 << 30, ephemeral_bytes: 1 << 30 }, pods: 2 };
+    let offered = Allocatable {
+        requests: Requests { cpu_milli: 1000, memory_bytes: 1 << 30, ephemeral_bytes: 1 << 30 },
+        pods: 2,
+    };
     let want = |cpu: &str| pod(json!({"containers": [{"name": "a", "resources": {"requests": {"cpu": cpu}}}]}));
     let used = Requests { cpu_milli: 600, ..Requests::default() };
     let labels = std::collections::BTreeMap::new();

@@ -27,7 +27,9 @@ fn check(path: &str) -> io::Result<()> {
     let plain = parts.iter().all(|part| matches!(part, Component::Normal(_)));
     let hidden = matches!(parts.first(), Some(Component::Normal(name)) if name.as_encoded_bytes().starts_with(b".."));
     if path.is_empty() || path.len() > 4096 || !plain || hidden {
-        return Err(refuse(format!("invalid path {path:?}: it must be relative, must not contain \"..\" and must not begin with it")));
+        return Err(refuse(format!(
+            "invalid path {path:?}: it must be relative, must not contain \"..\" and must not begin with it"
+        )));
     }
     Ok(())
 }

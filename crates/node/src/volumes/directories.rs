@@ -29,7 +29,11 @@ pub fn memory_or_disk(directory: &Path, source: &EmptyDirVolumeSource) -> io::Re
         "" => {}
         "Memory" => {
             if !is_mount_point(directory)? {
-                let limit = source.size_limit.as_ref().and_then(|limit| crate::quantity::value(&limit.0)).filter(|limit| *limit > 0);
+                let limit = source
+                    .size_limit
+                    .as_ref()
+                    .and_then(|limit| crate::quantity::value(&limit.0))
+                    .filter(|limit| *limit > 0);
                 let options = match limit {
                     Some(bytes) => format!("mode=0777,size={bytes}"),
                     None => "mode=0777".to_owned(),
@@ -38,7 +42,9 @@ pub fn memory_or_disk(directory: &Path, source: &EmptyDirVolumeSource) -> io::Re
                 mount("tmpfs", directory, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, Some(options.as_c_str()))?;
             }
         }
-        other => return Err(io::Error::other(format!("emptyDir medium {other:?} is not supported: use \"\" or \"Memory\""))),
+        other => {
+            return Err(io::Error::other(format!("emptyDir medium {other:?} is not supported: use \"\" or \"Memory\"")));
+        }
     }
     if fresh {
         let mode = source.mode.and_then(|mode| u32::try_from(mode).ok()).unwrap_or(0o777);
@@ -163,7 +169,10 @@ mod tests {
             host_path(&HostPathVolumeSource { path: path.to_str().unwrap().into(), type_: Some(kind.into()) })
         };
         assert!(of(&file, "File").is_ok());
-        assert_eq!(of(&file, "Directory").unwrap_err(), format!("hostPath type check failed: {} is not a directory", file.display()));
+        assert_eq!(
+            of(&file, "Directory").unwrap_err(),
+            format!("hostPath type check failed: {} is not a directory", file.display())
+        );
         assert!(of(&dir.path().join("new/deep"), "DirectoryOrCreate").unwrap().is_dir());
         assert!(of(&dir.path().join("new/f"), "FileOrCreate").unwrap().is_file());
         assert!(of(&dir.path().join("none"), "Socket").is_err());
@@ -177,7 +186,8 @@ mod tests {
         let pod = dir.path().join("pod");
         let volume = pod.join("volumes/cache");
         let size_limit = Some(Quantity("64Ki".into()));
-        memory_or_disk(&volume, &EmptyDirVolumeSource { medium: Some("Memory".into()), size_limit, mode: None }).unwrap();
+        memory_or_disk(&volume, &EmptyDirVolumeSource { medium: Some("Memory".into()), size_limit, mode: None })
+            .unwrap();
         assert!(is_mount_point(&volume).unwrap());
         assert!(fs::write(volume.join("big"), vec![0_u8; 1 << 20]).is_err(), "the size limit holds");
         own_by_group(&volume, 1234, false).unwrap();

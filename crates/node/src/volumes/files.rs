@@ -32,10 +32,13 @@ impl HostDns {
             let mut words = line.split_whitespace();
             match words.next() {
                 Some("nameserver") => {
-                    let servers = words.next().filter(|server| !server.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback()));
+                    let servers =
+                        words.next().filter(|server| !server.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback()));
                     dns.nameservers.extend(servers.map(str::to_owned));
                 }
-                Some("search" | "domain") => dns.search = words.filter(|word| *word != ".").map(str::to_owned).collect(),
+                Some("search" | "domain") => {
+                    dns.search = words.filter(|word| *word != ".").map(str::to_owned).collect()
+                }
                 Some("options") => dns.options = words.map(str::to_owned).collect(),
                 _ => {}
             }
@@ -114,7 +117,9 @@ pub fn resolv_conf(pod: &Pod, host: &HostDns) -> String {
 pub fn hostnames(pod: &Pod, cluster_domain: &str) -> (String, Option<String>) {
     let spec = pod.spec.as_ref();
     let name = pod.metadata.name.clone().unwrap_or_default();
-    let own = spec.and_then(|spec| spec.hostname_override.clone().or_else(|| spec.hostname.clone())).filter(|own| !own.is_empty());
+    let own = spec
+        .and_then(|spec| spec.hostname_override.clone().or_else(|| spec.hostname.clone()))
+        .filter(|own| !own.is_empty());
     let mut host = own.unwrap_or(name);
     host.truncate(63); // the kernel takes 64 bytes, DNS labels 63
     let host = host.trim_end_matches(['-', '.']).to_owned();
@@ -165,7 +170,8 @@ mod tests {
 
     #[test]
     fn resolver_settings_by_policy() {
-        let mut host = HostDns::parse("search corp.example\nnameserver 127.0.0.53\nnameserver 192.0.2.53\noptions edns0\n");
+        let mut host =
+            HostDns::parse("search corp.example\nnameserver 127.0.0.53\nnameserver 192.0.2.53\noptions edns0\n");
         host.cluster_servers = vec!["10.96.0.10".parse().unwrap()];
         host.cluster_domain = "cluster.local".into();
         let cluster = "search shop.svc.cluster.local svc.cluster.local cluster.local corp.example\nnameserver 10.96.0.10\noptions ndots:5\n";
@@ -174,7 +180,10 @@ mod tests {
         let cases = [
             (json!({"containers": []}), cluster.to_owned()),
             (json!({"containers": [], "hostNetwork": true}), plain.to_owned()),
-            (json!({"containers": [], "hostNetwork": true, "dnsPolicy": "ClusterFirstWithHostNet"}), cluster.to_owned()),
+            (
+                json!({"containers": [], "hostNetwork": true, "dnsPolicy": "ClusterFirstWithHostNet"}),
+                cluster.to_owned(),
+            ),
             (json!({"containers": [], "dnsPolicy": "Default"}), plain.to_owned()),
             (
                 json!({"containers": [], "dnsPolicy": "None", "dnsConfig": config}),
@@ -188,7 +197,8 @@ mod tests {
 
     #[test]
     fn hosts_file_names_the_pod_and_its_aliases() {
-        let spec = json!({"containers": [], "subdomain": "web", "hostAliases": [{"ip": "1.2.3.4", "hostnames": ["a", "b"]}]});
+        let spec =
+            json!({"containers": [], "subdomain": "web", "hostAliases": [{"ip": "1.2.3.4", "hostnames": ["a", "b"]}]});
         let text = hosts_file(&pod(spec), &["10.0.0.5".parse().unwrap()], "cluster.local", "");
         assert!(text.contains("10.0.0.5\tweb-0.web.shop.svc.cluster.local\tweb-0\n"), "{text}");
         assert!(text.ends_with("1.2.3.4\ta\tb\n"), "{text}");

@@ -2,7 +2,8 @@
 
 use crate::environment::{self, FieldContext};
 use k8s_openapi::api::core::v1::{
-    ConfigMap, ConfigMapVolumeSource, DownwardAPIVolumeFile, KeyToPath, Pod, ProjectedVolumeSource, Secret, SecretVolumeSource,
+    ConfigMap, ConfigMapVolumeSource, DownwardAPIVolumeFile, KeyToPath, Pod, ProjectedVolumeSource, Secret,
+    SecretVolumeSource,
 };
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -153,7 +154,12 @@ pub fn token_wishes(source: &ProjectedVolumeSource) -> Vec<TokenWish> {
 ///
 /// # Errors
 /// A missing object, key, field or token.
-pub fn projected(source: &ProjectedVolumeSource, pod: &Pod, context: &FieldContext, inputs: &Inputs) -> Result<Payload, String> {
+pub fn projected(
+    source: &ProjectedVolumeSource,
+    pod: &Pod,
+    context: &FieldContext,
+    inputs: &Inputs,
+) -> Result<Payload, String> {
     let namespace = pod.metadata.namespace.as_deref().unwrap_or("default");
     let mut payload = Payload::new();
     for one in source.sources.iter().flatten() {
@@ -178,14 +184,19 @@ pub fn projected(source: &ProjectedVolumeSource, pod: &Pod, context: &FieldConte
         } else if let Some(fields) = &one.downward_api {
             downward(fields.items.as_deref().unwrap_or_default(), source.default_mode, pod, context)?
         } else if let Some(token) = &one.service_account_token {
-            let data = inputs.tokens.get(&token.path).ok_or_else(|| "failed to fetch token: none was issued yet".to_owned())?;
+            let data = inputs
+                .tokens
+                .get(&token.path)
+                .ok_or_else(|| "failed to fetch token: none was issued yet".to_owned())?;
             let security = pod.spec.as_ref().and_then(|spec| spec.security_context.as_ref());
             let owned = security.is_some_and(|security| security.fs_group.is_some() || security.run_as_user.is_some());
             // A file that gets an owner of its own is for that owner alone, as upstream.
             let mode = if owned { 0o600 } else { mode_of(None, source.default_mode) };
             Payload::from([(token.path.clone(), Entry { data: data.clone(), mode })])
         } else if one.cluster_trust_bundle.is_some() {
-            return Err("clusterTrustBundle projections are not supported yet: remove the source from the volume".into());
+            return Err(
+                "clusterTrustBundle projections are not supported yet: remove the source from the volume".into()
+            );
         } else if one.pod_certificate.is_some() {
             return Err("podCertificate projections are not supported yet: remove the source from the volume".into());
         } else {
@@ -194,7 +205,10 @@ pub fn projected(source: &ProjectedVolumeSource, pod: &Pod, context: &FieldConte
         payload.extend(part);
     }
     if payload.values().map(|entry| entry.data.len()).sum::<usize>() > BYTES_MAX {
-        return Err(format!("the projected volume holds more than {} MiB: split it into several volumes", BYTES_MAX >> 20));
+        return Err(format!(
+            "the projected volume holds more than {} MiB: split it into several volumes",
+            BYTES_MAX >> 20
+        ));
     }
     Ok(payload)
 }
