@@ -1,1 +1,25 @@
 //! Images, root file systems, namespaces, cgroups, exec, logs, and the shim that outlives the agent.
+
+mod capabilities;
+mod cgroup;
+mod connection;
+mod error;
+mod images;
+mod launch;
+mod pod;
+mod runtime;
+mod seccomp;
+mod shim;
+mod spec;
+mod state;
+mod watch;
+#[path = "../shim/wire.rs"]
+mod wire;
+
+pub use cgroup::Stats;
+pub use error::{Error, Result};
+pub use images::*;
+pub use launch::ResolvedUser;
+pub use pod::{Attached, Events, Exec, Pod, Stream};
+pub use runtime::{Options, Runtime};
+pub use spec::*;
