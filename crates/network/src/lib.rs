@@ -1,1 +1,12 @@
-//! Pod network, Services, policy and DNS: each compiles purely, then applies.
+//! The data plane of one node: pod network, Services and DNS, each compiled purely and then applied.
+
+pub mod dns;
+pub mod netlink;
+pub mod pod_net;
+mod prefix;
+pub mod services;
+
+pub use prefix::{ParsePrefixError, Prefix};
+
+/// How the host's side of every pod's interface begins.
+pub const POD_INTERFACE_PREFIX: &str = "kly";

@@ -1,0 +1,375 @@
+//! Serves cluster DNS over UDP and TCP: answers from the zone at once, and forwards the rest within limits.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::runtime;
+use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
+
+use super::answer::{Outcome, answer};
+use super::error::Error;
+use super::forward::Forwarder;
+use super::name::{Name, NameError};
+use super::resolv_conf::{HostResolvers, host_resolvers};
+use super::state::DnsService;
+use super::wire::{QUERY_BYTES_MAX, Query, RCODE_FAILURE, RCODE_NO_NAME, Unusable, empty_answer, header_answer};
+use super::zone::Zone;
+use crate::Prefix;
+use crate::netlink::NetworkNamespace;
+use crate::services::ServiceKey;
+
+/// Questions that may be with other servers at a time; more are answered with SERVFAIL.
+const FORWARDS_MAX: usize = 1000;
+/// TCP clients at a time; more are not accepted until one leaves.
+const TCP_CLIENTS_MAX: usize = 256;
+/// A TCP client that sends nothing for this long is disconnected.
+const TCP_IDLE_TIMEOUT_MS: u64 = 10_000;
+/// How often the host's resolvers are looked at.
+const RESOLVERS_INTERVAL_MS: u64 = 5000;
+/// Threads that read questions from one address.
+const THREADS_PER_ADDRESS: usize = 2;
+
+/// Where and for what cluster DNS answers.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The addresses to answer on; never the unspecified one, so that answers carry the address that was asked.
+    pub listen: Vec<SocketAddr>,
+    /// The namespace to serve in; none is the process's own.
+    pub namespace: Option<NetworkNamespace>,
+    /// The cluster domain, such as "cluster.local".
+    pub domain: String,
+    /// The cluster's address ranges: PTR questions about them are not forwarded.
+    pub reverse_ranges: Vec<Prefix>,
+    /// Where the host's resolvers are listed, in order.
+    pub resolv_conf: Vec<PathBuf>,
+    /// Domains that have servers of their own.
+    pub stub_domains: Vec<(String, Vec<SocketAddr>)>,
+}
+
+impl Options {
+    /// Options for these addresses and domain, with the host's usual files.
+    #[must_use]
+    pub fn new(listen: Vec<SocketAddr>, domain: impl Into<String>) -> Self {
+        Self {
+            listen,
+            namespace: None,
+            domain: domain.into(),
+            reverse_ranges: Vec::new(),
+            resolv_conf: vec!["/etc/resolv.conf".into(), "/run/systemd/resolve/resolv.conf".into()],
+            stub_domains: Vec::new(),
+        }
+    }
+}
+
+/// Counters of cluster DNS.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Statistics {
+    /// Questions received.
+    pub questions: u64,
+    /// Questions forwarded.
+    pub forwarded: u64,
+    /// Forwarded questions answered from the cache.
+    pub cached: u64,
+    /// Forwarded questions that failed.
+    pub failed: u64,
+}
+
+/// Cluster DNS.
+pub struct Dns;
+
+/// Tells a running server about changes; it stops when this is dropped.
+pub struct Handle {
+    shared: Arc<Shared>,
+    sockets: Vec<Arc<UdpSocket>>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+struct Shared {
+    zone: RwLock<Zone>,
+    forwarder: Forwarder,
+    forwards: Arc<Semaphore>,
+    stop: AtomicBool,
+    turn: AtomicUsize,
+    questions: AtomicU64,
+    forwarded: AtomicU64,
+    cached: AtomicU64,
+    resolvers: RwLock<HostResolvers>,
+}
+
+impl Dns {
+    /// Starts to serve; must be called within a tokio runtime. When it returns, the addresses answer.
+    pub fn run(options: Options) -> Result<Handle, Error> {
+        let addresses: Vec<IpAddr> = options.listen.iter().map(SocketAddr::ip).collect();
+        let stub_domains = options
+            .stub_domains
+            .iter()
+            .map(|(domain, servers)| Ok((Name::parse(domain)?, servers.clone())))
+            .collect::<Result<Vec<_>, NameError>>()?;
+        let shared = Arc::new(Shared {
+            zone: RwLock::new(Zone::new(&options.domain, options.reverse_ranges.clone(), &addresses)?),
+            forwarder: Forwarder::new(options.namespace.clone(), stub_domains),
+            forwards: Arc::new(Semaphore::new(FORWARDS_MAX)),
+            stop: AtomicBool::new(false),
+            turn: AtomicUsize::new(0),
+            questions: AtomicU64::new(0),
+            forwarded: AtomicU64::new(0),
+            cached: AtomicU64::new(0),
+            resolvers: RwLock::new(HostResolvers::default()),
+        });
+        let mut handle = Handle { shared: Arc::clone(&shared), sockets: Vec::new(), tasks: Vec::new() };
+        let runtime = runtime::Handle::current();
+        for address in &options.listen {
+            let (udp, tcp) = listen(*address, options.namespace.as_ref())?;
+            let udp = Arc::new(udp);
+            for _ in 0..THREADS_PER_ADDRESS {
+                let (shared, socket, runtime) = (Arc::clone(&shared), Arc::clone(&udp), runtime.clone());
+                std::thread::Builder::new()
+                    .name("dns".to_owned())
+                    .spawn(move || serve_udp(&shared, &socket, &runtime))
+                    .map_err(Error::Thread)?;
+            }
+            handle.sockets.push(udp);
+            handle.tasks.push(runtime.spawn(serve_tcp(Arc::clone(&shared), tcp)));
+        }
+        handle.tasks.push(runtime.spawn(watch_resolvers(shared, options)));
+        Ok(handle)
+    }
+}
+
+fn listen(address: SocketAddr, namespace: Option<&NetworkNamespace>) -> Result<(UdpSocket, tokio::net::TcpListener), Error> {
+    let fail = |source| Error::Listen { address, source };
+    let open = || -> io::Result<(UdpSocket, TcpListener)> {
+        let udp = UdpSocket::bind(address)?;
+        // With port 0 both get the same number, as clients expect.
+        let tcp = TcpListener::bind(udp.local_addr()?)?;
+        tcp.set_nonblocking(true)?;
+        Ok((udp, tcp))
+    };
+    let (udp, tcp) = match namespace {
+        None => open(),
+        Some(namespace) => namespace.run(open)?,
+    }
+    .map_err(fail)?;
+    Ok((udp, tokio::net::TcpListener::from_std(tcp).map_err(fail)?))
+}
+
+impl Handle {
+    /// Sets or removes a Service; the next question sees it.
+    pub fn update(&self, key: &ServiceKey, service: Option<DnsService>) {
+        self.shared.zone.write().unwrap_or_else(PoisonError::into_inner).set(key, service);
+    }
+
+    /// Replaces all Services.
+    pub fn replace(&self, services: impl IntoIterator<Item = (ServiceKey, DnsService)>) {
+        let mut zone = self.shared.zone.write().unwrap_or_else(PoisonError::into_inner);
+        let mut gone: std::collections::HashSet<ServiceKey> = zone.keys().into_iter().collect();
+        for (key, service) in services {
+            gone.remove(&key);
+            zone.set(&key, Some(service));
+        }
+        for key in gone {
+            zone.set(&key, None);
+        }
+    }
+
+    /// The addresses that answer.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.sockets.iter().filter_map(|socket| socket.local_addr().ok()).collect()
+    }
+
+    /// The host's resolvers as last read: pods with dnsPolicy Default get them.
+    #[must_use]
+    pub fn resolvers(&self) -> HostResolvers {
+        self.shared.resolvers.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Counters since the start.
+    #[must_use]
+    pub fn statistics(&self) -> Statistics {
+        Statistics {
+            questions: self.shared.questions.load(Ordering::Relaxed),
+            forwarded: self.shared.forwarded.load(Ordering::Relaxed),
+            cached: self.shared.cached.load(Ordering::Relaxed),
+            failed: self.shared.forwarder.failures.load(Ordering::Relaxed),
+        }
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::SeqCst);
+        for task in &self.tasks {
+            task.abort();
+        }
+        // An empty datagram to itself wakes each thread from its wait.
+        for socket in &self.sockets {
+            if let Ok(address) = socket.local_addr() {
+                for _ in 0..THREADS_PER_ADDRESS {
+                    let _ = socket.send_to(&[], address);
+                }
+            }
+        }
+    }
+}
+
+/// What is to be done with a question.
+enum Step {
+    Send,
+    Nothing,
+    Forward,
+    Alias(Arc<[u8]>),
+}
+
+impl Shared {
+    /// Does what needs no waiting.
+    fn step(&self, bytes: &[u8], is_tcp: bool, out: &mut Vec<u8>) -> Step {
+        self.questions.fetch_add(1, Ordering::Relaxed);
+        let query = match Query::parse(bytes) {
+            Ok(query) => query,
+            Err(Unusable::Ignore) => return Step::Nothing,
+            Err(Unusable::Answer(code)) => {
+                header_answer(out, bytes, code);
+                return Step::Send;
+            }
+        };
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let outcome = answer(&self.zone.read().unwrap_or_else(PoisonError::into_inner), &query, is_tcp, turn, out);
+        match outcome {
+            Outcome::Answered => Step::Send,
+            Outcome::Alias(target) => Step::Alias(target),
+            Outcome::Forward => {
+                if self.forwarder.is_probe(&query) {
+                    empty_answer(out, &query, RCODE_NO_NAME);
+                    return Step::Send;
+                }
+                self.forwarded.fetch_add(1, Ordering::Relaxed);
+                if self.forwarder.cached(&query, is_tcp, out) {
+                    self.cached.fetch_add(1, Ordering::Relaxed);
+                    return Step::Send;
+                }
+                Step::Forward
+            }
+        }
+    }
+
+    /// Does what waits for others.
+    async fn finish(&self, step: Step, bytes: &[u8], is_tcp: bool, out: &mut Vec<u8>) {
+        let Ok(query) = Query::parse(bytes) else { return };
+        match step {
+            Step::Forward => self.forwarder.resolve(&query, is_tcp, out).await,
+            Step::Alias(target) => self.forwarder.resolve_alias(&query, &target, is_tcp, out).await,
+            Step::Send | Step::Nothing => {}
+        }
+    }
+}
+
+fn serve_udp(shared: &Arc<Shared>, socket: &Arc<UdpSocket>, runtime: &runtime::Handle) {
+    let mut buffer = vec![0; QUERY_BYTES_MAX + 1];
+    let mut out = Vec::with_capacity(2048);
+    loop {
+        let received = socket.recv_from(&mut buffer);
+        if shared.stop.load(Ordering::Relaxed) {
+            return;
+        }
+        let Ok((length, client)) = received else {
+            // An ICMP error of an earlier answer, or an interruption: the socket itself stays usable.
+            continue;
+        };
+        let bytes = buffer.get(..length).unwrap_or_default();
+        match shared.step(bytes, false, &mut out) {
+            Step::Nothing => {}
+            Step::Send => {
+                let _ = socket.send_to(&out, client);
+            }
+            step @ (Step::Forward | Step::Alias(_)) => match Arc::clone(&shared.forwards).try_acquire_owned() {
+                Ok(permit) => {
+                    let (shared, socket, bytes) = (Arc::clone(shared), Arc::clone(socket), bytes.to_vec());
+                    runtime.spawn(async move {
+                        let mut out = Vec::new();
+                        shared.finish(step, &bytes, false, &mut out).await;
+                        let _ = socket.send_to(&out, client);
+                        drop(permit);
+                    });
+                }
+                Err(_) => {
+                    if let Ok(query) = Query::parse(bytes) {
+                        empty_answer(&mut out, &query, RCODE_FAILURE);
+                        let _ = socket.send_to(&out, client);
+                    }
+                }
+            },
+        }
+    }
+}
+
+async fn serve_tcp(shared: Arc<Shared>, listener: tokio::net::TcpListener) {
+    let clients = Arc::new(Semaphore::new(TCP_CLIENTS_MAX));
+    loop {
+        let Ok(permit) = Arc::clone(&clients).acquire_owned().await else { return };
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let shared = Arc::clone(&shared);
+                tokio::spawn(async move {
+                    // A client that misbehaves loses its connection, nothing more.
+                    let _ = serve_client(&shared, stream).await;
+                    drop(permit);
+                });
+            }
+            // Out of descriptors: waiting lets others close theirs.
+            Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+        }
+    }
+}
+
+async fn serve_client(shared: &Shared, mut stream: tokio::net::TcpStream) -> io::Result<()> {
+    let idle = Duration::from_millis(TCP_IDLE_TIMEOUT_MS);
+    let mut out = Vec::new();
+    while !shared.stop.load(Ordering::Relaxed) {
+        let length = usize::from(tokio::time::timeout(idle, stream.read_u16()).await??);
+        if length > QUERY_BYTES_MAX {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        let mut bytes = vec![0; length];
+        tokio::time::timeout(idle, stream.read_exact(&mut bytes)).await??;
+        match shared.step(&bytes, true, &mut out) {
+            Step::Nothing => return Ok(()),
+            Step::Send => {}
+            step => match shared.forwards.try_acquire() {
+                Ok(_permit) => shared.finish(step, &bytes, true, &mut out).await,
+                Err(_) => {
+                    if let Ok(query) = Query::parse(&bytes) {
+                        empty_answer(&mut out, &query, RCODE_FAILURE);
+                    }
+                }
+            },
+        }
+        let length = u16::try_from(out.len()).map_err(io::Error::other)?;
+        let framed = [&length.to_be_bytes(), &out[..]].concat();
+        tokio::time::timeout(idle, stream.write_all(&framed)).await??;
+    }
+    Ok(())
+}
+
+/// Follows the host's resolvers, which change with networks and VPNs.
+async fn watch_resolvers(shared: Arc<Shared>, options: Options) {
+    let own: Vec<SocketAddr> = options.listen.clone();
+    let mut known: Option<HostResolvers> = None;
+    loop {
+        let paths = options.resolv_conf.clone();
+        let found = tokio::task::spawn_blocking(move || host_resolvers(&paths)).await.unwrap_or_default();
+        if known.as_ref() != Some(&found) {
+            let others = found.servers.iter().copied().filter(|server| !own.contains(server)).collect();
+            *shared.resolvers.write().unwrap_or_else(PoisonError::into_inner) = found.clone();
+            shared.forwarder.set_servers(others).await;
+            known = Some(found);
+        }
+        tokio::time::sleep(Duration::from_millis(RESOLVERS_INTERVAL_MS)).await;
+    }
+}

@@ -1,0 +1,28 @@
+//! A small netlink layer of our own: messages, sockets inside a namespace, rtnetlink, nftables and conntrack.
+
+mod conntrack;
+mod error;
+mod message;
+mod namespace;
+mod nft_constants;
+mod nft_expression;
+mod nft_message;
+mod nft_query;
+mod route;
+mod route_query;
+mod socket;
+mod system;
+
+pub use conntrack::{Conntrack, Flow, FlowFilter};
+pub use error::{Error, Result};
+pub use message::{Attributes, Batch, attributes};
+pub use namespace::NetworkNamespace;
+pub(crate) use namespace::swap_sysctl;
+pub(crate) use route::ROUTE_PROTOCOL;
+pub use nft_constants::{Family, Hook};
+pub use nft_expression::{Expressions, Register, Verdict};
+pub use nft_message::{ChainSpec, Element, NftBatch, SetFlags, SetSpec};
+pub use nft_query::{ChainInfo, Nft, RuleInfo, TableInfo};
+pub use route::{LinkAddress, Neighbour, Route, RouteBatch, VethPair};
+pub use route_query::{AddressInfo, LinkInfo, RouteInfo, Rtnetlink};
+pub use socket::{Protocol, Socket};

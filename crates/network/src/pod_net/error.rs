@@ -1,0 +1,31 @@
+//! What can go wrong in the pod network.
+
+use super::addresses::PoolError;
+use crate::netlink;
+
+/// A failed operation of the pod network.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The kernel refused, or could not be asked.
+    #[error(transparent)]
+    Netlink(#[from] netlink::Error),
+    /// No address could be given or remembered.
+    #[error(transparent)]
+    Addresses(#[from] PoolError),
+    /// Another pod's interface has the name that follows from this pod's uid.
+    #[error("interface {interface} belongs to pod {other}; delete that pod, or remove the interface with `ip link del {interface}`")]
+    NameTaken {
+        /// The interface.
+        interface: String,
+        /// The uid of the other pod.
+        other: String,
+    },
+    /// A host port is in use by another pod.
+    #[error("host port {port} is in use by pod {other}; choose another hostPort or delete that pod")]
+    HostPortTaken {
+        /// The port.
+        port: u16,
+        /// The uid of the other pod.
+        other: String,
+    },
+}

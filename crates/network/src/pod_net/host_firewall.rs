@@ -1,0 +1,139 @@
+//! Lives beside the host's own firewalls: Docker's FORWARD policy DROP, ufw, firewalld.
+//!
+//! An accept in our table cannot undo another table's drop, so an accept rule goes to the head of each foreign base chain in which
+//! packets of pods could be dropped. The rules carry a comment, are looked for again periodically (firewalld and Docker rewrite their tables),
+//! and are withdrawn at purge. Tables of iptables-legacy are not reachable over nfnetlink; hosts with those keep theirs.
+
+use crate::POD_INTERFACE_PREFIX;
+use crate::netlink::{ChainInfo, Expressions, Hook, Nft, NftBatch, Register, Result, Verdict};
+use crate::services::TransportProtocol;
+
+const COMMENT: &str = "klynge: pods";
+/// A host has a handful of base chains; one with more is not searched further.
+const CHAINS_MAX: usize = 256;
+const SCRATCH: Register = Register::new(0);
+
+/// A port of the host that pods may reach whatever the host's firewall says of its input: cluster DNS, the API server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OpenPort {
+    /// The protocol.
+    pub protocol: TransportProtocol,
+    /// The port.
+    pub port: u16,
+}
+
+/// What was found and done.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FirewallReport {
+    /// Chains that got accept rules now, as "family table chain".
+    pub admitted: Vec<String>,
+    /// Chains that refuse changes because a program owns their table; the user must admit the pod range there.
+    pub refused: Vec<String>,
+}
+
+/// Makes sure that the host's firewalls let pods' packets through. Idempotent: call it at start and every few seconds.
+pub fn admit_pods(nft: &mut Nft, open_ports: &[OpenPort]) -> Result<FirewallReport> {
+    let mut report = FirewallReport::default();
+    let owned: Vec<_> = nft.tables()?.into_iter().filter(|table| table.is_owned).collect();
+    for chain in foreign_chains(nft)? {
+        let name = format!("{:?} {} {}", chain.family, chain.table, chain.name).to_lowercase();
+        let wanted = wanted_rules(&chain, open_ports);
+        let present = nft.rules(chain.family, &chain.table, &chain.name)?.iter().take_while(|rule| rule.comment == COMMENT).count();
+        if wanted.is_empty() || present == wanted.len() {
+            continue;
+        }
+        if owned.iter().any(|table| table.family == chain.family && table.name == chain.table) {
+            report.refused.push(name);
+            continue;
+        }
+        let mut batch = NftBatch::new();
+        delete_ours(nft, &chain, &mut batch)?;
+        for rule in wanted.iter().rev() {
+            batch.insert_rule(chain.family, &chain.table, &chain.name, rule, COMMENT);
+        }
+        match batch.commit(nft.socket()) {
+            Ok(()) => report.admitted.push(name),
+            // The chain went away or its owner changed meanwhile; the next round sees the new state.
+            Err(error) if error.is_not_found() => {}
+            Err(error) if error.errno() == Some(libc::EPERM) => report.refused.push(name),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(report)
+}
+
+/// Withdraws the accept rules.
+pub fn withdraw_admission(nft: &mut Nft) -> Result<()> {
+    for chain in foreign_chains(nft)? {
+        let mut batch = NftBatch::new();
+        delete_ours(nft, &chain, &mut batch)?;
+        batch.commit(nft.socket())?;
+    }
+    Ok(())
+}
+
+/// Base chains of others that filter forwarded or incoming packets.
+fn foreign_chains(nft: &mut Nft) -> Result<Vec<ChainInfo>> {
+    let mut chains = nft.chains()?;
+    let hooks = [Hook::Forward as u32, Hook::Input as u32];
+    chains.retain(|chain| !chain.table.starts_with("klynge-") && chain.hook.is_some_and(|hook| hooks.contains(&hook)));
+    chains.truncate(CHAINS_MAX);
+    Ok(chains)
+}
+
+/// Whether packets may be dropped there: by policy, or, in firewalld's and iptables' own filter chains, by a rule at the end.
+fn may_drop(chain: &ChainInfo) -> bool {
+    let is_filter = matches!(chain.name.as_str(), "FORWARD" | "INPUT" | "filter_FORWARD" | "filter_INPUT") && matches!(chain.table.as_str(), "filter" | "firewalld");
+    chain.policy_drops || is_filter
+}
+
+fn wanted_rules(chain: &ChainInfo, open_ports: &[OpenPort]) -> Vec<Expressions> {
+    if !may_drop(chain) {
+        return Vec::new();
+    }
+    let accept = |rule: Expressions| rule.verdict(Verdict::Accept);
+    let from_pods = || Expressions::new().match_input_interface(POD_INTERFACE_PREFIX, true, SCRATCH);
+    if chain.hook == Some(Hook::Forward as u32) {
+        return vec![accept(from_pods()), accept(Expressions::new().match_output_interface(POD_INTERFACE_PREFIX, true, SCRATCH))];
+    }
+    // Only what the cluster needs: the user's decision about other ports of the host stands.
+    let mut rules: Vec<Expressions> = open_ports
+        .iter()
+        .map(|open| accept(from_pods().match_protocol(open.protocol.number(), SCRATCH).match_destination_port(open.port, SCRATCH)))
+        .collect();
+    // Answers of pods to the host's own connections, such as probes.
+    rules.push(accept(from_pods().match_connection_state(2 | 4, SCRATCH)));
+    rules
+}
+
+fn delete_ours(nft: &mut Nft, chain: &ChainInfo, batch: &mut NftBatch) -> Result<()> {
+    let rules = match nft.rules(chain.family, &chain.table, &chain.name) {
+        Err(error) if error.is_not_found() => return Ok(()),
+        other => other?,
+    };
+    for rule in rules.iter().filter(|rule| rule.comment == COMMENT) {
+        batch.delete_rule(chain.family, &chain.table, &chain.name, rule.handle);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::netlink::Family;
+
+    #[test]
+    fn only_chains_that_may_drop_are_touched() {
+        let chain = |table: &str, name: &str, policy_drops| ChainInfo {
+            family: Family::Ip,
+            table: table.to_owned(),
+            name: name.to_owned(),
+            hook: Some(Hook::Forward as u32),
+            priority: 0,
+            policy_drops,
+        };
+        assert_eq!(wanted_rules(&chain("filter", "FORWARD", true), &[]).len(), 2);
+        assert_eq!(wanted_rules(&chain("firewalld", "filter_FORWARD", false), &[]).len(), 2);
+        assert_eq!(wanted_rules(&chain("mine", "count", false), &[]).len(), 0);
+    }
+}

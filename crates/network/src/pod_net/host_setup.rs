@@ -1,0 +1,186 @@
+//! Prepares the host once: forwarding, reverse path filters, a route for cluster addresses; and takes it all back.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+
+use crate::Prefix;
+use crate::netlink::{Error, NetworkNamespace, Result, Route, RouteBatch, Rtnetlink};
+
+/// The ranges and addresses of a node's pod network.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The namespace of the host.
+    pub namespace: NetworkNamespace,
+    /// The node's pod ranges, at most one per family.
+    pub pod_ranges: Vec<Prefix>,
+    /// The ranges of all pods of the cluster: traffic between them keeps its source address.
+    pub cluster_ranges: Vec<Prefix>,
+    /// The ranges of cluster addresses: the host's own processes reach them also without a default route.
+    pub service_ranges: Vec<Prefix>,
+    /// The node's primary addresses, at most one per family: pods see them as the source of the host's connections.
+    pub node_addresses: Vec<IpAddr>,
+    /// Where allocations and the sysctls' former values are kept; none keeps them in memory only.
+    pub directory: Option<PathBuf>,
+    /// The largest packet; none takes that of the default route's interface.
+    pub mtu_bytes: Option<u32>,
+}
+
+/// The MTU where there is no default route to take it from.
+const MTU_BYTES_DEFAULT: u32 = 1500;
+
+/// The MTU for pods' interfaces.
+pub(crate) fn mtu(options: &Options, rtnetlink: &mut Rtnetlink) -> Result<u32> {
+    if let Some(mtu_bytes) = options.mtu_bytes {
+        return Ok(mtu_bytes);
+    }
+    let route = match rtnetlink.default_route(false)? {
+        Some(route) => Some(route),
+        None => rtnetlink.default_route(true)?,
+    };
+    let Some(interface) = route.and_then(|route| route.interface) else { return Ok(MTU_BYTES_DEFAULT) };
+    let links = rtnetlink.links()?;
+    Ok(links.into_iter().find(|link| link.index == interface).map_or(MTU_BYTES_DEFAULT, |link| link.mtu_bytes))
+}
+
+/// Sets the sysctls that routing between pods needs. The former values are kept for [`restore_sysctls`].
+pub(crate) fn set_sysctls(options: &Options, rtnetlink: &mut Rtnetlink) -> Result<()> {
+    let mut wanted = vec![("net/ipv4/ip_forward".to_owned(), "1"), ("net/ipv4/conf/all/forwarding".to_owned(), "1")];
+    if options.pod_ranges.iter().any(|range| range.network().is_ipv6()) {
+        // A forwarding host ignores router advertisements unless told otherwise, and would lose its own default route.
+        if let Some(interface) = rtnetlink.default_route(true)?.and_then(|route| route.interface)
+            && let Some(link) = rtnetlink.links()?.into_iter().find(|link| link.index == interface)
+        {
+            wanted.push((format!("net/ipv6/conf/{}/accept_ra", link.name), "2"));
+        }
+        wanted.push(("net/ipv6/conf/all/forwarding".to_owned(), "1"));
+    }
+    let mut former = read_former(options);
+    let changed = options.namespace.run(|| {
+        let mut changed = Vec::new();
+        for (name, value) in wanted {
+            let old = crate::netlink::swap_sysctl(&name, value)?;
+            if old != value {
+                changed.push((name, old));
+            }
+        }
+        Ok::<_, Error>(changed)
+    })??;
+    for (name, old) in changed {
+        // The first value seen is the host's own; later ones may be ours.
+        former.entry(name).or_insert(old);
+    }
+    write_former(options, &former)
+}
+
+/// Puts the sysctls back to what they were.
+pub(crate) fn restore_sysctls(options: &Options) -> Result<()> {
+    let former = read_former(options);
+    options.namespace.run(|| {
+        for (name, value) in &former {
+            if let Err(error) = crate::netlink::swap_sysctl(name, value) {
+                tracing::warn!(%error, "a sysctl keeps its value");
+            }
+        }
+    })?;
+    if let Some(path) = former_path(options) {
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(Error::System { operation: format!("remove {}", path.display()), source: error });
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+#[derive(serde::Serialize, serde::Deserialize)]
+struct Former {
+    version: u32,
+    values: BTreeMap<String, String>,
+}
+
+fn former_path(options: &Options) -> Option<PathBuf> {
+    options.directory.as_ref().map(|directory| directory.join("sysctls.json"))
+}
+
+fn read_former(options: &Options) -> BTreeMap<String, String> {
+    former_path(options)
+        .and_then(|path| std::fs::read(path).ok())
+        .and_then(|bytes| serde_json::from_slice::<Former>(&bytes).ok())
+        .filter(|former| former.version == 1)
+        .map(|former| former.values)
+        .unwrap_or_default()
+}
+
+fn write_former(options: &Options, values: &BTreeMap<String, String>) -> Result<()> {
+    let Some(path) = former_path(options) else { return Ok(()) };
+    let fail = |source| Error::System { operation: format!("write {}", path.display()), source };
+    let bytes = serde_json::to_vec(&Former { version: 1, values: values.clone() }).map_err(|error| fail(error.into()))?;
+    let beside = path.with_extension("new");
+    std::fs::write(&beside, bytes).and_then(|()| std::fs::rename(&beside, &path)).map_err(fail)
+}
+
+/// Routes the cluster addresses to the loopback interface: without a default route a process could not even send to them, and with this one
+/// its packets carry the node's address. They are translated before they would arrive there.
+pub(crate) fn service_routes(options: &Options, loopback: u32) -> Vec<Route> {
+    let to_route = |range: &Prefix| {
+        let source = options.node_addresses.iter().copied().find(|address| address.is_ipv4() == range.network().is_ipv4());
+        Route { destination: *range, gateway: None, interface: Some(loopback), source, on_link: false }
+    };
+    options.service_ranges.iter().map(to_route).collect()
+}
+
+/// Brings the loopback interface up and makes the routes of cluster addresses.
+pub(crate) fn add_service_routes(options: &Options, rtnetlink: &mut Rtnetlink) -> Result<()> {
+    let loopback = loopback_index(rtnetlink)?;
+    let mut batch = RouteBatch::new();
+    batch.set_up(loopback);
+    for route in service_routes(options, loopback) {
+        batch.add_route(&route);
+    }
+    batch.send(rtnetlink.socket())
+}
+
+/// Takes every route back that carries our mark; also those of an older configuration.
+pub(crate) fn remove_routes(rtnetlink: &mut Rtnetlink) -> Result<()> {
+    let mut batch = RouteBatch::new();
+    for route in rtnetlink.routes()?.into_iter().filter(|route| route.protocol == crate::netlink::ROUTE_PROTOCOL) {
+        batch.delete_route(&Route {
+            destination: route.destination,
+            gateway: route.gateway,
+            interface: route.interface,
+            source: None,
+            on_link: false,
+        });
+    }
+    for outcome in batch.send_each(rtnetlink.socket())? {
+        match outcome {
+            Err(error) if !error.is_not_found() => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn loopback_index(rtnetlink: &mut Rtnetlink) -> Result<u32> {
+    Ok(rtnetlink.links()?.into_iter().find(|link| link.name == "lo").map_or(1, |link| link.index))
+}
+
+/// An address that the host answers on, such as that of cluster DNS, on the loopback interface.
+pub(crate) fn set_local_address(rtnetlink: &mut Rtnetlink, address: IpAddr, present: bool) -> Result<()> {
+    debug_assert_ne!(address, IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+    let loopback = loopback_index(rtnetlink)?;
+    let length = if address.is_ipv4() { 32 } else { 128 };
+    let mut batch = RouteBatch::new();
+    if present {
+        batch.set_up(loopback);
+        batch.add_address(loopback, address, length);
+    } else {
+        batch.delete_address(loopback, address, length);
+    }
+    match batch.send(rtnetlink.socket()) {
+        Err(error) if !present && error.is_not_found() => Ok(()),
+        other => other,
+    }
+}

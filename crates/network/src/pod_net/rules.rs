@@ -1,0 +1,140 @@
+//! The pod network's nftables: masquerading what leaves the cluster, and host ports.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use super::compile::HostPort;
+use super::host_setup::Options;
+use crate::Prefix;
+use crate::netlink::{ChainSpec, Element, Expressions, Family, Hook, NftBatch, Register, SetFlags, SetSpec, Verdict};
+use crate::prefix::address_bytes;
+use crate::services::MASQUERADE_MARK;
+
+/// The name of the tables (one for IPv4, one for IPv6).
+pub const TABLE: &str = "klynge-pods";
+
+const KEY: Register = Register::new(0);
+const FOUND: Register = Register::new(9);
+/// After Services, before Docker.
+const PRIORITY_DESTINATION: i32 = -104;
+const PRIORITY_SOURCE: i32 = 96;
+
+/// The families that the node's pods have.
+pub(crate) fn families(options: &Options) -> Vec<Family> {
+    [Family::Ip, Family::Ip6].into_iter().filter(|family| options.pod_ranges.iter().any(|range| range.family() == *family)).collect()
+}
+
+/// Makes the tables anew, with the host ports of the pods attached.
+pub(crate) fn add_tables<'a>(batch: &mut NftBatch, options: &Options, host_ports: impl Iterator<Item = (&'a HostPort, IpAddr)> + Clone) {
+    for family in [Family::Ip, Family::Ip6] {
+        if !families(options).contains(&family) {
+            continue;
+        }
+        batch.delete_table_if_exists(family, TABLE);
+        batch.add_table(family, TABLE);
+        let address = if family == Family::Ip6 { 16 } else { 4 };
+        for (name, key_fields_bytes) in [("host-ports", &[1, 2][..]), ("host-address-ports", &[address, 1, 2])] {
+            let set = SetSpec { name, key_fields_bytes, data_bytes: Some(address + 4), flags: SetFlags::default(), size_max: None };
+            batch.add_set(family, TABLE, &set);
+        }
+        for (name, base) in [
+            ("host-port", None),
+            ("prerouting", Some((Hook::Prerouting, "nat", PRIORITY_DESTINATION))),
+            ("output", Some((Hook::Output, "nat", PRIORITY_DESTINATION))),
+            ("postrouting", Some((Hook::Postrouting, "nat", PRIORITY_SOURCE))),
+        ] {
+            batch.add_chain(family, TABLE, &ChainSpec { name, base });
+        }
+        add_host_port_rules(batch, family, options);
+        add_masquerade_rules(batch, family, options);
+        batch.add_rule(family, TABLE, "prerouting", &Expressions::new().verdict(Verdict::Jump("host-port".to_owned())));
+        batch.add_rule(family, TABLE, "output", &Expressions::new().verdict(Verdict::Jump("host-port".to_owned())));
+    }
+    change_host_ports(batch, host_ports, true);
+}
+
+fn add_host_port_rules(batch: &mut NftBatch, family: Family, options: &Options) {
+    let width = if family == Family::Ip6 { 4 } else { 1 };
+    let loopback = match family {
+        Family::Ip6 => Prefix::host(IpAddr::V6(Ipv6Addr::LOCALHOST)),
+        _ => Prefix::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8),
+    };
+    let mut rule = |rule: Expressions| batch.add_rule(family, TABLE, "host-port", &rule);
+    rule(Expressions::new().match_destination_prefix(&loopback, false, KEY).verdict(Verdict::Return));
+    let by_address =
+        || Expressions::new().load_destination(family, KEY).load_protocol(KEY.plus(width)).load_destination_port(KEY.plus(width + 1));
+    let by_port =
+        || Expressions::new().match_destination_is_local(KEY).load_protocol(KEY).load_destination_port(KEY.plus(1));
+    // A pod of this node that calls a host port may reach itself; the node's address makes the answer come back here.
+    for range in options.pod_ranges.iter().filter(|range| range.family() == family) {
+        rule(by_address().lookup("host-address-ports", KEY, FOUND).match_source_prefix(range, false, KEY).set_mark_bits(MASQUERADE_MARK, KEY));
+        rule(by_port().lookup("host-ports", KEY, FOUND).match_source_prefix(range, false, KEY).set_mark_bits(MASQUERADE_MARK, KEY));
+    }
+    rule(by_address().lookup("host-address-ports", KEY, FOUND).translate_destination(family, FOUND, FOUND.plus(width)));
+    rule(by_port().lookup("host-ports", KEY, FOUND).translate_destination(family, FOUND, FOUND.plus(width)));
+}
+
+fn add_masquerade_rules(batch: &mut NftBatch, family: Family, options: &Options) {
+    let mut rule = |rule: Expressions| batch.add_rule(family, TABLE, "postrouting", &rule);
+    let marked = || Expressions::new().match_mark_bits(MASQUERADE_MARK, KEY).clear_mark_bits(MASQUERADE_MARK, KEY);
+    if let Some(address) = options.node_addresses.iter().find(|address| Family::of(**address) == family) {
+        rule(
+            Expressions::new()
+                .match_output_interface(crate::POD_INTERFACE_PREFIX, true, KEY)
+                .match_mark_bits(MASQUERADE_MARK, KEY)
+                .clear_mark_bits(MASQUERADE_MARK, KEY)
+                .load_value(&address_bytes(*address), KEY)
+                .translate_source(family, KEY),
+        );
+    }
+    rule(marked().masquerade());
+    let multicast = match family {
+        Family::Ip6 => Prefix::new(IpAddr::V6(Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0)), 8),
+        _ => Prefix::new(IpAddr::V4(Ipv4Addr::new(224, 0, 0, 0)), 4),
+    };
+    for inside in options.cluster_ranges.iter().chain(&options.service_ranges).chain([&multicast]).filter(|range| range.family() == family) {
+        rule(Expressions::new().match_destination_prefix(inside, false, KEY).verdict(Verdict::Return));
+    }
+    // Only what leaves the host passes here: the node itself sees its pods' own addresses, as upstream requires.
+    for range in options.pod_ranges.iter().filter(|range| range.family() == family) {
+        rule(Expressions::new().match_source_prefix(range, false, KEY).masquerade());
+    }
+}
+
+/// Adds or deletes host ports.
+pub(crate) fn change_host_ports<'a>(batch: &mut NftBatch, host_ports: impl Iterator<Item = (&'a HostPort, IpAddr)>, is_added: bool) {
+    for (host_port, pod) in host_ports {
+        let family = Family::of(pod);
+        let mut key = Vec::new();
+        let set = match host_port.host_ip.filter(|ip| !ip.is_unspecified()) {
+            Some(ip) if Family::of(ip) != family => continue,
+            Some(ip) => {
+                key.extend(address_bytes(ip));
+                "host-address-ports"
+            }
+            None => "host-ports",
+        };
+        key.extend([host_port.protocol.number(), 0, 0, 0]);
+        key.extend(port_bytes(host_port.host_port));
+        let mut value = address_bytes(pod);
+        value.extend(port_bytes(host_port.container_port));
+        let element = Element { key, key_end: None, value: Some(value), verdict: None };
+        if is_added {
+            batch.add_elements(family, TABLE, set, [&element]);
+        } else {
+            batch.delete_elements(family, TABLE, set, [&element]);
+        }
+    }
+}
+
+fn port_bytes(port: u16) -> [u8; 4] {
+    let [high, low] = port.to_be_bytes();
+    [high, low, 0, 0]
+}
+
+/// Whether two host ports cannot both be given.
+pub(crate) fn collide(one: &HostPort, other: &HostPort) -> bool {
+    let any = |ip: Option<IpAddr>| ip.filter(|ip| !ip.is_unspecified());
+    one.protocol == other.protocol
+        && one.host_port == other.host_port
+        && (any(one.host_ip).is_none() || any(other.host_ip).is_none() || any(one.host_ip) == any(other.host_ip))
+}

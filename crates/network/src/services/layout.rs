@@ -1,0 +1,315 @@
+//! How Services lie in nftables: a few flat maps that changes touch, and a few chains that all Services share.
+//!
+//! A new connection looks its destination up in `service-ports` (or `node-ports`) and finds a slot, the number of a list of endpoints,
+//! and an action. The action's chain draws a number and finds the endpoint in `backends`. A change of a Service therefore only touches map
+//! elements. Actions are numbers and not verdicts on purpose: elements with verdicts would make the kernel revalidate every
+//! chain of the table at each commit, which costs time in proportion to all Services.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use super::compile::{Action, Balance, FrontKey, Masquerade};
+use super::program::Options;
+use crate::Prefix;
+use crate::POD_INTERFACE_PREFIX;
+use crate::netlink::{ChainSpec, Element, Expressions, Family, Hook, NftBatch, Register, SetFlags, SetSpec, Verdict};
+use crate::prefix::address_bytes;
+
+/// The name of the tables (one for IPv4, one for IPv6).
+pub const TABLE: &str = "klynge-services";
+
+/// The mark of packets whose source is to be replaced. Others use: 0x4000 and 0x8000 kube-proxy, 0x2000 the portmap plugin,
+/// 0xff0000 Tailscale, 0xca6c wg-quick, 0x6d6f6c65 Mullvad; this bit is in none of them.
+pub const MASQUERADE_MARK: u32 = 0x1000_0000;
+
+/// Before the -100 and 100 at which Docker, iptables and firewalld translate, so that a Service's port is not taken by them.
+const PRIORITY_DESTINATION: i32 = -105;
+const PRIORITY_SOURCE: i32 = 95;
+/// Endpoints of this node are numbered from here within a slot.
+pub(crate) const LOCAL_INDEX_OFFSET: u32 = 0x1_0000;
+/// Clients remembered per affinity timeout; past it new clients are balanced without being remembered.
+const AFFINITY_CLIENTS_MAX: u32 = 262_144;
+
+const KEY: Register = Register::new(0);
+const SLOT: Register = Register::new(9);
+const ACTION: Register = Register::new(10);
+const ALTERNATE: Register = Register::new(11);
+
+/// The sets that changes of Services touch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum SetName {
+    ServicePorts,
+    NodePorts,
+    Backends,
+    Members,
+    SourceRanges,
+    Hairpins,
+}
+
+impl SetName {
+    pub(crate) const fn text(self) -> &'static str {
+        match self {
+            Self::ServicePorts => "service-ports",
+            Self::NodePorts => "node-ports",
+            Self::Backends => "backends",
+            Self::Members => "members",
+            Self::SourceRanges => "source-ranges",
+            Self::Hairpins => "hairpins",
+        }
+    }
+}
+
+/// By what a connection was found: the two have keys of different shape.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Kind {
+    Address,
+    NodePort,
+}
+
+impl Kind {
+    pub(crate) const fn of(key: &FrontKey) -> Self {
+        match key {
+            FrontKey::Address { .. } => Self::Address,
+            FrontKey::NodePort { .. } => Self::NodePort,
+        }
+    }
+
+    const fn map(self) -> &'static str {
+        match self {
+            Self::Address => SetName::ServicePorts.text(),
+            Self::NodePort => SetName::NodePorts.text(),
+        }
+    }
+
+    const fn actions(self) -> &'static str {
+        match self {
+            Self::Address => "address-actions",
+            Self::NodePort => "node-port-actions",
+        }
+    }
+
+    /// Alternates have a map of their own: one map for both would look like a loop to the kernel.
+    const fn alternates(self) -> &'static str {
+        match self {
+            Self::Address => "address-alternates",
+            Self::NodePort => "node-port-alternates",
+        }
+    }
+
+    /// Loads the key of the map of this kind, from register 0 on.
+    fn load_key(self, family: Family, rule: Expressions) -> Expressions {
+        match self {
+            Self::Address => {
+                let width = address_registers(family);
+                rule.load_destination(family, KEY).load_protocol(KEY.plus(width)).load_destination_port(KEY.plus(width + 1))
+            }
+            Self::NodePort => rule.load_protocol(KEY).load_destination_port(KEY.plus(1)),
+        }
+    }
+}
+
+const fn address_registers(family: Family) -> u32 {
+    if matches!(family, Family::Ip6) { 4 } else { 1 }
+}
+
+const fn address_length(family: Family) -> u32 {
+    4 * address_registers(family)
+}
+
+/// The bytes of a port in a register.
+pub(crate) fn port_bytes(port: u16) -> [u8; 4] {
+    let [high, low] = port.to_be_bytes();
+    [high, low, 0, 0]
+}
+
+/// The key of a front in its map.
+pub(crate) fn front_bytes(key: &FrontKey) -> Vec<u8> {
+    let (mut bytes, protocol, port) = match key {
+        FrontKey::Address { ip, protocol, port } => (address_bytes(*ip), protocol, port),
+        FrontKey::NodePort { protocol, port, .. } => (Vec::with_capacity(8), protocol, port),
+    };
+    bytes.extend_from_slice(&[protocol.number(), 0, 0, 0]);
+    bytes.extend_from_slice(&port_bytes(*port));
+    bytes
+}
+
+/// Makes the tables anew, with everything that does not depend on single Services.
+pub(crate) fn add_base(batch: &mut NftBatch, family: Family, options: &Options) {
+    let address = address_length(family);
+    batch.delete_table_if_exists(family, TABLE);
+    batch.add_table(family, TABLE);
+    let plain = SetFlags::default();
+    let interval = SetFlags { interval: true, ..plain };
+    let sets: [(&str, &[u32], Option<u32>, SetFlags); 10] = [
+        (SetName::ServicePorts.text(), &[address, 1, 2], Some(12), plain),
+        (SetName::NodePorts.text(), &[1, 2], Some(12), plain),
+        (SetName::Backends.text(), &[4, 4], Some(address + 4), plain),
+        (SetName::Members.text(), &[4, address, 2], None, plain),
+        (SetName::SourceRanges.text(), &[4, address], None, interval),
+        (SetName::Hairpins.text(), &[address, address], None, plain),
+        (Kind::Address.actions(), &[4], Some(0), plain),
+        (Kind::NodePort.actions(), &[4], Some(0), plain),
+        (Kind::Address.alternates(), &[4], Some(0), plain),
+        (Kind::NodePort.alternates(), &[4], Some(0), plain),
+    ];
+    for (name, key_fields_bytes, data_bytes, flags) in sets {
+        batch.add_set(family, TABLE, &SetSpec { name, key_fields_bytes, data_bytes, flags, size_max: None });
+    }
+    for (name, base) in [
+        ("services", None),
+        ("is-outside", None),
+        ("prerouting", Some((Hook::Prerouting, "nat", PRIORITY_DESTINATION))),
+        ("output", Some((Hook::Output, "nat", PRIORITY_DESTINATION))),
+        ("postrouting", Some((Hook::Postrouting, "nat", PRIORITY_SOURCE))),
+    ] {
+        batch.add_chain(family, TABLE, &ChainSpec { name, base });
+    }
+    add_services_chain(batch, family, options);
+    add_outside_chain(batch, family, options);
+    add_postrouting(batch, family, options);
+    for name in ["prerouting", "output"] {
+        batch.add_rule(family, TABLE, name, &Expressions::new().verdict(Verdict::Jump("services".to_owned())));
+    }
+}
+
+fn add_services_chain(batch: &mut NftBatch, family: Family, options: &Options) {
+    let mut rule = |rule: Expressions| batch.add_rule(family, TABLE, "services", &rule);
+    let loopback = match family {
+        Family::Ip6 => Prefix::host(IpAddr::V6(Ipv6Addr::LOCALHOST)),
+        _ => Prefix::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8),
+    };
+    rule(Expressions::new().match_destination_prefix(&loopback, false, KEY).verdict(Verdict::Return));
+    for address in options.local_addresses.iter().map(|address| Prefix::host(*address)).filter(|prefix| prefix.family() == family) {
+        rule(Expressions::new().match_destination_prefix(&address, false, KEY).verdict(Verdict::Return));
+    }
+    let found = |kind: Kind, rule: Expressions| {
+        kind.load_key(family, rule).lookup(kind.map(), KEY, SLOT).lookup_verdict(kind.actions(), ACTION)
+    };
+    rule(found(Kind::Address, Expressions::new()));
+    rule(found(Kind::NodePort, Expressions::new().match_destination_is_local(KEY)));
+    // Packets for an address in the range that no Service has would otherwise leave through the default route.
+    for range in options.service_ranges.iter().filter(|range| range.family() == family) {
+        let within = || Expressions::new().match_destination_prefix(range, false, KEY);
+        rule(within().match_protocol(6, KEY).reject_with_reset());
+        rule(within().reject_port_unreachable(family));
+    }
+}
+
+/// Returns for pods and for this host; marks everyone else for masquerading.
+fn add_outside_chain(batch: &mut NftBatch, family: Family, options: &Options) {
+    let mut rule = |rule: Expressions| batch.add_rule(family, TABLE, "is-outside", &rule);
+    for range in options.pod_ranges.iter().filter(|range| range.family() == family) {
+        rule(Expressions::new().match_source_prefix(range, false, KEY).verdict(Verdict::Return));
+    }
+    rule(Expressions::new().match_source_is_local(KEY).verdict(Verdict::Return));
+    rule(Expressions::new().set_mark_bits(MASQUERADE_MARK, KEY));
+}
+
+fn add_postrouting(batch: &mut NftBatch, family: Family, options: &Options) {
+    let mut rule = |rule: Expressions| batch.add_rule(family, TABLE, "postrouting", &rule);
+    let marked = || Expressions::new().match_mark_bits(MASQUERADE_MARK, KEY).clear_mark_bits(MASQUERADE_MARK, KEY);
+    let width = address_registers(family);
+    let hairpin = || {
+        // IPS_DST_NAT: only connections whose destination was translated.
+        Expressions::new()
+            .match_connection_status(0x20, KEY)
+            .load_source(family, KEY)
+            .load_destination(family, KEY.plus(width))
+            .contained(SetName::Hairpins.text(), KEY, false)
+    };
+    // Interfaces of pods have no address of their own to masquerade with: the node's address is named.
+    if let Some(address) = options.node_addresses.iter().find(|address| address.is_ipv6() == (family == Family::Ip6)) {
+        let to_node = |rule: Expressions| rule.load_value(&address_bytes(*address), KEY).translate_source(family, KEY);
+        let prefix = POD_INTERFACE_PREFIX;
+        rule(to_node(Expressions::new().match_output_interface(prefix, true, KEY).match_mark_bits(MASQUERADE_MARK, KEY).clear_mark_bits(MASQUERADE_MARK, KEY)));
+        rule(to_node(hairpin()));
+    }
+    rule(marked().masquerade());
+    rule(hairpin().masquerade());
+}
+
+/// Makes the map of a session affinity timeout.
+pub(crate) fn add_affinity_map(batch: &mut NftBatch, family: Family, timeout_s: u32) {
+    let address = address_length(family);
+    batch.add_set(
+        family,
+        TABLE,
+        &SetSpec {
+            name: &affinity_map(timeout_s),
+            key_fields_bytes: &[4, address],
+            data_bytes: Some(address + 4),
+            flags: SetFlags { interval: false, dynamic: true, timeout: true },
+            size_max: Some(AFFINITY_CLIENTS_MAX),
+        },
+    );
+}
+
+fn affinity_map(timeout_s: u32) -> String {
+    format!("affinity-{timeout_s}")
+}
+
+/// Makes the chain of an action and enters it into the map of actions (or of alternates).
+pub(crate) fn add_action(batch: &mut NftBatch, family: Family, kind: Kind, is_alternate: bool, id: u32, action: &Action) {
+    let map = if is_alternate { kind.alternates() } else { kind.actions() };
+    let what = match action.balance {
+        Balance::Cluster(count) => format!("cluster-{count}"),
+        Balance::Local(count) => format!("local-{count}"),
+        Balance::Reject => "reject".to_owned(),
+        Balance::Drop => "drop".to_owned(),
+    };
+    let chain = format!("{map}-{id}-{what}");
+    batch.add_chain(family, TABLE, &ChainSpec { name: &chain, base: None });
+    for rule in action_rules(family, kind, action) {
+        batch.add_rule(family, TABLE, &chain, &rule);
+    }
+    let element = Element { key: id.to_ne_bytes().to_vec(), key_end: None, value: None, verdict: Some(Verdict::Goto(chain)) };
+    batch.add_elements(family, TABLE, map, [&element]);
+}
+
+fn action_rules(family: Family, kind: Kind, action: &Action) -> Vec<Expressions> {
+    let mut rules = Vec::new();
+    let find = |rule: Expressions| kind.load_key(family, rule).lookup(kind.map(), KEY, SLOT);
+    if action.is_restricted {
+        let foreign = find(Expressions::new().match_source_is_foreign(KEY));
+        rules.push(foreign.load_source(family, ACTION).contained(SetName::SourceRanges.text(), SLOT, true).verdict(Verdict::Drop));
+    }
+    if action.has_alternate {
+        // Pods keep their address; the node's own connections may come from an address that others hold as well.
+        let local = || Expressions::new().match_source_is_local(KEY);
+        rules.push(local().set_mark_bits(MASQUERADE_MARK, KEY));
+        rules.push(find(local()).lookup_verdict(kind.alternates(), ALTERNATE));
+        rules.push(find(Expressions::new().match_input_interface(POD_INTERFACE_PREFIX, true, KEY)).lookup_verdict(kind.alternates(), ALTERNATE));
+    }
+    match action.masquerade {
+        Masquerade::Never => {}
+        Masquerade::Outside => rules.push(Expressions::new().verdict(Verdict::Jump("is-outside".to_owned()))),
+        Masquerade::Always => rules.push(Expressions::new().set_mark_bits(MASQUERADE_MARK, KEY)),
+    }
+    let (count, offset) = match action.balance {
+        Balance::Cluster(count) => (count, 0),
+        Balance::Local(count) => (count, LOCAL_INDEX_OFFSET),
+        Balance::Drop => {
+            rules.push(Expressions::new().verdict(Verdict::Drop));
+            return rules;
+        }
+        Balance::Reject => {
+            rules.push(Expressions::new().match_protocol(6, KEY).reject_with_reset());
+            rules.push(Expressions::new().reject_port_unreachable(family));
+            return rules;
+        }
+    };
+    let endpoint = ACTION;
+    let endpoint_port = endpoint.plus(address_registers(family));
+    let draw = || find(Expressions::new()).random(count, offset, ACTION).lookup(SetName::Backends.text(), SLOT, endpoint);
+    if let Some(timeout_s) = action.affinity_timeout_s {
+        let map = affinity_map(timeout_s);
+        let timeout_ms = u64::from(timeout_s) * 1000;
+        // The slot goes to register 0 a second time, beside the client's address: together the key of the client's memory.
+        let client = |rule: Expressions| rule.lookup(kind.map(), KEY, KEY).load_source(family, KEY.plus(1));
+        let remembered = client(find(Expressions::new())).lookup(&map, KEY, endpoint).contained(SetName::Members.text(), SLOT, false);
+        rules.push(remembered.update(&map, KEY, endpoint, timeout_ms).translate_destination(family, endpoint, endpoint_port));
+        rules.push(client(draw()).update(&map, KEY, endpoint, timeout_ms).translate_destination(family, endpoint, endpoint_port));
+    }
+    // Also the way out when the memory of clients is full.
+    rules.push(draw().translate_destination(family, endpoint, endpoint_port));
+    rules
+}

@@ -1,0 +1,511 @@
+//! Brings the kernel from the Services programmed to the Services wanted, in one transaction per change.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::claims::Claims;
+use super::compile::{Action, CompiledPort, FrontKey, compile};
+use super::error::Error;
+use super::layout::{self, Kind, LOCAL_INDEX_OFFSET, SetName, TABLE, front_bytes, port_bytes};
+use super::state::{ServiceKey, ServiceState, TransportProtocol};
+use crate::Prefix;
+use crate::netlink::{Conntrack, Element, Family, Flow, FlowFilter, NetworkNamespace, Nft, NftBatch};
+use crate::prefix::address_bytes;
+
+/// Past this many distinct actions (endpoint counts that came and went) the tables are rebuilt.
+const ACTIONS_MAX: usize = 4096;
+
+/// Where and for which addresses Services are programmed.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The namespace of the host.
+    pub namespace: NetworkNamespace,
+    /// The families to program; a kernel without IPv6 wants only [`Family::Ip`].
+    pub families: Vec<Family>,
+    /// The ranges of all pods of the cluster: their source addresses are preserved.
+    pub pod_ranges: Vec<Prefix>,
+    /// The ranges of cluster addresses: what no Service has in them is refused.
+    pub service_ranges: Vec<Prefix>,
+    /// The node's primary addresses, at most one per family.
+    pub node_addresses: Vec<IpAddr>,
+    /// Addresses in the service ranges that this host itself answers on (cluster DNS): never translated.
+    pub local_addresses: Vec<IpAddr>,
+}
+
+impl Options {
+    /// Options for a namespace, both families, without ranges.
+    #[must_use]
+    pub fn new(namespace: NetworkNamespace) -> Self {
+        Self {
+            namespace,
+            families: vec![Family::Ip, Family::Ip6],
+            pod_ranges: Vec::new(),
+            service_ranges: Vec::new(),
+            node_addresses: Vec::new(),
+            local_addresses: Vec::new(),
+        }
+    }
+}
+
+/// What a change did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Elements added.
+    pub added: usize,
+    /// Elements deleted.
+    pub deleted: usize,
+    /// Whether the tables were rebuilt.
+    pub resynchronised: bool,
+    /// UDP connections forgotten.
+    pub purged_flows: usize,
+}
+
+#[derive(Clone)]
+struct Programmed {
+    port: CompiledPort,
+    slot: u32,
+}
+
+type Location = (Family, SetName);
+
+/// Programs Services. Every call blocks on the kernel (well under a millisecond for one change): use it from a thread of its own.
+pub struct Programmer {
+    options: Options,
+    nft: Nft,
+    conntrack: Conntrack,
+    wanted: HashMap<ServiceKey, Arc<ServiceState>>,
+    programmed: HashMap<ServiceKey, Vec<Programmed>>,
+    claims: Claims,
+    actions: HashMap<(Family, Kind, bool, Action), u32>,
+    affinity_timeouts: HashSet<(Family, u32)>,
+    hairpins: HashMap<IpAddr, u32>,
+    free_slots: Vec<u32>,
+    next_slot: u32,
+    needs_resync: bool,
+}
+
+/// The messages and after-effects of one change, collected before anything is sent.
+#[derive(Default)]
+struct Plan {
+    new_actions: Vec<(Family, Kind, bool, u32, Action)>,
+    new_affinities: Vec<(Family, u32)>,
+    added: HashMap<Location, Vec<Element>>,
+    deleted: HashMap<Location, Vec<Element>>,
+    hairpin_changes: HashMap<IpAddr, i64>,
+    stale: Vec<Stale>,
+}
+
+/// UDP connections that a change leaves behind.
+struct Stale {
+    front: FrontKey,
+    /// Endpoints that went; empty: connections that never were translated.
+    endpoints: Vec<(IpAddr, u16)>,
+}
+
+impl Programmer {
+    /// Opens the sockets. Nothing is changed before the first [`Programmer::resync`] or [`Programmer::apply`].
+    pub fn new(options: Options) -> Result<Self, Error> {
+        let nft = Nft::open_in(&options.namespace)?;
+        let conntrack = Conntrack::open_in(&options.namespace)?;
+        Ok(Self {
+            options,
+            nft,
+            conntrack,
+            wanted: HashMap::new(),
+            programmed: HashMap::new(),
+            claims: Claims::default(),
+            actions: HashMap::new(),
+            affinity_timeouts: HashSet::new(),
+            hairpins: HashMap::new(),
+            free_slots: Vec::new(),
+            next_slot: 1,
+            needs_resync: true,
+        })
+    }
+
+    /// Applies changes: a Service's new state, or none when it is gone. After an error the next call resynchronises.
+    pub fn apply(&mut self, changes: impl IntoIterator<Item = (ServiceKey, Option<Arc<ServiceState>>)>) -> Result<Report, Error> {
+        let mut keys = VecDeque::new();
+        for (key, state) in changes {
+            match state {
+                Some(state) => self.wanted.insert(key.clone(), state),
+                None => self.wanted.remove(&key),
+            };
+            keys.push_back(key);
+        }
+        if self.needs_resync || self.actions.len() > ACTIONS_MAX {
+            return self.resync();
+        }
+        let mut plan = Plan::default();
+        self.plan(keys, &mut plan);
+        self.commit(NftBatch::new(), plan)
+    }
+
+    /// Replaces everything wanted and rebuilds the tables: at start, and when options change.
+    pub fn replace(&mut self, services: HashMap<ServiceKey, Arc<ServiceState>>) -> Result<Report, Error> {
+        self.wanted = services;
+        self.resync()
+    }
+
+    /// Changes the ranges and addresses; the tables are rebuilt.
+    pub fn set_options(&mut self, options: Options) -> Result<Report, Error> {
+        self.options = options;
+        self.resync()
+    }
+
+    /// Rebuilds the tables from what is wanted, atomically: no packet sees an intermediate state, and leftovers vanish.
+    pub fn resync(&mut self) -> Result<Report, Error> {
+        self.programmed.clear();
+        self.claims = Claims::default();
+        self.actions.clear();
+        self.affinity_timeouts.clear();
+        self.hairpins.clear();
+        self.free_slots.clear();
+        self.next_slot = 1;
+        self.needs_resync = true;
+        let mut batch = NftBatch::new();
+        for family in &self.options.families {
+            layout::add_base(&mut batch, *family, &self.options);
+        }
+        let mut keys: Vec<_> = self.wanted.keys().cloned().collect();
+        // A fixed order makes the same Service win a contested address after every restart.
+        keys.sort_unstable();
+        let mut plan = Plan::default();
+        self.plan(keys.into(), &mut plan);
+        plan.stale.clear();
+        let mut report = self.commit(batch, plan)?;
+        report.resynchronised = true;
+        report.purged_flows = self.purge_orphans();
+        Ok(report)
+    }
+
+    fn plan(&mut self, mut keys: VecDeque<ServiceKey>, plan: &mut Plan) {
+        while let Some(key) = keys.pop_front() {
+            let before = self.programmed.remove(&key).unwrap_or_default();
+            let mut ports = self.wanted.get(&key).map(|state| compile(state)).unwrap_or_default();
+            ports.retain(|port| self.options.families.contains(&port.family));
+            for port in &mut ports {
+                port.fronts.retain(|front| self.claims.claim(front.key, &key));
+            }
+            let kept: HashSet<FrontKey> = ports.iter().flat_map(|port| port.fronts.iter().map(|front| front.key)).collect();
+            for front in before.iter().flat_map(|programmed| &programmed.port.fronts) {
+                if !kept.contains(&front.key)
+                    && let Some(heir) = self.claims.release(front.key, &key)
+                {
+                    keys.push_back(heir);
+                }
+            }
+            let mut after = Vec::with_capacity(ports.len());
+            for mut port in ports {
+                let old = before.iter().find(|old| identity(&old.port) == identity(&port));
+                let slot = old.map_or_else(|| self.allocate_slot(), |old| old.slot);
+                if let Some(old) = old {
+                    keep_order(&old.port.cluster, &mut port.cluster);
+                    keep_order(&old.port.local, &mut port.local);
+                }
+                self.difference(old, Some(&Programmed { port: port.clone(), slot }), plan);
+                after.push(Programmed { port, slot });
+            }
+            for old in &before {
+                if !after.iter().any(|new| identity(&new.port) == identity(&old.port)) {
+                    self.difference(Some(old), None, plan);
+                    self.free_slots.push(old.slot);
+                }
+            }
+            if !after.is_empty() {
+                self.programmed.insert(key, after);
+            }
+        }
+    }
+
+    fn allocate_slot(&mut self) -> u32 {
+        self.free_slots.pop().unwrap_or_else(|| {
+            self.next_slot += 1;
+            self.next_slot - 1
+        })
+    }
+
+    fn difference(&mut self, old: Option<&Programmed>, new: Option<&Programmed>, plan: &mut Plan) {
+        let before = old.map(|old| self.elements(old, plan)).unwrap_or_default();
+        let after = new.map(|new| self.elements(new, plan)).unwrap_or_default();
+        if old.is_none() {
+            for (location, element) in after {
+                plan.added.entry(location).or_default().push(element);
+            }
+        } else {
+            let had: HashSet<&(Location, Element)> = before.iter().collect();
+            let has: HashSet<&(Location, Element)> = after.iter().collect();
+            for (location, element) in before.iter().filter(|element| !has.contains(element)) {
+                plan.deleted.entry(*location).or_default().push(element.clone());
+            }
+            for (location, element) in after.iter().filter(|element| !had.contains(element)) {
+                plan.added.entry(*location).or_default().push(element.clone());
+            }
+        }
+        for (programmed, change) in [(old, -1), (new, 1)] {
+            for address in programmed.iter().flat_map(|programmed| &programmed.port.hairpins) {
+                *plan.hairpin_changes.entry(*address).or_default() += change;
+            }
+        }
+        plan.stale.extend(stale_flows(old.map(|old| &old.port), new.map(|new| &new.port)));
+    }
+
+    /// All elements of a port, which follow from it and its slot alone.
+    fn elements(&mut self, programmed: &Programmed, plan: &mut Plan) -> Vec<(Location, Element)> {
+        let Programmed { port, slot } = programmed;
+        let slot = slot.to_ne_bytes();
+        let mut elements = Vec::with_capacity(port.fronts.len() + port.cluster.len() + port.local.len());
+        let mut add = |set: SetName, key: Vec<u8>, key_end: Option<Vec<u8>>, value: Option<Vec<u8>>| {
+            elements.push(((port.family, set), Element { key, key_end, value, verdict: None }));
+        };
+        let mut is_restricted = false;
+        for front in &port.fronts {
+            let kind = Kind::of(&front.key);
+            let action = self.action_id(port.family, kind, false, front.action, plan);
+            let alternate = if front.action.has_alternate { self.action_id(port.family, kind, true, front.alternate, plan) } else { 0 };
+            is_restricted |= front.action.is_restricted;
+            let value = [slot, action.to_ne_bytes(), alternate.to_ne_bytes()].concat();
+            let set = if kind == Kind::Address { SetName::ServicePorts } else { SetName::NodePorts };
+            add(set, front_bytes(&front.key), None, Some(value));
+        }
+        let endpoint_bytes = |(ip, endpoint_port): &(IpAddr, u16)| [address_bytes(*ip), port_bytes(*endpoint_port).to_vec()].concat();
+        for (list, offset) in [(&port.cluster, 0), (&port.local, LOCAL_INDEX_OFFSET)] {
+            for (index, endpoint) in (offset..).zip(list) {
+                add(SetName::Backends, [slot, index.to_ne_bytes()].concat(), None, Some(endpoint_bytes(endpoint)));
+            }
+        }
+        if port.has_affinity {
+            let members: HashSet<_> = port.cluster.iter().chain(&port.local).collect();
+            for endpoint in members {
+                add(SetName::Members, [slot.to_vec(), endpoint_bytes(endpoint)].concat(), None, None);
+            }
+        }
+        if is_restricted {
+            for range in outermost(&port.source_ranges) {
+                let key = [slot.to_vec(), address_bytes(range.network())].concat();
+                let end = [slot.to_vec(), address_bytes(range.last())].concat();
+                add(SetName::SourceRanges, key, Some(end), None);
+            }
+        }
+        elements
+    }
+
+    fn action_id(&mut self, family: Family, kind: Kind, is_alternate: bool, action: Action, plan: &mut Plan) -> u32 {
+        let next = u32::try_from(self.actions.len()).unwrap_or(u32::MAX - 1) + 1;
+        *self.actions.entry((family, kind, is_alternate, action)).or_insert_with(|| {
+            plan.new_actions.push((family, kind, is_alternate, next, action));
+            if let Some(timeout_s) = action.affinity_timeout_s
+                && self.affinity_timeouts.insert((family, timeout_s))
+            {
+                plan.new_affinities.push((family, timeout_s));
+            }
+            next
+        })
+    }
+
+    fn commit(&mut self, mut batch: NftBatch, mut plan: Plan) -> Result<Report, Error> {
+        for (address, change) in std::mem::take(&mut plan.hairpin_changes) {
+            let family = Family::of(address);
+            let had = self.hairpins.get(&address).copied().unwrap_or(0);
+            let has = u32::try_from(i64::from(had) + change).unwrap_or(0);
+            let element = || Element::key([address_bytes(address), address_bytes(address)].concat());
+            if had == 0 && has > 0 {
+                plan.added.entry((family, SetName::Hairpins)).or_default().push(element());
+            } else if had > 0 && has == 0 {
+                plan.deleted.entry((family, SetName::Hairpins)).or_default().push(element());
+            }
+            if has == 0 {
+                self.hairpins.remove(&address);
+            } else {
+                self.hairpins.insert(address, has);
+            }
+        }
+        for (family, timeout_s) in &plan.new_affinities {
+            layout::add_affinity_map(&mut batch, *family, *timeout_s);
+        }
+        for (family, kind, is_alternate, id, action) in &plan.new_actions {
+            layout::add_action(&mut batch, *family, *kind, *is_alternate, *id, action);
+        }
+        for ((family, set), elements) in &plan.deleted {
+            batch.delete_elements(*family, TABLE, set.text(), elements);
+        }
+        for ((family, set), elements) in &plan.added {
+            batch.add_elements(*family, TABLE, set.text(), elements);
+        }
+        self.needs_resync = true;
+        batch.commit(self.nft.socket())?;
+        self.needs_resync = false;
+        Ok(Report {
+            added: plan.added.values().map(Vec::len).sum(),
+            deleted: plan.deleted.values().map(Vec::len).sum(),
+            resynchronised: false,
+            purged_flows: plan.stale.iter().map(|stale| self.purge_stale(stale)).sum(),
+        })
+    }
+
+    /// Forgets UDP connections to endpoints that went. A failure is told and not fatal: they time out by themselves.
+    fn purge_stale(&mut self, stale: &Stale) -> usize {
+        let filter = match stale.front {
+            FrontKey::Address { ip, protocol, port } => {
+                FlowFilter { protocol: protocol.number(), destination: Some(ip), destination_port: Some(port), ipv6: ip.is_ipv6() }
+            }
+            FrontKey::NodePort { family, protocol, port } => {
+                FlowFilter { protocol: protocol.number(), destination: None, destination_port: Some(port), ipv6: family == Family::Ip6 }
+            }
+        };
+        let is_stale = |flow: &Flow| {
+            let answers = (flow.reply_source, flow.reply_source_port);
+            if stale.endpoints.is_empty() {
+                answers == (flow.destination, flow.destination_port)
+            } else {
+                stale.endpoints.contains(&answers)
+            }
+        };
+        self.forget(&filter, is_stale)
+    }
+
+    /// After a restart: forgets UDP connections through Services to endpoints that went meanwhile.
+    fn purge_orphans(&mut self) -> usize {
+        let mut endpoints: HashMap<FrontKey, Vec<(IpAddr, u16)>> = HashMap::new();
+        for Programmed { port, .. } in self.programmed.values().flatten() {
+            if port.protocol == TransportProtocol::Udp {
+                for front in &port.fronts {
+                    endpoints.insert(front.key, port.cluster.iter().chain(&port.local).copied().collect());
+                }
+            }
+        }
+        if endpoints.is_empty() {
+            return 0;
+        }
+        let protocol = TransportProtocol::Udp;
+        let mut purged = 0;
+        for family in self.options.families.clone() {
+            let filter =
+                FlowFilter { protocol: protocol.number(), destination: None, destination_port: None, ipv6: family == Family::Ip6 };
+            purged += self.forget(&filter, |flow| {
+                let answers = (flow.reply_source, flow.reply_source_port);
+                let by_address = FrontKey::Address { ip: flow.destination, protocol, port: flow.destination_port };
+                match endpoints.get(&by_address) {
+                    Some(list) => !list.contains(&answers),
+                    None => {
+                        let by_port = FrontKey::NodePort { family, protocol, port: flow.destination_port };
+                        answers.0 != flow.destination && endpoints.get(&by_port).is_some_and(|list| !list.contains(&answers))
+                    }
+                }
+            });
+        }
+        purged
+    }
+
+    fn forget(&mut self, filter: &FlowFilter, is_stale: impl Fn(&Flow) -> bool) -> usize {
+        let outcome = self.conntrack.list(filter).and_then(|mut flows| {
+            flows.retain(|flow| is_stale(flow));
+            self.conntrack.delete(filter.protocol, &flows)?;
+            Ok(flows.len())
+        });
+        outcome.unwrap_or_else(|error| {
+            tracing::warn!(%error, "cannot forget connections to endpoints that are gone; they end by timeout");
+            0
+        })
+    }
+}
+
+/// Removes everything that a [`Programmer`] makes in a namespace.
+pub fn purge(namespace: &NetworkNamespace) -> Result<(), Error> {
+    let mut nft = Nft::open_in(namespace)?;
+    let mut batch = NftBatch::new();
+    for table in nft.tables()?.iter().filter(|table| table.name == TABLE) {
+        batch.delete_table(table.family, TABLE);
+    }
+    Ok(batch.commit(nft.socket())?)
+}
+
+fn identity(port: &CompiledPort) -> (Family, TransportProtocol, u16) {
+    (port.family, port.protocol, port.port)
+}
+
+/// Reorders `new` so that endpoints which stay keep their place in the list: a change then touches few elements.
+fn keep_order(old: &[(IpAddr, u16)], new: &mut [(IpAddr, u16)]) {
+    let places: HashMap<(IpAddr, u16), usize> = old.iter().take(new.len()).enumerate().map(|(place, endpoint)| (*endpoint, place)).collect();
+    let mut result: Vec<Option<(IpAddr, u16)>> = vec![None; new.len()];
+    let mut homeless = Vec::new();
+    for endpoint in new.iter() {
+        match places.get(endpoint).and_then(|place| result.get_mut(*place)) {
+            Some(place) => *place = Some(*endpoint),
+            None => homeless.push(*endpoint),
+        }
+    }
+    let mut homeless = homeless.into_iter();
+    for (target, place) in new.iter_mut().zip(result) {
+        if let Some(endpoint) = place.or_else(|| homeless.next()) {
+            *target = endpoint;
+        }
+    }
+}
+
+/// Ranges that lie within another of the list go: the kernel refuses overlapping elements.
+fn outermost(ranges: &[Prefix]) -> Vec<Prefix> {
+    let mut sorted = ranges.to_vec();
+    sorted.sort_unstable_by_key(|range| (range.length(), range.network()));
+    let mut kept: Vec<Prefix> = Vec::new();
+    for range in sorted {
+        if !kept.iter().any(|outer| outer.contains(range.network())) {
+            kept.push(range);
+        }
+    }
+    kept
+}
+
+fn stale_flows(old: Option<&CompiledPort>, new: Option<&CompiledPort>) -> Vec<Stale> {
+    let lists = |port: Option<&CompiledPort>| -> HashSet<(IpAddr, u16)> {
+        port.map(|port| port.cluster.iter().chain(&port.local).copied().collect()).unwrap_or_default()
+    };
+    let Some(any) = new.or(old) else { return Vec::new() };
+    if any.protocol != TransportProtocol::Udp {
+        return Vec::new();
+    }
+    let (before, after) = (lists(old), lists(new));
+    let gone: Vec<_> = before.difference(&after).copied().collect();
+    let mut stale = Vec::new();
+    if !gone.is_empty() {
+        for front in old.iter().flat_map(|port| &port.fronts) {
+            stale.push(Stale { front: front.key, endpoints: gone.clone() });
+        }
+    }
+    if before.is_empty() && !after.is_empty() {
+        // Packets that were sent before the first endpoint came left connections that point nowhere.
+        for front in new.iter().flat_map(|port| &port.fronts) {
+            stale.push(Stale { front: front.key, endpoints: Vec::new() });
+        }
+    }
+    stale
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn endpoints_that_stay_keep_their_place() {
+        let list = |names: &[u8]| names.iter().map(|name| (IpAddr::from([10, 0, 0, *name]), 80)).collect::<Vec<_>>();
+        for (old, new, wanted) in [
+            (&[1, 2, 3, 4][..], &[1, 3, 4][..], &[1, 4, 3][..]),
+            (&[1, 2], &[2, 3, 1], &[1, 2, 3]),
+            (&[5], &[1, 2], &[1, 2]),
+            (&[], &[1], &[1]),
+            (&[1], &[], &[]),
+        ] {
+            let mut result = list(new);
+            keep_order(&list(old), &mut result);
+            assert_eq!(result, list(wanted), "{old:?} -> {new:?}");
+        }
+    }
+
+    #[test]
+    fn nested_ranges_collapse() {
+        let ranges: Vec<Prefix> = ["10.1.2.0/24", "10.0.0.0/8", "192.0.2.1/32", "192.0.2.1/32"].iter().map(|text| text.parse().unwrap()).collect();
+        assert_eq!(outermost(&ranges), ["10.0.0.0/8".parse().unwrap(), "192.0.2.1/32".parse().unwrap()]);
+    }
+}
