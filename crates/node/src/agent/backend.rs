@@ -124,8 +124,21 @@ impl Backend for NodeBackend {
         self.shared.containers.exec(&uid, &id, request).await.map_err(|message| Status::new(500, "InternalError", message))
     }
 
-    async fn attach(&self, namespace: &str, pod: &str, container: &str, request: ExecRequest) -> Result<Process, Status> {
+    async fn attach(
+        &self,
+        namespace: &str,
+        pod: &str,
+        container: &str,
+        mut request: ExecRequest,
+    ) -> Result<Process, Status> {
         let (uid, id) = self.running(namespace, pod, container)?;
+        let state = self.view(namespace, pod)?.borrow().clone();
+        let once = |spec: &k8s_openapi::api::core::v1::PodSpec| {
+            let plain = spec.containers.iter().find(|one| one.name == container).and_then(|one| one.stdin_once);
+            let mut ephemeral = spec.ephemeral_containers.iter().flatten();
+            plain.or_else(|| ephemeral.find(|one| one.name == container)?.stdin_once)
+        };
+        request.close_stdin = state.pod.spec.as_ref().and_then(once).unwrap_or(false);
         self.shared.containers.attach(&uid, &id, request).await.map_err(|message| Status::new(500, "InternalError", message))
     }
 

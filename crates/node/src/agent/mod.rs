@@ -27,3 +27,4 @@ pub use seams::{
     RuntimeExit, Usage,
 };
 pub use shared::{Paths, ServiceLinks, Shared};
+pub use tokens::Tokens;

@@ -30,6 +30,8 @@ pub struct ExecRequest {
     pub stdout: bool,
     /// With standard error; never with a terminal.
     pub stderr: bool,
+    /// The container's input ends with this client's (stdinOnce); only for attach.
+    pub close_stdin: bool,
 }
 
 /// A running process with its streams.

@@ -277,6 +277,7 @@ fn exec_request(query: &Query, attach: bool) -> Result<ExecRequest, String> {
         stdin: query.flag(&["input", "stdin"]),
         stdout: query.flag(&["output", "stdout"]),
         stderr: query.flag(&["error", "stderr"]) && !tty,
+        close_stdin: false,
     };
     if !(request.stdin || request.stdout || request.stderr) {
         return Err("you must specify at least 1 of stdin, stdout, stderr".into());
