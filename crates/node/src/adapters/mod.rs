@@ -1,0 +1,7 @@
+//! The agent's two seams over the rooms that stand behind them.
+
+mod network;
+mod runtime;
+
+pub use network::NetworkAdapter;
+pub use runtime::RuntimeAdapter;

@@ -1,0 +1,91 @@
+//! The pod network behind the agent's seam. Its calls block on netlink, so they run on threads for blocking work.
+
+use crate::agent::PodNetwork;
+use async_trait::async_trait;
+use k8s_openapi::api::core::v1::Pod;
+use network::netlink::NetworkNamespace;
+use network::pod_net::{HostPort, PodAttachment};
+use network::services::TransportProtocol;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// The node's pod network.
+#[derive(Clone)]
+pub struct NetworkAdapter(Arc<Mutex<network::pod_net::PodNetwork>>);
+
+impl NetworkAdapter {
+    /// Over an opened pod network.
+    #[must_use]
+    pub fn new(network: network::pod_net::PodNetwork) -> Self {
+        Self(Arc::new(Mutex::new(network)))
+    }
+
+    /// The pod network, for what else has to be told to it (local addresses, purge).
+    #[must_use]
+    pub fn inner(&self) -> Arc<Mutex<network::pod_net::PodNetwork>> {
+        Arc::clone(&self.0)
+    }
+
+    async fn with<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut network::pod_net::PodNetwork) -> Result<T, String> + Send + 'static,
+    ) -> Result<T, String> {
+        let network = Arc::clone(&self.0);
+        let run = move || work(&mut network.lock().unwrap_or_else(PoisonError::into_inner));
+        tokio::task::spawn_blocking(run).await.map_err(|error| error.to_string())?
+    }
+}
+
+pub(crate) fn protocol(name: Option<&str>) -> TransportProtocol {
+    match name {
+        Some("UDP") => TransportProtocol::Udp,
+        Some("SCTP") => TransportProtocol::Sctp,
+        _ => TransportProtocol::Tcp,
+    }
+}
+
+fn attachment(pod: &Pod, uid: &str, pid: u32) -> Result<PodAttachment, String> {
+    let spec = pod.spec.as_ref();
+    let containers = spec.iter().flat_map(|spec| spec.init_containers.iter().flatten().chain(&spec.containers));
+    let number = |port: i32| u16::try_from(port).ok();
+    let host_ports = containers
+        .flat_map(|container| container.ports.iter().flatten())
+        .filter_map(|port| {
+            Some(HostPort {
+                protocol: protocol(port.protocol.as_deref()),
+                host_ip: port.host_ip.as_deref().and_then(|ip| ip.parse().ok()).filter(|ip: &IpAddr| !ip.is_unspecified()),
+                host_port: number(port.host_port?).filter(|port| *port > 0)?,
+                container_port: number(port.container_port)?,
+            })
+        })
+        .collect();
+    let namespace = NetworkNamespace::of_process(pid).map_err(|error| error.to_string())?;
+    Ok(PodAttachment { uid: uid.to_owned(), namespace, host_ports })
+}
+
+#[async_trait]
+impl PodNetwork for NetworkAdapter {
+    async fn attach(&self, pod: &Arc<Pod>, uid: &str, pid: u32) -> Result<Vec<IpAddr>, String> {
+        let (pod, uid) = (Arc::clone(pod), uid.to_owned());
+        self.with(move |network| {
+            let attachment = attachment(&pod, &uid, pid)?;
+            network.attach(&attachment).map(|attached| attached.addresses).map_err(|error| error.to_string())
+        })
+        .await
+    }
+
+    async fn detach(&self, uid: &str) -> Result<(), String> {
+        let uid = uid.to_owned();
+        self.with(move |network| network.detach(&uid).map_err(|error| error.to_string())).await
+    }
+
+    async fn recover(&self, live: Vec<(Arc<Pod>, String, u32)>) -> Result<(), String> {
+        self.with(move |network| {
+            // A pod whose process went away meanwhile has no namespace any more: it is not live.
+            let live: Vec<PodAttachment> =
+                live.iter().filter_map(|(pod, uid, pid)| attachment(pod, uid, *pid).ok()).collect();
+            network.recover(&live).map(drop).map_err(|error| error.to_string())
+        })
+        .await
+    }
+}

@@ -1,0 +1,471 @@
+//! Carries the machine's actions out: each in a task of its own, each answered by exactly one input to the worker.
+
+use super::probes::Probed;
+use super::seams::{ImageWish, RegistryLogin, RuntimeEvent};
+use super::shared::Shared;
+use super::volume_manager;
+use super::worker::Input;
+use crate::container::{ImageConfig, LaunchError, SandboxSpec, Surroundings, launch, pod_limits, termination_log};
+use crate::environment::{FieldContext, LinkedService, needs};
+use crate::lifecycle::{
+    Action, Event, Hook, ProbeKind, Report, Severity, Signal, as_container, qos_class,
+};
+use crate::volumes::{Prepared, hostnames, hosts_file, resolv_conf};
+use base64::Engine;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Container, LifecycleHandler, Pod, Probe, Secret};
+use std::net::IpAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// Rotated log files that are kept beside the current one.
+const ROTATED_LOGS_MAX: usize = 4;
+/// How long the deletion of an object that the API does not take is waited with.
+const RETRY_MAX: Duration = Duration::from_secs(10);
+
+/// What an action knows of its pod.
+#[derive(Clone)]
+pub(super) struct Facts {
+    pub(super) pod: Arc<Pod>,
+    pub(super) uid: String,
+    pub(super) pid: Option<u32>,
+    pub(super) addresses: Vec<IpAddr>,
+}
+
+impl Facts {
+    /// What fields of the downward API need.
+    pub(super) fn context(&self, shared: &Shared) -> FieldContext {
+        let (cpu_milli, memory_bytes, ephemeral_bytes) = shared.size;
+        let host_addresses = shared.addresses.0.clone();
+        FieldContext { pod_addresses: self.addresses.clone(), host_addresses, cpu_milli, memory_bytes, ephemeral_bytes }
+    }
+
+    fn host_network(&self) -> bool {
+        self.pod.spec.as_ref().and_then(|spec| spec.host_network).unwrap_or(false)
+    }
+
+    fn container(&self, name: &str) -> Option<Container> {
+        let spec = self.pod.spec.as_ref()?;
+        let mut plain = spec.init_containers.iter().flatten().chain(&spec.containers);
+        if let Some(found) = plain.find(|container| container.name == name) {
+            return Some(found.clone());
+        }
+        spec.ephemeral_containers.iter().flatten().find(|container| container.name == name).map(as_container)
+    }
+}
+
+/// Starts carrying out one action.
+pub(super) fn perform(
+    shared: Arc<Shared>,
+    facts: Facts,
+    action: Action,
+    image: Option<ImageConfig>,
+    prepared: Option<Vec<Prepared>>,
+    answers: mpsc::UnboundedSender<Input>,
+    runtime: mpsc::UnboundedSender<RuntimeEvent>,
+) {
+    tokio::spawn(async move {
+        let answer = match action {
+            Action::PrepareVolumes => match volume_manager::prepare(&shared, &facts.pod, &facts.context(&shared)).await {
+                Ok(made) => Some(Input::Volumes { prepared: made.prepared, refresh_at: made.refresh_at, answer: true }),
+                Err(message) => Some(Input::Lifecycle(Event::VolumesFailed(message))),
+            },
+            Action::CreateSandbox => Some(Input::Lifecycle(match create_sandbox(&shared, &facts, runtime).await {
+                Ok((pid, addresses)) => Event::SandboxReady { pid, addresses },
+                Err(message) => Event::SandboxFailed(message),
+            })),
+            Action::DestroySandbox => {
+                destroy(&shared, &facts).await;
+                Some(Input::Lifecycle(Event::SandboxDestroyed))
+            }
+            Action::EnsureImage { container } => Some(ensure_image(&shared, &facts, container).await),
+            Action::Start { container, attempt } => {
+                Some(Input::Lifecycle(match start(&shared, &facts, &container, attempt, image, prepared).await {
+                    Ok((id, started_at)) => Event::Started { container, id, started_at },
+                    Err(LaunchError { reason, message }) => Event::StartFailed { container, reason: reason.into(), message },
+                }))
+            }
+            Action::RunHook { container, id, hook, timeout_seconds } => {
+                let seconds = u64::try_from(timeout_seconds).unwrap_or(0);
+                let outcome = run_hook(&shared, &facts, &container, &id, hook, Duration::from_secs(seconds)).await;
+                Some(Input::Lifecycle(Event::HookDone { container, id, hook, outcome }))
+            }
+            Action::Probe { container, id, kind } => {
+                let outcome = probe(&shared, &facts, &container, &id, kind).await;
+                Some(Input::Lifecycle(Event::Probed { container, id, kind, outcome }))
+            }
+            Action::Signal { container, id, signal } => {
+                let number = match signal {
+                    Signal::Kill => 9,
+                    Signal::Stop => stop_signal(facts.container(&container).as_ref(), image.as_ref()),
+                };
+                if let Err(error) = shared.containers.signal(&facts.uid, &id, number).await {
+                    tracing::debug!(container, %error, "a signal could not be sent"); // its end comes as an event
+                }
+                None
+            }
+            Action::RemoveContainer { id } => {
+                if let Err(error) = shared.containers.remove_container(&facts.uid, &id).await {
+                    tracing::debug!(id, %error, "an ended container could not be removed; it goes with its pod");
+                }
+                None
+            }
+            Action::CleanUp | Action::FinishDeletion | Action::Report(_) => None, // the worker does these
+        };
+        if let Some(answer) = answer {
+            let _ = answers.send(answer);
+        }
+    });
+}
+
+async fn create_sandbox(
+    shared: &Shared,
+    facts: &Facts,
+    runtime: mpsc::UnboundedSender<RuntimeEvent>,
+) -> Result<(u32, Vec<IpAddr>), String> {
+    let _permit = shared.starts.acquire().await.map_err(|error| error.to_string())?;
+    let spec = facts.pod.spec.as_ref().ok_or("the pod has no spec")?;
+    let text = |value: &Option<String>| value.clone().unwrap_or_default();
+    let (hostname, full) = hostnames(&facts.pod, &shared.dns.cluster_domain);
+    let hostname = match (spec.set_hostname_as_fqdn, full) {
+        (Some(true), Some(full)) if full.len() <= 64 => full,
+        (Some(true), Some(full)) => return Err(format!("the host name {full:?} is longer than 64 characters")),
+        _ => hostname,
+    };
+    let sysctls = spec.security_context.iter().flat_map(|context| context.sysctls.iter().flatten());
+    let sandbox = SandboxSpec {
+        uid: facts.uid.clone(),
+        namespace: text(&facts.pod.metadata.namespace),
+        name: text(&facts.pod.metadata.name),
+        hostname: hostname.clone(),
+        host_network: facts.host_network(),
+        host_ipc: spec.host_ipc.unwrap_or(false),
+        sysctls: sysctls.map(|sysctl| (sysctl.name.clone(), sysctl.value.clone())).collect(),
+        qos_class: qos_class(spec).into(),
+        limits: pod_limits(spec),
+    };
+    let pid = shared.containers.create_sandbox(sandbox, runtime).await?;
+    let addresses = if facts.host_network() {
+        shared.addresses.0.clone()
+    } else {
+        match shared.network.attach(&facts.pod, &facts.uid, pid).await {
+            Ok(addresses) => addresses,
+            Err(message) => {
+                destroy(shared, facts).await;
+                return Err(format!("network: {message}"));
+            }
+        }
+    };
+    let written = write_files(shared, facts, &addresses, hostname).await;
+    if let Err(message) = written {
+        destroy(shared, facts).await;
+        return Err(message);
+    }
+    Ok((pid, addresses))
+}
+
+/// /etc/hosts, /etc/resolv.conf and /etc/hostname.
+async fn write_files(shared: &Shared, facts: &Facts, addresses: &[IpAddr], hostname: String) -> Result<(), String> {
+    let directory = shared.paths.pod(&facts.uid);
+    let pod = Arc::clone(&facts.pod);
+    let (dns, addresses) = (shared.dns.clone(), addresses.to_vec());
+    let work = move || -> std::io::Result<()> {
+        std::fs::create_dir_all(&directory)?;
+        let host_file = std::fs::read_to_string("/etc/hosts").unwrap_or_default();
+        let files = [
+            ("etc-hosts", hosts_file(&pod, &addresses, &dns.cluster_domain, &host_file)),
+            ("resolv.conf", resolv_conf(&pod, &dns)),
+            ("hostname", format!("{hostname}\n")),
+        ];
+        for (name, content) in files {
+            let path = directory.join(name);
+            std::fs::write(&path, content)?;
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644))?;
+        }
+        Ok(())
+    };
+    let written = tokio::task::spawn_blocking(work).await.map_err(|error| error.to_string())?;
+    written.map_err(|error| format!("the pod's files could not be written: {error}"))
+}
+
+async fn destroy(shared: &Shared, facts: &Facts) {
+    let mut wait = Duration::from_millis(100);
+    for _ in 0..20 {
+        let detached = if facts.host_network() { Ok(()) } else { shared.network.detach(&facts.uid).await };
+        let destroyed = shared.containers.destroy(&facts.uid).await;
+        match (detached, destroyed) {
+            (Ok(()), Ok(())) => return,
+            (Err(error), _) | (_, Err(error)) => {
+                tracing::warn!(uid = facts.uid, %error, "a pod's sandbox could not be removed; it is tried again");
+            }
+        }
+        tokio::time::sleep(wait).await;
+        wait = (wait * 2).min(RETRY_MAX);
+    }
+    tracing::error!(uid = facts.uid, "a pod's sandbox is left behind; the next start of the agent removes it");
+}
+
+/// The logins that a pod's pull secrets hold.
+fn logins(secrets: impl Iterator<Item = Arc<Secret>>) -> Vec<RegistryLogin> {
+    let mut found = Vec::new();
+    for secret in secrets {
+        let data = secret.data.as_ref();
+        let parse = |key: &str| data.and_then(|data| serde_json::from_slice::<serde_json::Value>(&data.get(key)?.0).ok());
+        let auths = parse(".dockerconfigjson").and_then(|config| config.get("auths").cloned()).or_else(|| parse(".dockercfg"));
+        for (registry, entry) in auths.as_ref().and_then(serde_json::Value::as_object).into_iter().flatten() {
+            let text = |name: &str| entry.get(name).and_then(serde_json::Value::as_str).unwrap_or_default().to_owned();
+            let (mut user, mut password) = (text("username"), text("password"));
+            if user.is_empty() {
+                let decoded = base64::engine::general_purpose::STANDARD.decode(text("auth")).unwrap_or_default();
+                let decoded = String::from_utf8_lossy(&decoded).into_owned();
+                if let Some((left, right)) = decoded.split_once(':') {
+                    (user, password) = (left.to_owned(), right.to_owned());
+                }
+            }
+            if !user.is_empty() {
+                found.push(RegistryLogin { registry: registry.clone(), user, password });
+            }
+        }
+    }
+    found
+}
+
+async fn wish(shared: &Shared, facts: &Facts, container: &Container) -> ImageWish {
+    let mut credentials = Vec::new();
+    let spec = facts.pod.spec.as_ref();
+    let named = spec.and_then(|spec| spec.image_pull_secrets.as_deref()).unwrap_or_default();
+    if !named.is_empty() {
+        let namespace = facts.pod.metadata.namespace.as_deref().unwrap_or("default");
+        let inputs = shared.references.inputs(&facts.uid, namespace, &needs(&facts.pod)).await;
+        credentials = logins(named.iter().filter_map(|name| inputs.secrets.get(&name.name).cloned()));
+    }
+    let reference = container.image.clone().unwrap_or_default();
+    let latest = !reference.contains('@') && {
+        let last = reference.rsplit('/').next().unwrap_or_default();
+        last.ends_with(":latest") || !last.contains(':')
+    };
+    let default = if latest { "Always" } else { "IfNotPresent" };
+    let policy = container.image_pull_policy.clone().filter(|policy| !policy.is_empty()).unwrap_or_else(|| default.into());
+    ImageWish { reference, policy, credentials }
+}
+
+async fn ensure_image(shared: &Shared, facts: &Facts, container: String) -> Input {
+    let Some(spec) = facts.container(&container) else {
+        let message = format!("container {container} is not in the pod's spec");
+        return Input::Lifecycle(Event::ImageFailed { container, reason: "ErrImagePull".into(), message });
+    };
+    let wish = wish(shared, facts, &spec).await;
+    let pulls = shared.containers.needs_pull(&wish).await;
+    let _permit = if pulls {
+        let message = format!("Pulling image \"{}\"", wish.reference);
+        let report = Report { severity: Severity::Normal, reason: "Pulling".into(), message, container: container.clone() };
+        shared.recorder.pod(&facts.pod, report);
+        shared.pulls.acquire().await.ok()
+    } else {
+        None
+    };
+    match shared.containers.image(wish).await {
+        Ok(found) => Input::Image { container, id: found.image_id, config: found.config, pulled: found.pulled },
+        Err(failure) => {
+            Input::Lifecycle(Event::ImageFailed { container, reason: failure.reason, message: failure.message })
+        }
+    }
+}
+
+/// The services that a container is told of.
+fn linked_services(shared: &Shared, pod: &Pod) -> Vec<LinkedService> {
+    let links = Arc::clone(&shared.services.read().unwrap_or_else(std::sync::PoisonError::into_inner));
+    let mut all: Vec<LinkedService> = links.api.iter().cloned().collect();
+    if pod.spec.as_ref().and_then(|spec| spec.enable_service_links).unwrap_or(true) {
+        let namespace = pod.metadata.namespace.as_deref().unwrap_or("default");
+        all.extend(links.by_namespace.get(namespace).into_iter().flatten().cloned());
+    }
+    all
+}
+
+async fn start(
+    shared: &Shared,
+    facts: &Facts,
+    name: &str,
+    attempt: u32,
+    image: Option<ImageConfig>,
+    prepared: Option<Vec<Prepared>>,
+) -> Result<(String, Timestamp), LaunchError> {
+    let container = facts.container(name).ok_or_else(|| LaunchError::config("the container is not in the pod's spec"))?;
+    let failed = |message: String| LaunchError { reason: "CreateContainerError", message };
+    let image = match image {
+        Some(image) => image,
+        None => {
+            // After a restart of the agent the image is known to be there, but not what it holds.
+            let mut wish = wish(shared, facts, &container).await;
+            wish.policy = "IfNotPresent".into();
+            shared.containers.image(wish).await.map_err(|failure| failed(failure.message))?.config
+        }
+    };
+    let context = facts.context(shared);
+    let prepared = match prepared {
+        Some(prepared) => prepared,
+        None => volume_manager::prepare(shared, &facts.pod, &context).await.map_err(failed)?.prepared,
+    };
+    let namespace = facts.pod.metadata.namespace.as_deref().unwrap_or("default");
+    let needed = needs(&facts.pod);
+    let refers = container.env_from.is_some() || container.env.iter().flatten().any(|variable| variable.value_from.is_some());
+    let inputs = if refers { shared.references.inputs(&facts.uid, namespace, &needed).await } else { Default::default() };
+    let pod_directory = shared.paths.pod(&facts.uid);
+    let log_directory = shared.paths.pod_logs(&facts.pod);
+    let services = linked_services(shared, &facts.pod);
+    let around = Surroundings {
+        volumes: &prepared,
+        pod_directory: &pod_directory,
+        log_directory: &log_directory,
+        services: &services,
+        inputs: &inputs,
+        context: &context,
+        seccomp_root: &shared.paths.seccomp(),
+    };
+    let launched = launch(&facts.pod, &container, attempt, &image, &around)?;
+    let file = termination_log(&pod_directory, name, attempt);
+    let logs = log_directory.join(name);
+    let made = tokio::task::spawn_blocking(move || -> std::io::Result<()> {
+        if let Some(parent) = file.parent() {
+            std::fs::create_dir_all(parent)?;
+        }
+        std::fs::write(&file, b"")?;
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o666))?;
+        std::fs::create_dir_all(logs)
+    });
+    made.await.map_err(|error| failed(error.to_string()))?.map_err(|error| failed(format!("the container's files: {error}")))?;
+    let _permit = shared.starts.acquire().await.map_err(|error| failed(error.to_string()))?;
+    shared.containers.start(&facts.uid, launched).await
+}
+
+fn probed<'a>(shared: &'a Shared, facts: &'a Facts, container: &'a Container, id: &'a str) -> Probed<'a> {
+    Probed { containers: &shared.containers, uid: &facts.uid, id, container, address: facts.addresses.first().copied() }
+}
+
+async fn run_hook(shared: &Shared, facts: &Facts, name: &str, id: &str, hook: Hook, within: Duration) -> Result<(), String> {
+    let Some(container) = facts.container(name) else { return Ok(()) };
+    let lifecycle = container.lifecycle.clone().unwrap_or_default();
+    let handler: Option<LifecycleHandler> = match hook {
+        Hook::PostStart => lifecycle.post_start,
+        Hook::PreStop => lifecycle.pre_stop,
+    };
+    let Some(handler) = handler else { return Ok(()) };
+    let probed = probed(shared, facts, &container, id);
+    if let Some(exec) = &handler.exec {
+        probed.exec(exec, within).await
+    } else if let Some(get) = &handler.http_get {
+        probed.http_get(get, within.min(Duration::from_secs(60))).await
+    } else if let Some(sleep) = &handler.sleep {
+        let wanted = Duration::from_secs(u64::try_from(sleep.seconds).unwrap_or(0));
+        tokio::time::sleep(wanted.min(within)).await;
+        Ok(())
+    } else {
+        Err("invalid handler: it is none of exec, httpGet and sleep".into())
+    }
+}
+
+async fn probe(shared: &Shared, facts: &Facts, name: &str, id: &str, kind: ProbeKind) -> Result<(), String> {
+    let Some(container) = facts.container(name) else { return Ok(()) };
+    let Some(probe): Option<Probe> = kind.of(&container).cloned() else { return Ok(()) };
+    let within = Duration::from_secs(u64::try_from(probe.timeout_seconds.unwrap_or(1).max(1)).unwrap_or(1));
+    let probed = probed(shared, facts, &container, id);
+    if let Some(exec) = &probe.exec {
+        probed.exec(exec, within).await
+    } else if let Some(get) = &probe.http_get {
+        probed.http_get(get, within).await
+    } else if let Some(tcp) = &probe.tcp_socket {
+        probed.tcp(tcp, within).await
+    } else if let Some(grpc) = &probe.grpc {
+        probed.grpc(grpc, within).await
+    } else {
+        Err("missing probe handler".into())
+    }
+}
+
+/// The number of the signal that asks a container to stop.
+fn stop_signal(container: Option<&Container>, image: Option<&ImageConfig>) -> i32 {
+    const TERM: i32 = 15;
+    let own = container.and_then(|container| container.lifecycle.as_ref()?.stop_signal.clone());
+    let Some(name) = own.or_else(|| image.and_then(|image| image.stop_signal.clone())) else { return TERM };
+    if let Ok(number) = name.parse::<i32>() {
+        return if (1..=64).contains(&number) { number } else { TERM };
+    }
+    let names = [
+        ("HUP", 1), ("INT", 2), ("QUIT", 3), ("ILL", 4), ("TRAP", 5), ("ABRT", 6), ("BUS", 7), ("FPE", 8), ("KILL", 9),
+        ("USR1", 10), ("SEGV", 11), ("USR2", 12), ("PIPE", 13), ("ALRM", 14), ("TERM", 15), ("CHLD", 17), ("CONT", 18),
+        ("STOP", 19), ("TSTP", 20), ("TTIN", 21), ("TTOU", 22), ("URG", 23), ("XCPU", 24), ("XFSZ", 25), ("VTALRM", 26),
+        ("PROF", 27), ("WINCH", 28), ("IO", 29), ("PWR", 30), ("SYS", 31), ("RTMIN", 34), ("RTMAX", 64),
+    ];
+    let name = name.to_ascii_uppercase();
+    let name = name.trim_start_matches("SIG");
+    if let Some((base, offset)) = name.split_once('+') {
+        let number = (base == "RTMIN").then(|| offset.parse::<i32>().ok()).flatten();
+        return number.map(|offset| 34 + offset).filter(|number| *number <= 64).unwrap_or(TERM);
+    }
+    names.iter().find(|(have, _)| *have == name).map_or(TERM, |(_, number)| *number)
+}
+
+/// Deletes the object once its last status is written; tries again until the API has taken it.
+pub(super) fn finish_deletion(
+    shared: Arc<Shared>,
+    pod: &Pod,
+    flushed: impl Future<Output = ()> + Send + 'static,
+    answers: mpsc::UnboundedSender<Input>,
+) {
+    let text = |value: &Option<String>| value.clone().unwrap_or_default();
+    let meta = &pod.metadata;
+    let (namespace, name, uid) = (text(&meta.namespace), text(&meta.name), text(&meta.uid));
+    tokio::spawn(async move {
+        flushed.await;
+        let mut wait = Duration::from_millis(100);
+        while !answers.is_closed() {
+            match shared.api.finish_deletion(&namespace, &name, &uid).await {
+                Ok(()) => return, // finalizers may still hold the object: its end comes with the watch
+                Err(status) if status.is_not_found() || status.is_conflict() => {
+                    let _ = answers.send(Input::Deleted);
+                    return;
+                }
+                Err(status) => tracing::debug!(%namespace, %name, error = %status, "a deletion is finished later"),
+            }
+            tokio::time::sleep(wait).await;
+            wait = (wait * 2).min(RETRY_MAX);
+        }
+    });
+}
+
+/// Puts a log that has grown aside and has the runtime open a new one; only the newest are kept.
+pub(super) fn rotate_log(shared: Arc<Shared>, uid: String, id: String, directory: PathBuf, attempt: u32) {
+    tokio::spawn(async move {
+        let current = directory.join(format!("{attempt}.log"));
+        let stamp = Timestamp::now().strftime("%Y%m%d-%H%M%S").to_string();
+        let aside = directory.join(format!("{attempt}.log.{stamp}"));
+        let moved = tokio::task::spawn_blocking(move || -> std::io::Result<()> {
+            if aside.exists() {
+                return Ok(()); // twice in a second: the next notice comes
+            }
+            std::fs::rename(&current, &aside)?;
+            let prefix = format!("{attempt}.log.");
+            let mut rotated: Vec<PathBuf> = std::fs::read_dir(&directory)?
+                .filter_map(|entry| entry.ok())
+                .filter(|entry| entry.file_name().to_string_lossy().starts_with(&prefix))
+                .map(|entry| entry.path())
+                .collect();
+            rotated.sort();
+            for old in rotated.iter().rev().skip(ROTATED_LOGS_MAX) {
+                std::fs::remove_file(old)?;
+            }
+            Ok(())
+        })
+        .await;
+        if let Ok(Err(error)) = moved {
+            tracing::warn!(%error, "a log could not be rotated");
+        }
+        if let Err(error) = shared.containers.reopen_log(&uid, &id).await {
+            tracing::warn!(%error, "a rotated log could not be opened anew");
+        }
+    });
+}

@@ -1,0 +1,231 @@
+//! Follows the node's pods and gives each its worker; finds again what ran before, and clears away what nobody wants any more.
+
+use super::checkpoint;
+use super::mirror::{Change, follow};
+use super::seams::RecoveredPod;
+use super::shared::Shared;
+use super::worker::{Input, Worker};
+use crate::lifecycle::{Allocatable, Event, PodState, Requests, Sandbox, Terminal, admit};
+use client::{Query, Target};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+use object::GroupVersionResource;
+use std::collections::{BTreeSet, HashMap};
+use std::io;
+use std::sync::{Arc, PoisonError, RwLock};
+use tokio::sync::{mpsc, watch};
+
+/// A pod as others see it: its state at each change.
+pub type PodView = watch::Receiver<Arc<PodState>>;
+
+struct Entry {
+    sender: mpsc::UnboundedSender<Input>,
+    view: PodView,
+}
+
+/// The node's pods; a cheap handle.
+#[derive(Clone, Default)]
+pub struct PodRegistry(Arc<RwLock<HashMap<String, Entry>>>);
+
+impl PodRegistry {
+    /// The pod with this name; of several (an old one on its way out) the one that is not ending.
+    #[must_use]
+    pub fn by_name(&self, namespace: &str, name: &str) -> Option<PodView> {
+        let pods = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let is = |state: &PodState| {
+            let meta = &state.pod.metadata;
+            meta.namespace.as_deref() == Some(namespace) && meta.name.as_deref() == Some(name)
+        };
+        let found = pods.values().filter(|entry| is(&entry.view.borrow()));
+        found.min_by_key(|entry| entry.view.borrow().terminate_by.is_some()).map(|entry| entry.view.clone())
+    }
+
+    /// All pods.
+    #[must_use]
+    pub fn all(&self) -> Vec<Arc<PodState>> {
+        let pods = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        pods.values().map(|entry| entry.view.borrow().clone()).collect()
+    }
+
+    /// Fails a pod, as eviction does.
+    pub fn fail(&self, uid: &str, terminal: Terminal, grace_seconds: i64) {
+        self.send(uid, Input::Lifecycle(Event::Failed(terminal, grace_seconds)));
+    }
+
+    fn send(&self, uid: &str, input: Input) -> bool {
+        let pods = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        pods.get(uid).is_some_and(|entry| entry.sender.send(input).is_ok())
+    }
+
+    fn uids(&self) -> Vec<String> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect()
+    }
+}
+
+/// Runs the node's pods.
+pub struct Dispatcher {
+    shared: Arc<Shared>,
+    registry: PodRegistry,
+    offered: Allocatable,
+    /// Pods of the runtime that nothing is known about yet.
+    orphans: HashMap<String, RecoveredPod>,
+}
+
+fn uid_of(pod: &Pod) -> String {
+    pod.metadata.uid.clone().unwrap_or_default()
+}
+
+impl Dispatcher {
+    /// Takes up what ran before: checkpoints, and what the runtime still has.
+    ///
+    /// # Errors
+    /// Checkpoints of a newer version, or a runtime that cannot say what it runs.
+    pub async fn recover(shared: Arc<Shared>, offered: Allocatable) -> io::Result<Self> {
+        let directory = shared.paths.checkpoints();
+        std::fs::create_dir_all(&directory)?;
+        let states = checkpoint::read_all(&directory)?;
+        let found = shared.containers.recover().await.map_err(io::Error::other)?;
+        let mut found: HashMap<String, RecoveredPod> = found.into_iter().map(|pod| (pod.uid.clone(), pod)).collect();
+        let live = states.iter().filter_map(|state| {
+            let uid = uid_of(&state.pod);
+            let pid = found.get(&uid)?.pid?;
+            let host = state.pod.spec.as_ref().and_then(|spec| spec.host_network).unwrap_or(false);
+            (!host).then(|| (Arc::clone(&state.pod), uid, pid))
+        });
+        shared.network.recover(live.collect()).await.map_err(io::Error::other)?;
+        let registry = PodRegistry::default();
+        let mut dispatcher = Dispatcher { shared, registry, offered, orphans: HashMap::new() };
+        for state in states {
+            let recovered = found.remove(&uid_of(&state.pod));
+            dispatcher.adopt(state, recovered);
+        }
+        dispatcher.orphans = found;
+        Ok(dispatcher)
+    }
+
+    /// The node's pods.
+    #[must_use]
+    pub fn registry(&self) -> PodRegistry {
+        self.registry.clone()
+    }
+
+    fn adopt(&self, state: PodState, recovered: Option<RecoveredPod>) {
+        let addresses = match &state.sandbox {
+            Sandbox::Ready { addresses, .. } => addresses.clone(),
+            _ => Vec::new(),
+        };
+        let uid = uid_of(&state.pod);
+        let torn_down = state.torn_down;
+        self.spawn(state);
+        let (sandbox, containers) = match recovered {
+            Some(recovered) => (recovered.pid.map(|pid| (pid, addresses)), recovered.containers),
+            None => (None, Vec::new()),
+        };
+        if !torn_down || sandbox.is_some() {
+            self.registry.send(&uid, Input::Lifecycle(Event::Recovered { sandbox, containers }));
+        }
+    }
+
+    fn spawn(&self, state: PodState) {
+        let uid = uid_of(&state.pod);
+        let (worker, sender, view) = Worker::new(Arc::clone(&self.shared), state);
+        self.registry.0.write().unwrap_or_else(PoisonError::into_inner).insert(uid.clone(), Entry { sender, view });
+        let registry = self.registry.clone();
+        tokio::spawn(async move {
+            worker.run().await;
+            registry.0.write().unwrap_or_else(PoisonError::into_inner).remove(&uid);
+        });
+    }
+
+    /// Follows the API until the process ends. `changed` are the pods whose references changed.
+    pub async fn run(mut self, mut changed: mpsc::UnboundedReceiver<BTreeSet<String>>) {
+        let target = Target {
+            resource: GroupVersionResource::new("", "v1", "pods"),
+            namespace: Default::default(),
+            name: Default::default(),
+            subresource: Default::default(),
+        };
+        let query = Query { fields: format!("spec.nodeName={}", self.shared.node), ..Query::default() };
+        let (sender, mut changes) = mpsc::channel(256);
+        tokio::spawn(follow::<Pod>(Arc::clone(&self.shared.api.0), target, query, sender));
+        loop {
+            tokio::select! {
+                biased;
+                Some(change) = changes.recv() => self.take(change).await,
+                Some(uids) = changed.recv() => {
+                    for uid in uids {
+                        self.registry.send(&uid, Input::References);
+                    }
+                }
+                else => return,
+            }
+        }
+    }
+
+    async fn take(&mut self, change: Change<Pod>) {
+        match change {
+            Change::All(pods) => {
+                let there: BTreeSet<String> = pods.iter().map(|pod| uid_of(pod)).collect();
+                // The oldest first, so that admission decides as it did before.
+                let mut pods = pods;
+                pods.sort_by_key(|pod| pod.metadata.creation_timestamp.as_ref().map(|time| time.0));
+                for pod in pods {
+                    self.put(pod);
+                }
+                for uid in self.registry.uids() {
+                    if !there.contains(&uid) {
+                        self.registry.send(&uid, Input::Lifecycle(Event::Removed));
+                    }
+                }
+                // Only a full list proves that nobody wants what is left.
+                for (uid, _) in std::mem::take(&mut self.orphans) {
+                    tracing::info!(uid, "a pod that the API does not know is removed");
+                    let _ = self.shared.network.detach(&uid).await;
+                    if let Err(error) = self.shared.containers.destroy(&uid).await {
+                        tracing::warn!(uid, %error, "an unknown pod could not be removed; the next start tries again");
+                    }
+                    super::volume_manager::remove(&self.shared, &uid).await;
+                }
+            }
+            Change::Put(pod) => self.put(pod),
+            Change::Gone(pod) => drop(self.registry.send(&uid_of(&pod), Input::Lifecycle(Event::Removed))),
+        }
+    }
+
+    fn put(&mut self, pod: Arc<Pod>) {
+        let uid = uid_of(&pod);
+        if self.registry.send(&uid, Input::Lifecycle(Event::Changed(Arc::clone(&pod)))) {
+            return;
+        }
+        let state = PodState::new(Arc::clone(&pod), Timestamp::now());
+        if let Some(recovered) = self.orphans.remove(&uid) {
+            self.adopt(state, Some(recovered));
+            self.registry.send(&uid, Input::Lifecycle(Event::Changed(pod)));
+            return;
+        }
+        let ended = state.torn_down;
+        let was_running = state.anything_runs();
+        let refused = if ended || was_running || pod.metadata.deletion_timestamp.is_some() { Ok(()) } else { self.admit(&pod) };
+        self.spawn(state);
+        if was_running {
+            // The API says that it ran here, but nothing of it is left: the machine was restarted.
+            self.registry.send(&uid, Input::Lifecycle(Event::Recovered { sandbox: None, containers: Vec::new() }));
+        }
+        if let Err(terminal) = refused {
+            self.registry.send(&uid, Input::Lifecycle(Event::Failed(terminal, 0)));
+        }
+        self.registry.send(&uid, Input::Lifecycle(Event::Changed(pod)));
+    }
+
+    fn admit(&self, pod: &Pod) -> Result<(), Terminal> {
+        let active = self.registry.all();
+        let active: Vec<_> = active.iter().filter(|state| !state.torn_down && state.terminal.is_none()).collect();
+        let used = active
+            .iter()
+            .filter_map(|state| state.pod.spec.as_ref())
+            .fold(Requests::default(), |sum, spec| sum.plus(Requests::of_pod(spec)));
+        let labels = Arc::clone(&self.shared.labels.read().unwrap_or_else(PoisonError::into_inner));
+        let count = i64::try_from(active.len()).unwrap_or(i64::MAX);
+        admit(pod, &labels, self.offered, used, count)
+    }
+}

@@ -1,0 +1,30 @@
+//! The agent: follows the pods of its node, drives each one's lifecycle, and writes what it sees.
+
+mod actions;
+mod api;
+mod backend;
+mod checkpoint;
+mod dispatcher;
+mod events;
+mod mirror;
+mod probes;
+mod references;
+mod seams;
+mod shared;
+mod status_writer;
+mod tokens;
+mod volume_manager;
+mod worker;
+
+pub use api::{Api, target, to_value};
+pub use backend::NodeBackend;
+pub use dispatcher::{Dispatcher, PodRegistry, PodView};
+pub use events::Recorder;
+pub use mirror::{Change, follow};
+pub use references::References;
+pub use seams::{
+    Containers, ImageFailure, ImageFound, ImageOnNode, ImageWish, PodNetwork, RecoveredPod, RegistryLogin, RuntimeEvent,
+    RuntimeExit, Usage,
+};
+pub use shared::{Paths, ServiceLinks, Shared};
+pub use tokens::Tokens;

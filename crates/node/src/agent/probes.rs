@@ -1,0 +1,266 @@
+//! Carries out probes and hooks: commands, HTTP requests, TCP connects, gRPC health checks.
+
+use super::seams::Containers;
+use crate::streaming::ExecRequest;
+use bytes::Bytes;
+use http::{Request, Uri, Version};
+use http_body_util::{BodyExt, Full};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use k8s_openapi::api::core::v1::{Container, ExecAction, GRPCAction, HTTPGetAction, TCPSocketAction};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+
+/// What a probe reads at most, as upstream.
+const OUTPUT_BYTES_MAX: u64 = 10 << 10;
+
+/// What is probed.
+pub(super) struct Probed<'a> {
+    pub(super) containers: &'a Arc<dyn Containers>,
+    pub(super) uid: &'a str,
+    pub(super) id: &'a str,
+    pub(super) container: &'a Container,
+    pub(super) address: Option<IpAddr>,
+}
+
+fn port_of(port: &IntOrString, container: &Container) -> Result<u16, String> {
+    let number = match port {
+        IntOrString::Int(number) => u16::try_from(*number).ok(),
+        IntOrString::String(name) => {
+            let named = container.ports.iter().flatten().find(|port| port.name.as_deref() == Some(name));
+            named.and_then(|port| u16::try_from(port.container_port).ok()).or_else(|| name.parse().ok())
+        }
+    };
+    number.filter(|port| *port > 0).ok_or_else(|| format!("invalid port: {port:?}"))
+}
+
+impl Probed<'_> {
+    fn host(&self, host: Option<&String>) -> Result<String, String> {
+        match host.filter(|host| !host.is_empty()) {
+            Some(host) => Ok(host.clone()),
+            None => self.address.map(|address| address.to_string()).ok_or_else(|| "the pod has no address".to_owned()),
+        }
+    }
+
+    /// Runs a command; exit code 0 is success.
+    pub(super) async fn exec(&self, action: &ExecAction, within: Duration) -> Result<(), String> {
+        let command = action.command.clone().unwrap_or_default();
+        let request = ExecRequest { command, stdout: true, stderr: true, ..ExecRequest::default() };
+        let run = async {
+            let mut process = self.containers.exec(self.uid, self.id, request).await?;
+            let (out, error) = (process.stdout.take(), process.stderr.take());
+            let read = |reader: Option<Box<dyn tokio::io::AsyncRead + Send + Unpin>>| async move {
+                let mut text = Vec::new();
+                if let Some(mut reader) = reader {
+                    let _ = (&mut reader).take(OUTPUT_BYTES_MAX).read_to_end(&mut text).await;
+                    let _ = tokio::io::copy(&mut reader, &mut tokio::io::sink()).await;
+                }
+                text
+            };
+            let (out, error, exit) = tokio::join!(read(out), read(error), process.exit);
+            let text = String::from_utf8_lossy(&[out, error].concat()).into_owned();
+            match exit? {
+                0 => Ok(()),
+                _ => Err(text),
+            }
+        };
+        match tokio::time::timeout(within, run).await {
+            Ok(result) => result,
+            Err(_) => {
+                let command = action.command.clone().unwrap_or_default().join(" ");
+                Err(format!("command timed out: \"{command}\" timed out after {}s", within.as_secs()))
+            }
+        }
+    }
+
+    /// GETs a path; 200 to 399 is success.
+    pub(super) async fn http_get(&self, action: &HTTPGetAction, within: Duration) -> Result<(), String> {
+        let host = self.host(action.host.as_ref())?;
+        let port = port_of(&action.port, self.container)?;
+        let path = action.path.clone().unwrap_or_default();
+        let path = if path.starts_with('/') { path } else { format!("/{path}") };
+        let https = action.scheme.as_deref() == Some("HTTPS");
+        let shown_host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
+        let scheme = if https { "https" } else { "http" };
+        let url = format!("{scheme}://{shown_host}:{port}{path}");
+        let mut request = Request::get(path.as_str()).header("user-agent", "kube-probe/1.37").header("accept", "*/*");
+        let mut has_host = false;
+        for header in action.http_headers.iter().flatten() {
+            has_host |= header.name.eq_ignore_ascii_case("host");
+            request = request.header(header.name.as_str(), header.value.as_str());
+        }
+        if !has_host {
+            request = request.header("host", format!("{shown_host}:{port}"));
+        }
+        let request = request.header("connection", "close").body(Full::new(Bytes::new())).map_err(|error| error.to_string())?;
+        let get = async {
+            let socket = TcpStream::connect((host.as_str(), port))
+                .await
+                .map_err(|error| format!("dial tcp {shown_host}:{port}: connect: {}", lower(&error)))?;
+            if https {
+                let socket = tls(socket, &host).await?;
+                answer(TokioIo::new(socket), request).await
+            } else {
+                answer(TokioIo::new(socket), request).await
+            }
+        };
+        match tokio::time::timeout(within, get).await {
+            Err(_) => Err(format!(
+                "Get \"{url}\": context deadline exceeded (Client.Timeout exceeded while awaiting headers)"
+            )),
+            Ok(Err(message)) => Err(format!("Get \"{url}\": {message}")),
+            Ok(Ok(code)) if (200..400).contains(&code) => Ok(()),
+            Ok(Ok(code)) => Err(format!("HTTP probe failed with statuscode: {code}")),
+        }
+    }
+
+    /// Connects; an accepted connection is success.
+    pub(super) async fn tcp(&self, action: &TCPSocketAction, within: Duration) -> Result<(), String> {
+        let host = self.host(action.host.as_ref())?;
+        let port = port_of(&action.port, self.container)?;
+        match tokio::time::timeout(within, TcpStream::connect((host.as_str(), port))).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => Err(format!("dial tcp {host}:{port}: connect: {}", lower(&error))),
+            Err(_) => Err(format!("dial tcp {host}:{port}: i/o timeout")),
+        }
+    }
+
+    /// Asks grpc.health.v1.Health/Check; SERVING is success.
+    pub(super) async fn grpc(&self, action: &GRPCAction, within: Duration) -> Result<(), String> {
+        let host = self.host(None)?;
+        let port = u16::try_from(action.port).map_err(|_| format!("invalid port: {}", action.port))?;
+        let service = action.service.clone().unwrap_or_default();
+        let ask = async {
+            let socket = TcpStream::connect((host.as_str(), port))
+                .await
+                .map_err(|_| format!("timeout: failed to connect service \"{host}:{port}\" within {}s", within.as_secs()))?;
+            health_check(socket, &format!("{host}:{port}"), &service).await
+        };
+        tokio::time::timeout(within, ask)
+            .await
+            .unwrap_or_else(|_| Err(format!("timeout: health rpc did not complete within {}s", within.as_secs())))
+    }
+}
+
+fn lower(error: &std::io::Error) -> String {
+    match error.kind() {
+        std::io::ErrorKind::ConnectionRefused => "connection refused".into(),
+        std::io::ErrorKind::HostUnreachable => "no route to host".into(),
+        std::io::ErrorKind::NetworkUnreachable => "network is unreachable".into(),
+        _ => error.to_string(),
+    }
+}
+
+async fn answer<S>(socket: S, request: Request<Full<Bytes>>) -> Result<u16, String>
+where
+    S: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
+{
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(socket).await.map_err(|error| error.to_string())?;
+    let driver = tokio::spawn(connection);
+    let response = sender.send_request(request).await.map_err(|error| error.to_string());
+    driver.abort();
+    Ok(response?.status().as_u16())
+}
+
+async fn health_check(socket: TcpStream, authority: &str, service: &str) -> Result<(), String> {
+    let text = |error: hyper::Error| format!("error: health rpc failed: {error}");
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(socket)).await.map_err(text)?;
+    let driver = tokio::spawn(connection);
+    // HealthCheckRequest { string service = 1 }, in a length-prefixed message.
+    let mut message = Vec::new();
+    if !service.is_empty() {
+        let length = u8::try_from(service.len()).ok().filter(|length| *length < 128);
+        let length = length.ok_or("the service name of a gRPC probe is longer than 127 bytes")?;
+        message.extend_from_slice(&[0x0a, length]);
+        message.extend_from_slice(service.as_bytes());
+    }
+    let length = u32::try_from(message.len()).unwrap_or(0).to_be_bytes();
+    let body = [vec![0], length.to_vec(), message].concat();
+    let uri: Uri = format!("http://{authority}/grpc.health.v1.Health/Check").parse().map_err(|_| "invalid address".to_owned())?;
+    let request = Request::post(uri)
+        .version(Version::HTTP_2)
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .header("user-agent", "kube-probe/1.37")
+        .body(Full::new(Bytes::from(body)))
+        .map_err(|error| error.to_string())?;
+    let asked = async {
+        let response = sender.send_request(request).await.map_err(text)?;
+        let early = response.headers().get("grpc-status").cloned();
+        let collected = http_body_util::Limited::new(response.into_body(), 64 << 10)
+            .collect()
+            .await
+            .map_err(|error| format!("error: health rpc failed: {error}"))?;
+        let late = collected.trailers().and_then(|trailers| trailers.get("grpc-status").cloned());
+        let code = early.or(late).and_then(|value| value.to_str().ok().map(str::to_owned)).unwrap_or_default();
+        Ok::<_, String>((code, collected.to_bytes()))
+    };
+    let result = asked.await;
+    driver.abort();
+    let (code, body) = result?;
+    match code.as_str() {
+        "0" | "" => {}
+        "12" => return Err("error: this server does not implement the grpc health protocol (grpc.health.v1.Health)".into()),
+        other => return Err(format!("error: health rpc failed with status code {other}")),
+    }
+    // HealthCheckResponse { ServingStatus status = 1 }: SERVING is 1.
+    match body.get(5..7) {
+        Some([0x08, 1]) => Ok(()),
+        _ => Err("service unhealthy (responded with \"NOT_SERVING\")".into()),
+    }
+}
+
+/// TLS without looking at the certificate, as upstream's probes.
+async fn tls(socket: TcpStream, host: &str) -> Result<tokio_rustls::client::TlsStream<TcpStream>, String> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
+        .with_no_client_auth();
+    let name = rustls::pki_types::ServerName::try_from(host.to_owned()).map_err(|error| error.to_string())?;
+    tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, socket).await.map_err(|error| error.to_string())
+}
+
+#[derive(Debug)]
+struct AnyCertificate(Arc<rustls::crypto::CryptoProvider>);
+
+impl rustls::client::danger::ServerCertVerifier for AnyCertificate {
+    fn verify_server_cert(
+        &self,
+        _: &rustls::pki_types::CertificateDer<'_>,
+        _: &[rustls::pki_types::CertificateDer<'_>],
+        _: &rustls::pki_types::ServerName<'_>,
+        _: &[u8],
+        _: rustls::pki_types::UnixTime,
+    ) -> Result<rustls::client::danger::ServerCertVerified, rustls::Error> {
+        Ok(rustls::client::danger::ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &rustls::pki_types::CertificateDer<'_>,
+        signature: &rustls::DigitallySignedStruct,
+    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls12_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &rustls::pki_types::CertificateDer<'_>,
+        signature: &rustls::DigitallySignedStruct,
+    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls13_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}

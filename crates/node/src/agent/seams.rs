@@ -1,0 +1,158 @@
+//! What the agent needs from the runtime and the network: two narrow traits, the lowest seam at which tests put fakes.
+
+use crate::container::{ImageConfig, Launch, LaunchError, SandboxSpec};
+use crate::lifecycle::RecoveredContainer;
+use crate::streaming::{ExecRequest, Process};
+use async_trait::async_trait;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+use std::net::IpAddr;
+use std::sync::Arc;
+use tokio::sync::mpsc;
+
+/// An image that a container needs.
+#[derive(Clone, Debug, Default)]
+pub struct ImageWish {
+    /// The reference as the spec writes it.
+    pub reference: String,
+    /// Always, IfNotPresent or Never.
+    pub policy: String,
+    /// User and password by registry host, from the pod's pull secrets; asked in order.
+    pub credentials: Vec<RegistryLogin>,
+}
+
+/// A login at a registry.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RegistryLogin {
+    /// The registry's host, as the secret writes it.
+    pub registry: String,
+    /// The user.
+    pub user: String,
+    /// The password or token.
+    pub password: String,
+}
+
+/// An image that is there.
+#[derive(Clone, Debug, Default)]
+pub struct ImageFound {
+    /// status imageID: `repository@sha256:...`.
+    pub image_id: String,
+    /// What matters for starting it.
+    pub config: ImageConfig,
+    /// Bytes and seconds of the pull; None where it was there.
+    pub pulled: Option<(u64, f64)>,
+}
+
+/// An image of the node.
+#[derive(Clone, Debug, Default)]
+pub struct ImageOnNode {
+    /// The runtime's id.
+    pub id: String,
+    /// Names with tags and digests.
+    pub names: Vec<String>,
+    /// Bytes.
+    pub size_bytes: u64,
+}
+
+/// Why an image cannot be had: upstream's reason and the sentence.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImageFailure {
+    /// ErrImagePull, InvalidImageName, ErrImageNeverPull.
+    pub reason: String,
+    /// The sentence.
+    pub message: String,
+}
+
+/// How a container's process ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RuntimeExit {
+    /// Exit code, 128 + signal for signals.
+    pub code: i32,
+    /// The kernel ended it for want of memory.
+    pub oom_killed: bool,
+    /// False where nobody saw it end.
+    pub observed: bool,
+    /// When it began.
+    pub started_at: Option<Timestamp>,
+    /// When it ended.
+    pub finished_at: Timestamp,
+}
+
+/// What a pod's shim tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RuntimeEvent {
+    /// A container ended.
+    Exited(String, RuntimeExit),
+    /// A container's log wants to be rotated.
+    LogGrew(String),
+    /// The shim is gone, and all containers with it.
+    Lost,
+}
+
+/// A pod that still runs when the agent comes back.
+#[derive(Clone, Debug)]
+pub struct RecoveredPod {
+    /// The pod's uid.
+    pub uid: String,
+    /// The process that holds its namespaces; None where the sandbox is dead.
+    pub pid: Option<u32>,
+    /// Its containers.
+    pub containers: Vec<RecoveredContainer>,
+}
+
+/// CPU and memory of a container or pod.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Nanoseconds of CPU since the start.
+    pub cpu_ns: u64,
+    /// Bytes that cannot be taken back easily.
+    pub working_set_bytes: u64,
+    /// Bytes in all.
+    pub usage_bytes: u64,
+}
+
+/// The runtime as the agent uses it.
+#[async_trait]
+pub trait Containers: Send + Sync + 'static {
+    /// True where a pull is needed, so that the event about it can be written before.
+    async fn needs_pull(&self, wish: &ImageWish) -> bool;
+    /// Has an image by its policy.
+    async fn image(&self, wish: ImageWish) -> Result<ImageFound, ImageFailure>;
+    /// The images of the node.
+    async fn images(&self) -> Vec<ImageOnNode>;
+    /// Removes an image that no container uses.
+    async fn remove_image(&self, id: &str) -> Result<(), String>;
+    /// Makes a pod's namespaces; events about its containers go to `events`.
+    async fn create_sandbox(&self, spec: SandboxSpec, events: mpsc::UnboundedSender<RuntimeEvent>) -> Result<u32, String>;
+    /// Starts a container: its id and when it was started.
+    async fn start(&self, uid: &str, launch: Launch) -> Result<(String, Timestamp), LaunchError>;
+    /// Sends a signal by its number.
+    async fn signal(&self, uid: &str, id: &str, signal: i32) -> Result<(), String>;
+    /// Removes an ended container.
+    async fn remove_container(&self, uid: &str, id: &str) -> Result<(), String>;
+    /// Removes a pod with everything in it.
+    async fn destroy(&self, uid: &str) -> Result<(), String>;
+    /// Runs a command in a container.
+    async fn exec(&self, uid: &str, id: &str, request: ExecRequest) -> Result<Process, String>;
+    /// Attaches to a container.
+    async fn attach(&self, uid: &str, id: &str, request: ExecRequest) -> Result<Process, String>;
+    /// Opens a container's log anew after it was renamed.
+    async fn reopen_log(&self, uid: &str, id: &str) -> Result<(), String>;
+    /// What still runs from before.
+    async fn recover(&self) -> Result<Vec<RecoveredPod>, String>;
+    /// Sends a recovered pod's events.
+    async fn subscribe(&self, uid: &str, events: mpsc::UnboundedSender<RuntimeEvent>);
+    /// What a container uses; None where it does not run.
+    async fn usage(&self, uid: &str, id: &str) -> Option<Usage>;
+}
+
+/// The pod network as the agent uses it.
+#[async_trait]
+pub trait PodNetwork: Send + Sync + 'static {
+    /// Connects a pod; the addresses, the primary one first. A pod of the host's network is not given here.
+    async fn attach(&self, pod: &Arc<Pod>, uid: &str, pid: u32) -> Result<Vec<IpAddr>, String>;
+    /// Takes a pod off the network; one that is not there is no error.
+    async fn detach(&self, uid: &str) -> Result<(), String>;
+    /// After a restart: keeps exactly these pods.
+    async fn recover(&self, live: Vec<(Arc<Pod>, String, u32)>) -> Result<(), String>;
+}

@@ -1,0 +1,117 @@
+//! Writes a pod's status: one write at a time, the newest one next, nothing twice. What is on its way to Running may wait
+//! a moment, so that a fast start costs one write.
+
+use super::api::{Api, target};
+use client::PatchKind;
+use k8s_openapi::api::core::v1::PodStatus;
+use serde_json::{Value, json};
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// How long a status that says nothing but "on its way" waits for a better one.
+const UNHURRIED: Duration = Duration::from_millis(40);
+const RETRY_MIN: Duration = Duration::from_millis(200);
+const RETRY_MAX: Duration = Duration::from_secs(10);
+
+#[derive(Clone, Default)]
+struct Wanted {
+    serial: u64,
+    patch: Value,
+    urgent: bool,
+}
+
+/// The writer of one pod; its task ends with it.
+pub(super) struct StatusWriter {
+    wanted: watch::Sender<Wanted>,
+    written: watch::Receiver<u64>,
+    last: Value,
+}
+
+/// The patch for a status; what vanished from it is taken away by null.
+fn patch_of(uid: &str, status: &PodStatus) -> Value {
+    let mut status = serde_json::to_value(status).unwrap_or_default();
+    let null_where_missing = |value: &mut Value, names: &[&str]| {
+        if let Some(map) = value.as_object_mut() {
+            for name in names {
+                map.entry(*name).or_insert(Value::Null);
+            }
+        }
+    };
+    null_where_missing(&mut status, &["reason", "message"]);
+    if let Some(conditions) = status.get_mut("conditions").and_then(Value::as_array_mut) {
+        for condition in conditions {
+            null_where_missing(condition, &["reason", "message"]);
+        }
+    }
+    json!({"metadata": {"uid": uid}, "status": status})
+}
+
+impl StatusWriter {
+    /// Starts the writer of one pod.
+    pub(super) fn start(api: Api, namespace: String, name: String) -> Self {
+        let (wanted, receiver) = watch::channel(Wanted::default());
+        let (done, written) = watch::channel(0);
+        tokio::spawn(write_all(api, namespace, name, receiver, done));
+        StatusWriter { wanted, written, last: Value::Null }
+    }
+
+    /// Wants this status written; returns true where it differs from the last one.
+    pub(super) fn set(&mut self, uid: &str, status: &PodStatus) -> bool {
+        let patch = patch_of(uid, status);
+        if patch == self.last {
+            return false;
+        }
+        self.last.clone_from(&patch);
+        let waits = status.container_statuses.iter().chain(&status.init_container_statuses).flatten().all(|container| {
+            let reason = container.state.as_ref().and_then(|state| state.waiting.as_ref()?.reason.as_deref());
+            matches!(reason, Some("ContainerCreating" | "PodInitializing"))
+        });
+        let urgent = status.phase.as_deref() != Some("Pending") || !waits;
+        self.wanted.send_modify(|wanted| *wanted = Wanted { serial: wanted.serial + 1, patch, urgent });
+        true
+    }
+
+    /// A receiver that knows when everything set so far is written (or has nowhere to go).
+    pub(super) fn flushed(&self) -> impl Future<Output = ()> + Send + 'static {
+        let serial = self.wanted.borrow().serial;
+        let mut written = self.written.clone();
+        async move {
+            let _ = written.wait_for(|written| *written >= serial).await;
+        }
+    }
+}
+
+async fn write_all(
+    api: Api,
+    namespace: String,
+    name: String,
+    mut wanted: watch::Receiver<Wanted>,
+    done: watch::Sender<u64>,
+) {
+    let mut wait = RETRY_MIN;
+    while wanted.changed().await.is_ok() {
+        loop {
+            if !wanted.borrow_and_update().urgent {
+                let _ = tokio::time::timeout(UNHURRIED, wanted.wait_for(|wanted| wanted.urgent)).await;
+            }
+            let Wanted { serial, patch, .. } = wanted.borrow_and_update().clone();
+            match api.patch(target("", "pods", &namespace, &name, "status"), PatchKind::Strategic, patch).await {
+                Ok(()) => {}
+                // The pod is gone, or another one has its name: nobody is left to tell.
+                Err(status) if status.is_not_found() || status.is_conflict() => {}
+                Err(status) if matches!(status.code, 400 | 403 | 422) => {
+                    tracing::warn!(%namespace, %name, error = %status, "the API refuses a pod's status");
+                }
+                Err(status) => {
+                    tracing::debug!(%namespace, %name, error = %status, "a pod's status is written again later");
+                    tokio::time::sleep(wait).await;
+                    wait = (wait * 2).min(RETRY_MAX);
+                    continue;
+                }
+            }
+            wait = RETRY_MIN;
+            let _ = done.send(serial);
+            break;
+        }
+    }
+}

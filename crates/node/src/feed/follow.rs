@@ -1,0 +1,256 @@
+//! Follows Services and EndpointSlices and keeps the data plane to them; what was known is kept on the disk, so that a
+//! restarted node balances and answers before, and without, the API.
+
+use super::translate::{ServiceObjects, dns_service, linked_service, service_state};
+use crate::agent::{Change, ServiceLinks, follow};
+use client::{ClusterClient, Query, Target};
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use network::services::ServiceKey;
+use object::GroupVersionResource;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// How long after a change the checkpoint is written; changes meanwhile go into the same one.
+const CHECKPOINT_AFTER: Duration = Duration::from_secs(2);
+const VERSION: u32 = 1;
+
+/// Who is told.
+pub struct Sinks {
+    /// Load balancing.
+    pub services: Option<network::services::Handle>,
+    /// Cluster DNS.
+    pub dns: Option<Arc<network::dns::Handle>>,
+    /// Environment variables of pods.
+    pub links: Box<dyn Fn(Arc<ServiceLinks>) + Send + Sync>,
+}
+
+/// The feed.
+pub struct Feed {
+    node: String,
+    sinks: Sinks,
+    checkpoint: PathBuf,
+    objects: BTreeMap<(String, String), ServiceObjects>,
+}
+
+#[derive(Default, Serialize, Deserialize)]
+struct Saved {
+    version: u32,
+    services: Vec<Service>,
+    slices: Vec<EndpointSlice>,
+}
+
+type Key = (String, String);
+
+fn key_of_slice(slice: &EndpointSlice) -> Option<Key> {
+    let service = slice.metadata.labels.as_ref()?.get("kubernetes.io/service-name")?;
+    Some((slice.metadata.namespace.clone()?, service.clone()))
+}
+
+fn key_of_service(service: &Service) -> Key {
+    (service.metadata.namespace.clone().unwrap_or_default(), service.metadata.name.clone().unwrap_or_default())
+}
+
+fn target(group: &str, resource: &str) -> Target {
+    Target {
+        resource: GroupVersionResource::new(group, "v1", resource),
+        namespace: Default::default(),
+        name: Default::default(),
+        subresource: Default::default(),
+    }
+}
+
+impl Feed {
+    /// Reads the checkpoint and tells the data plane what it holds.
+    #[must_use]
+    pub fn new(node: String, sinks: Sinks, checkpoint: PathBuf) -> Self {
+        let mut feed = Feed { node, sinks, checkpoint, objects: BTreeMap::new() };
+        let saved = std::fs::read(&feed.checkpoint).ok().and_then(|bytes| serde_json::from_slice::<Saved>(&bytes).ok());
+        // A checkpoint of another version is only a cache: it is not used.
+        for saved in saved.into_iter().filter(|saved| saved.version == VERSION) {
+            for service in saved.services {
+                let key = key_of_service(&service);
+                feed.objects.entry(key).or_default().service = Some(Arc::new(service));
+            }
+            for slice in saved.slices {
+                if let Some(key) = key_of_slice(&slice) {
+                    let name = slice.metadata.name.clone().unwrap_or_default();
+                    feed.objects.entry(key).or_default().slices.insert(name, Arc::new(slice));
+                }
+            }
+        }
+        if !feed.objects.is_empty() {
+            feed.tell_all();
+        }
+        feed
+    }
+
+    fn tell_all(&self) {
+        let key = |key: &Key| ServiceKey::new(key.0.clone(), key.1.clone());
+        if let Some(services) = &self.sinks.services {
+            let all = self.objects.iter().filter_map(|(name, objects)| {
+                service_state(objects, &self.node).map(|state| (key(name), Arc::new(state)))
+            });
+            if let Err(error) = services.replace(all.collect()) {
+                tracing::error!(%error, "Services could not be programmed");
+            }
+        }
+        if let Some(dns) = &self.sinks.dns {
+            dns.replace(self.objects.iter().filter_map(|(name, objects)| dns_service(objects).map(|one| (key(name), one))));
+        }
+        self.tell_links();
+    }
+
+    fn tell(&self, changed: &Key) {
+        let key = ServiceKey::new(changed.0.clone(), changed.1.clone());
+        let none = ServiceObjects::default();
+        let objects = self.objects.get(changed).unwrap_or(&none);
+        if let Some(dns) = &self.sinks.dns {
+            dns.update(&key, dns_service(objects));
+        }
+        if let Some(services) = &self.sinks.services {
+            if let Err(error) = services.update(key, service_state(objects, &self.node).map(Arc::new)) {
+                tracing::error!(%error, "a Service could not be programmed");
+            }
+        }
+    }
+
+    fn tell_links(&self) {
+        let mut links = ServiceLinks::default();
+        for ((namespace, name), objects) in &self.objects {
+            let Some(linked) = objects.service.as_deref().and_then(linked_service) else { continue };
+            if namespace == "default" && name == "kubernetes" {
+                links.api = Some(linked);
+            } else {
+                links.by_namespace.entry(namespace.clone()).or_default().push(linked);
+            }
+        }
+        (self.sinks.links)(Arc::new(links));
+    }
+
+    /// Follows the API until the process ends.
+    pub async fn run(mut self, client: Arc<dyn ClusterClient>) {
+        let (service_sender, mut services) = mpsc::channel(256);
+        let (slice_sender, mut slices) = mpsc::channel(256);
+        tokio::spawn(follow::<Service>(Arc::clone(&client), target("", "services"), Query::default(), service_sender));
+        let slice_target = target("discovery.k8s.io", "endpointslices");
+        tokio::spawn(follow::<EndpointSlice>(client, slice_target, Query::default(), slice_sender));
+        let mut dirty = false;
+        let mut first = (false, false);
+        loop {
+            tokio::select! {
+                biased;
+                Some(change) = services.recv() => {
+                    first.0 |= matches!(change, Change::All(_));
+                    self.take_service(change, first == (true, true));
+                    dirty = true;
+                }
+                Some(change) = slices.recv() => {
+                    first.1 |= matches!(change, Change::All(_));
+                    self.take_slice(change, first == (true, true));
+                    dirty = true;
+                }
+                () = tokio::time::sleep(CHECKPOINT_AFTER), if dirty => {
+                    dirty = false;
+                    self.save().await;
+                }
+            }
+        }
+    }
+
+    /// `complete`: both lists have come. Before, a Service would lose the endpoints that the checkpoint knows.
+    fn take_service(&mut self, change: Change<Service>, complete: bool) {
+        match change {
+            Change::All(all) => {
+                for objects in self.objects.values_mut() {
+                    objects.service = None;
+                }
+                for service in all {
+                    let key = key_of_service(&service);
+                    self.objects.entry(key).or_default().service = Some(service);
+                }
+                self.forget_empty();
+                if complete {
+                    self.tell_all();
+                }
+            }
+            Change::Put(service) => {
+                let key = key_of_service(&service);
+                self.objects.entry(key.clone()).or_default().service = Some(service);
+                self.tell(&key);
+                self.tell_links();
+            }
+            Change::Gone(service) => {
+                let key = key_of_service(&service);
+                self.objects.entry(key.clone()).or_default().service = None;
+                self.forget_empty();
+                self.tell(&key);
+                self.tell_links();
+            }
+        }
+    }
+
+    fn take_slice(&mut self, change: Change<EndpointSlice>, complete: bool) {
+        match change {
+            Change::All(all) => {
+                for objects in self.objects.values_mut() {
+                    objects.slices.clear();
+                }
+                for slice in all {
+                    self.put_slice(slice);
+                }
+                self.forget_empty();
+                if complete {
+                    self.tell_all();
+                }
+            }
+            Change::Put(slice) => {
+                for key in self.put_slice(slice) {
+                    self.tell(&key);
+                }
+            }
+            Change::Gone(slice) => {
+                let name = slice.metadata.name.clone().unwrap_or_default();
+                if let Some(key) = key_of_slice(&slice) {
+                    if let Some(objects) = self.objects.get_mut(&key) {
+                        objects.slices.remove(&name);
+                    }
+                    self.forget_empty();
+                    self.tell(&key);
+                }
+            }
+        }
+    }
+
+    fn put_slice(&mut self, slice: Arc<EndpointSlice>) -> BTreeSet<Key> {
+        let Some(key) = key_of_slice(&slice) else { return BTreeSet::new() };
+        let name = slice.metadata.name.clone().unwrap_or_default();
+        self.objects.entry(key.clone()).or_default().slices.insert(name, slice);
+        BTreeSet::from([key])
+    }
+
+    fn forget_empty(&mut self) {
+        self.objects.retain(|_, objects| objects.service.is_some() || !objects.slices.is_empty());
+    }
+
+    async fn save(&self) {
+        let services = self.objects.values().filter_map(|objects| objects.service.as_deref().cloned()).collect();
+        let slices = self.objects.values().flat_map(|objects| objects.slices.values().map(|slice| (**slice).clone())).collect();
+        let saved = Saved { version: VERSION, services, slices };
+        let path = self.checkpoint.clone();
+        let written = tokio::task::spawn_blocking(move || -> std::io::Result<()> {
+            let bytes = serde_json::to_vec(&saved)?;
+            let temporary = path.with_extension("tmp");
+            std::fs::write(&temporary, bytes)?;
+            std::fs::rename(&temporary, &path)
+        })
+        .await;
+        if let Ok(Err(error)) = written {
+            tracing::warn!(%error, "the services' checkpoint could not be written");
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! Services and EndpointSlices as the plain data of the data plane. Pure.
+
+use crate::environment::LinkedService;
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use network::Prefix;
+use network::dns::{DnsEndpoint, DnsKind, DnsPort, DnsService};
+use network::services::{Endpoint, ServicePort, ServiceState, TrafficPolicy, TransportProtocol};
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+/// A Service with its slices by name.
+#[derive(Clone, Debug, Default)]
+pub struct ServiceObjects {
+    /// The Service, where it is known.
+    pub service: Option<Arc<Service>>,
+    /// Its slices.
+    pub slices: BTreeMap<String, Arc<EndpointSlice>>,
+}
+
+fn protocol(name: Option<&str>) -> TransportProtocol {
+    match name {
+        Some("UDP") => TransportProtocol::Udp,
+        Some("SCTP") => TransportProtocol::Sctp,
+        _ => TransportProtocol::Tcp,
+    }
+}
+
+fn addresses(list: Option<&Vec<String>>) -> Vec<IpAddr> {
+    list.into_iter().flatten().filter_map(|text| text.parse().ok()).collect()
+}
+
+fn cluster_ips(service: &Service) -> Vec<IpAddr> {
+    let Some(spec) = &service.spec else { return Vec::new() };
+    let all = addresses(spec.cluster_ips.as_ref());
+    if all.is_empty() { spec.cluster_ip.iter().filter_map(|text| text.parse().ok()).collect() } else { all }
+}
+
+fn number(port: i32) -> Option<u16> {
+    u16::try_from(port).ok().filter(|port| *port > 0)
+}
+
+/// What load balancing needs; None for a Service without cluster address (headless, ExternalName) or without the object.
+#[must_use]
+pub fn service_state(objects: &ServiceObjects, node: &str) -> Option<ServiceState> {
+    let service = objects.service.as_ref()?;
+    let spec = service.spec.as_ref()?;
+    let cluster_ips = cluster_ips(service);
+    if cluster_ips.is_empty() || spec.type_.as_deref() == Some("ExternalName") {
+        return None;
+    }
+    let ports = spec.ports.iter().flatten().filter_map(|port| {
+        let wanted = port.name.as_deref().unwrap_or_default();
+        let protocol = protocol(port.protocol.as_deref());
+        let mut endpoints = Vec::new();
+        for slice in objects.slices.values() {
+            let Some(target) = slice.ports.iter().flatten().find(|one| {
+                one.name.as_deref().unwrap_or_default() == wanted && self::protocol(one.protocol.as_deref()) == protocol
+            }) else {
+                continue;
+            };
+            let Some(target) = target.port.and_then(number) else { continue };
+            for endpoint in slice.endpoints.iter().flatten() {
+                let conditions = endpoint.conditions.clone().unwrap_or_default();
+                let ready = conditions.ready.unwrap_or(true);
+                let ip = endpoint.addresses.iter().find_map(|text| text.parse().ok());
+                let Some(ip) = ip else { continue };
+                endpoints.push(Endpoint {
+                    ip,
+                    port: target,
+                    node_local: endpoint.node_name.as_deref() == Some(node),
+                    ready,
+                    serving: conditions.serving.unwrap_or(ready),
+                    terminating: conditions.terminating.unwrap_or(false),
+                });
+            }
+        }
+        Some(ServicePort {
+            name: wanted.to_owned(),
+            protocol,
+            port: number(port.port)?,
+            node_port: port.node_port.and_then(number),
+            endpoints,
+        })
+    });
+    let policy = |text: Option<&str>| if text == Some("Local") { TrafficPolicy::Local } else { TrafficPolicy::Cluster };
+    let ingress = service.status.as_ref().and_then(|status| status.load_balancer.as_ref()?.ingress.as_ref());
+    let affinity = spec.session_affinity.as_deref() == Some("ClientIP");
+    let timeout = spec.session_affinity_config.as_ref().and_then(|config| config.client_ip.as_ref()?.timeout_seconds);
+    Some(ServiceState {
+        cluster_ips,
+        external_ips: addresses(spec.external_ips.as_ref()),
+        load_balancer_ips: ingress.into_iter().flatten().filter_map(|one| one.ip.as_ref()?.parse().ok()).collect(),
+        source_ranges: spec
+            .load_balancer_source_ranges
+            .iter()
+            .flatten()
+            .filter_map(|text| text.trim().parse::<Prefix>().ok())
+            .collect(),
+        ports: ports.collect(),
+        external_policy: policy(spec.external_traffic_policy.as_deref()),
+        internal_policy: policy(spec.internal_traffic_policy.as_deref()),
+        affinity_timeout_s: affinity.then(|| timeout.and_then(|seconds| u32::try_from(seconds).ok()).unwrap_or(10_800)),
+        health_check_node_port: spec.health_check_node_port.and_then(number),
+    })
+}
+
+/// What cluster DNS needs; None without the object.
+#[must_use]
+pub fn dns_service(objects: &ServiceObjects) -> Option<DnsService> {
+    let service = objects.service.as_ref()?;
+    let spec = service.spec.as_ref()?;
+    let own_ports = || {
+        let named = spec.ports.iter().flatten().filter_map(|port| {
+            Some(DnsPort {
+                name: port.name.clone().filter(|name| !name.is_empty())?,
+                protocol: protocol(port.protocol.as_deref()),
+                port: number(port.port)?,
+            })
+        });
+        named.collect::<Vec<_>>()
+    };
+    if spec.type_.as_deref() == Some("ExternalName") {
+        return Some(DnsService { kind: DnsKind::ExternalName(spec.external_name.clone()?), ports: own_ports() });
+    }
+    let cluster = cluster_ips(service);
+    if !cluster.is_empty() {
+        return Some(DnsService { kind: DnsKind::ClusterIps(cluster), ports: own_ports() });
+    }
+    let unready_too = spec.publish_not_ready_addresses.unwrap_or(false);
+    let mut endpoints = Vec::new();
+    let mut ports: BTreeMap<(String, TransportProtocol), u16> = BTreeMap::new();
+    for slice in objects.slices.values() {
+        for port in slice.ports.iter().flatten() {
+            if let (Some(name), Some(number)) = (port.name.clone().filter(|name| !name.is_empty()), port.port.and_then(number)) {
+                ports.insert((name, protocol(port.protocol.as_deref())), number);
+            }
+        }
+        for endpoint in slice.endpoints.iter().flatten() {
+            let ready = endpoint.conditions.as_ref().and_then(|conditions| conditions.ready).unwrap_or(true);
+            if !(ready || unready_too) {
+                continue;
+            }
+            for ip in addresses(Some(&endpoint.addresses)) {
+                endpoints.push(DnsEndpoint { ip, hostname: endpoint.hostname.clone() });
+            }
+        }
+    }
+    let ports = ports.into_iter().map(|((name, protocol), port)| DnsPort { name, protocol, port }).collect();
+    Some(DnsService { kind: DnsKind::Headless(endpoints), ports })
+}
+
+/// What environment variables need; None for a Service without cluster address.
+#[must_use]
+pub fn linked_service(service: &Service) -> Option<LinkedService> {
+    let spec = service.spec.as_ref()?;
+    let cluster_ip = spec.cluster_ip.clone().filter(|ip| !ip.is_empty() && ip != "None")?;
+    let ports = spec.ports.iter().flatten().filter_map(|port| {
+        let protocol = port.protocol.clone().unwrap_or_else(|| "TCP".into());
+        Some((port.name.clone().unwrap_or_default(), protocol, number(port.port)?))
+    });
+    Some(LinkedService { name: service.metadata.name.clone()?, cluster_ip, ports: ports.collect() })
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+    use serde_json::json;
+
+    fn objects(spec: serde_json::Value) -> ServiceObjects {
+        let service = json!({"metadata": {"name": "web", "namespace": "d"}, "spec": spec});
+        let slice = json!({"addressType": "IPv4", "metadata": {"name": "web-1"},
+            "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}],
+            "endpoints": [
+                {"addresses": ["10.0.0.1"], "conditions": {"ready": true}, "nodeName": "n", "hostname": "web-0"},
+                {"addresses": ["10.0.0.2"], "conditions": {"ready": false, "serving": true, "terminating": true}}]});
+        ServiceObjects {
+            service: Some(Arc::new(serde_json::from_value(service).unwrap())),
+            slices: BTreeMap::from([("web-1".to_owned(), Arc::new(serde_json::from_value(slice).unwrap()))]),
+        }
+    }
+
+    #[test]
+    fn services_with_and_without_a_cluster_address() {
+        let ports = json!([{"name": "http", "port": 80, "targetPort": 8080, "nodePort": 30080}]);
+        let normal = objects(json!({"clusterIP": "10.96.0.5", "clusterIPs": ["10.96.0.5"], "ports": ports,
+            "externalTrafficPolicy": "Local", "sessionAffinity": "ClientIP"}));
+        let state = service_state(&normal, "n").unwrap();
+        assert_eq!((state.external_policy, state.affinity_timeout_s), (TrafficPolicy::Local, Some(10_800)));
+        let port = &state.ports[0];
+        assert_eq!((port.port, port.node_port), (80, Some(30080)));
+        let seen: Vec<(bool, bool, bool, bool)> =
+            port.endpoints.iter().map(|one| (one.node_local, one.ready, one.serving, one.terminating)).collect();
+        assert_eq!(seen, [(true, true, true, false), (false, false, true, true)]);
+        assert_eq!(dns_service(&normal).unwrap().kind, DnsKind::ClusterIps(vec!["10.96.0.5".parse().unwrap()]));
+        let headless = objects(json!({"clusterIP": "None", "ports": ports}));
+        assert!(service_state(&headless, "n").is_none() && linked_service(headless.service.as_ref().unwrap()).is_none());
+        let dns = dns_service(&headless).unwrap();
+        let only_ready = DnsEndpoint { ip: "10.0.0.1".parse().unwrap(), hostname: Some("web-0".into()) };
+        assert_eq!(dns.kind, DnsKind::Headless(vec![only_ready]));
+        assert_eq!(dns.ports[0].port, 8080);
+        let external = objects(json!({"type": "ExternalName", "externalName": "example.org"}));
+        assert_eq!(dns_service(&external).unwrap().kind, DnsKind::ExternalName("example.org".into()));
+    }
+}

@@ -1,0 +1,13 @@
+//! The machine as the cluster sees it: its Node object, its Lease, its pressures, and what is done about them.
+
+mod eviction;
+mod facts;
+mod image_collector;
+mod lease;
+mod register;
+
+pub use eviction::{Candidate, Thresholds, choose_victim};
+pub use facts::{Facts, Space};
+pub use image_collector::{ImageThresholds, images_to_remove};
+pub use lease::renew_lease;
+pub use register::{Machine, MachineOptions};

@@ -1,0 +1,334 @@
+//! The Node object: registered at the start, its status kept true, its labels followed; and the watch over pressures.
+
+use super::eviction::{Candidate, Thresholds, choose_victim};
+use super::facts::{Facts, Space};
+use super::image_collector::{ImageThresholds, images_to_remove};
+use crate::agent::{Change, Containers, PodRegistry, Recorder, Shared, follow, target};
+use crate::lifecycle::{Phase, Requests, Severity};
+use client::{PatchKind, Query};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Node;
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// How often pressures are looked at, and the status written where something changed.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
+/// An unchanged status is written again after this, as upstream.
+const WRITE_AT_LEAST_EVERY: Duration = Duration::from_secs(300);
+/// A pressure is told for so long after it was seen last, as upstream.
+const PRESSURE_HOLDS: Duration = Duration::from_secs(300);
+const IMAGES_IN_STATUS_MAX: usize = 50;
+
+/// How the machine presents itself.
+#[derive(Clone, Debug, Default)]
+pub struct MachineOptions {
+    /// The node's name.
+    pub name: String,
+    /// The host name.
+    pub hostname: String,
+    /// More labels.
+    pub labels: BTreeMap<String, String>,
+    /// Addresses, the primary one first.
+    pub addresses: Vec<IpAddr>,
+    /// Pods that it takes.
+    pub pods_max: i64,
+    /// The node's pod ranges.
+    pub pod_ranges: Vec<String>,
+    /// The port of the kubelet-compatible endpoints; 0 where there is none on the network.
+    pub endpoint_port: u16,
+    /// The version that is shown, such as `v1.37.0+klynge.0.1.0`.
+    pub version: String,
+    /// When the machine is short.
+    pub thresholds: Thresholds,
+    /// When images are removed.
+    pub image_thresholds: ImageThresholds,
+}
+
+/// The machine's presence in the cluster.
+pub struct Machine {
+    options: MachineOptions,
+    facts: Facts,
+    shared: Arc<Shared>,
+    registry: PodRegistry,
+    /// Status and transition time by condition.
+    conditions: BTreeMap<&'static str, (bool, Timestamp)>,
+    /// When a pressure was seen last.
+    pressures: BTreeMap<&'static str, std::time::Instant>,
+}
+
+fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
+impl Machine {
+    /// A machine with these facts.
+    #[must_use]
+    pub fn new(options: MachineOptions, facts: Facts, shared: Arc<Shared>, registry: PodRegistry) -> Self {
+        Self { options, facts, shared, registry, conditions: BTreeMap::new(), pressures: BTreeMap::new() }
+    }
+
+    fn labels(&self) -> BTreeMap<String, String> {
+        let mut labels = self.options.labels.clone();
+        for (key, value) in [
+            ("kubernetes.io/hostname", self.options.hostname.as_str()),
+            ("kubernetes.io/os", "linux"),
+            ("kubernetes.io/arch", architecture()),
+            ("beta.kubernetes.io/os", "linux"),
+            ("beta.kubernetes.io/arch", architecture()),
+        ] {
+            labels.insert(key.into(), value.into());
+        }
+        labels
+    }
+
+    /// Registers the node, waiting for the API as long as it takes; the Node's uid.
+    pub async fn register(&mut self) -> String {
+        let mut wait = Duration::from_millis(20);
+        loop {
+            match self.try_register().await {
+                Ok(uid) => return uid,
+                Err(error) => tracing::debug!(%error, "the node registers later"),
+            }
+            tokio::time::sleep(wait).await;
+            wait = (wait * 2).min(Duration::from_secs(7));
+        }
+    }
+
+    async fn try_register(&mut self) -> Result<String, object::Status> {
+        let name = self.options.name.clone();
+        let object = json!({
+            "apiVersion": "v1", "kind": "Node",
+            "metadata": {"name": name, "labels": self.labels(),
+                "annotations": {"volumes.kubernetes.io/controller-managed-attach-detach": "true"}},
+            "spec": {"podCIDR": self.options.pod_ranges.first(), "podCIDRs": self.options.pod_ranges},
+            "status": self.status().await
+        });
+        let created = self.shared.api.create::<Node>(target("", "nodes", "", "", ""), &object).await;
+        let node = match created {
+            Ok(node) => node,
+            Err(status) if status.is_already_exists() => {
+                let node: Node = self.shared.api.get(target("", "nodes", "", &name, "")).await?;
+                let patch = json!({"metadata": {"labels": self.labels()}});
+                self.shared.api.patch(target("", "nodes", "", &name, ""), PatchKind::Merge, patch).await?;
+                self.keep_transitions(&node);
+                node
+            }
+            Err(status) => return Err(status),
+        };
+        self.write_status().await?;
+        let labels = node.metadata.labels.unwrap_or_else(|| self.labels());
+        *self.shared.labels.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(labels);
+        Ok(node.metadata.uid.unwrap_or_default())
+    }
+
+    /// A condition that did not change keeps the time of its last change over a restart.
+    fn keep_transitions(&mut self, node: &Node) {
+        let old = node.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+        for condition in old {
+            let Some(time) = &condition.last_transition_time else { continue };
+            for kind in ["MemoryPressure", "DiskPressure", "PIDPressure", "Ready"] {
+                if condition.type_ == kind && condition.status != "Unknown" {
+                    self.conditions.insert(kind, (condition.status == "True", time.0));
+                }
+            }
+        }
+    }
+
+    async fn write_status(&mut self) -> Result<(), object::Status> {
+        let patch = json!({"status": self.status().await});
+        let target = target("", "nodes", "", &self.options.name, "status");
+        self.shared.api.patch(target, PatchKind::Strategic, patch).await
+    }
+
+    /// Keeps the status true and looks after pressures until the process ends.
+    pub async fn run(mut self) {
+        let (sender, mut changes) = mpsc::channel(16);
+        let query = Query { fields: format!("metadata.name={}", self.options.name), ..Query::default() };
+        tokio::spawn(follow::<Node>(Arc::clone(&self.shared.api.0), target("", "nodes", "", "", ""), query, sender));
+        let mut written = std::time::Instant::now();
+        let mut before = self.conditions.clone();
+        let mut look = tokio::time::interval(LOOK_EVERY);
+        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                Some(change) = changes.recv() => {
+                    let node = match change {
+                        Change::All(all) => all.into_iter().next(),
+                        Change::Put(node) => Some(node),
+                        Change::Gone(_) => {
+                            // Someone deleted the Node while it lives: it comes back.
+                            self.register().await;
+                            None
+                        }
+                    };
+                    if let Some(labels) = node.and_then(|node| node.metadata.labels.clone()) {
+                        *self.shared.labels.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(labels);
+                    }
+                }
+                _ = look.tick() => {
+                    self.look_after_pressures().await;
+                    if self.conditions != before || written.elapsed() >= WRITE_AT_LEAST_EVERY {
+                        match self.write_status().await {
+                            Ok(()) => {
+                                written = std::time::Instant::now();
+                                before = self.conditions.clone();
+                            }
+                            Err(error) => tracing::debug!(%error, "the node's status is written later"),
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn set(&mut self, kind: &'static str, value: bool) -> Timestamp {
+        let now = Timestamp::now();
+        let entry = self.conditions.entry(kind).or_insert((value, now));
+        if entry.0 != value {
+            *entry = (value, now);
+        }
+        entry.1
+    }
+
+    fn has_pressure(&self, kind: &'static str) -> bool {
+        self.pressures.get(kind).is_some_and(|seen| seen.elapsed() < PRESSURE_HOLDS)
+    }
+
+    async fn status(&mut self) -> Value {
+        let now = Timestamp::now();
+        let kinds: [(&'static str, &str, &str, &str, &str); 3] = [
+            ("MemoryPressure", "KubeletHasInsufficientMemory", "kubelet has insufficient memory available", "KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
+            ("DiskPressure", "KubeletHasDiskPressure", "kubelet has disk pressure", "KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
+            ("PIDPressure", "KubeletHasInsufficientPID", "kubelet has insufficient PID available", "KubeletHasSufficientPID", "kubelet has sufficient PID available"),
+        ];
+        let mut conditions = Vec::new();
+        for (kind, bad, bad_text, good, good_text) in kinds {
+            let pressed = self.has_pressure(kind);
+            let since = self.set(kind, pressed);
+            let (status, reason, message) = if pressed { ("True", bad, bad_text) } else { ("False", good, good_text) };
+            conditions.push(json!({"type": kind, "status": status, "reason": reason, "message": message,
+                "lastHeartbeatTime": now_text(now), "lastTransitionTime": now_text(since)}));
+        }
+        let since = self.set("Ready", true);
+        conditions.push(json!({"type": "Ready", "status": "True", "reason": "KubeletReady",
+            "message": "kubelet is posting ready status", "lastHeartbeatTime": now_text(now), "lastTransitionTime": now_text(since)}));
+        let mut addresses: Vec<Value> =
+            self.options.addresses.iter().map(|ip| json!({"type": "InternalIP", "address": ip.to_string()})).collect();
+        addresses.push(json!({"type": "Hostname", "address": self.options.hostname}));
+        let facts = &self.facts;
+        let capacity = json!({"cpu": facts.cpus.to_string(), "memory": format!("{}Ki", facts.memory_bytes >> 10),
+            "ephemeral-storage": format!("{}Ki", facts.ephemeral_bytes >> 10), "pods": self.options.pods_max.to_string(),
+            "hugepages-2Mi": "0", "hugepages-1Gi": "0"});
+        let mut images = self.shared.containers.images().await;
+        images.sort_by_key(|image| std::cmp::Reverse(image.size_bytes));
+        let images: Vec<Value> = images
+            .into_iter()
+            .take(IMAGES_IN_STATUS_MAX)
+            .map(|image| json!({"names": image.names, "sizeBytes": image.size_bytes}))
+            .collect();
+        json!({
+            "capacity": capacity, "allocatable": capacity, "conditions": conditions, "addresses": addresses,
+            "daemonEndpoints": {"kubeletEndpoint": {"Port": self.options.endpoint_port}},
+            "nodeInfo": {"machineID": facts.machine_id, "systemUUID": facts.system_uuid, "bootID": facts.boot_id,
+                "kernelVersion": facts.kernel, "osImage": facts.os_image, "containerRuntimeVersion": format!("klynge://{}", env!("CARGO_PKG_VERSION")),
+                "kubeletVersion": self.options.version, "kubeProxyVersion": "", "operatingSystem": "linux", "architecture": architecture()},
+            "images": images
+        })
+    }
+
+    async fn look_after_pressures(&mut self) {
+        let thresholds = self.options.thresholds;
+        let now = std::time::Instant::now();
+        let available = Facts::available_memory_bytes();
+        if let Some(available) = available.filter(|bytes| *bytes < thresholds.memory_available_bytes) {
+            self.pressures.insert("MemoryPressure", now);
+            self.evict(available).await;
+        }
+        let path = self.shared.paths.data.clone();
+        let space = tokio::task::spawn_blocking(move || Space::of(&path)).await.ok().flatten().unwrap_or_default();
+        let percent = |part: u64, whole: u64| part.saturating_mul(100).checked_div(whole).unwrap_or(100);
+        let short_of_bytes = percent(space.available_bytes, space.total_bytes) < thresholds.disk_available_percent;
+        if short_of_bytes || percent(space.free_inodes, space.total_inodes) < thresholds.inodes_free_percent {
+            self.pressures.insert("DiskPressure", now);
+        }
+        if let Some((used, most)) = Facts::process_ids() {
+            if percent(most.saturating_sub(used), most) < thresholds.pids_available_percent {
+                self.pressures.insert("PIDPressure", now);
+            }
+        }
+        self.collect_images(space).await;
+        for kind in ["MemoryPressure", "DiskPressure", "PIDPressure"] {
+            let pressed = self.has_pressure(kind);
+            self.set(kind, pressed);
+        }
+    }
+
+    async fn evict(&self, available: u64) {
+        let mut candidates = Vec::new();
+        for state in self.registry.all() {
+            if state.torn_down || state.terminate_by.is_some() {
+                continue;
+            }
+            let (Some(spec), Some(uid)) = (&state.pod.spec, &state.pod.metadata.uid) else { continue };
+            let mut containers = Vec::new();
+            for container in &state.containers {
+                let Phase::Running(running) = &container.phase else { continue };
+                let usage = self.shared.containers.usage(uid, &running.id).await.unwrap_or_default().working_set_bytes;
+                let own = spec.containers.iter().find(|one| one.name == container.name);
+                let request = own.and_then(|one| one.resources.as_ref()?.requests.as_ref()?.get("memory"));
+                let request = request.and_then(|quantity| crate::quantity::value(&quantity.0)).unwrap_or(0);
+                containers.push((container.name.clone(), usage, u64::try_from(request).unwrap_or(0)));
+            }
+            candidates.push(Candidate {
+                uid: uid.clone(),
+                priority: spec.priority.unwrap_or(0),
+                request_bytes: u64::try_from(Requests::of_pod(spec).memory_bytes).unwrap_or(0),
+                containers,
+            });
+        }
+        let recorder: &Recorder = &self.shared.recorder;
+        recorder.node(&self.options.name, Severity::Warning, "EvictionThresholdMet", "Attempting to reclaim memory".into());
+        if let Some((uid, terminal)) = choose_victim(&candidates, self.options.thresholds.memory_available_bytes, available) {
+            tracing::warn!(uid, message = terminal.message, "a pod is evicted");
+            self.registry.fail(&uid, terminal, 0);
+        }
+    }
+
+    async fn collect_images(&self, space: Space) {
+        let marks = self.options.image_thresholds;
+        if space.used_percent() <= marks.high_percent {
+            return;
+        }
+        let containers: &Arc<dyn Containers> = &self.shared.containers;
+        let mut used = BTreeSet::new();
+        for state in self.registry.all().iter().filter(|state| !state.torn_down) {
+            let spec = state.pod.spec.iter();
+            let all = spec.flat_map(|spec| spec.init_containers.iter().flatten().chain(&spec.containers));
+            used.extend(all.filter_map(|container| container.image.clone()));
+            for container in &state.containers {
+                if let crate::lifecycle::Image::Ready { id } = &container.image {
+                    used.insert(id.clone());
+                }
+            }
+        }
+        for id in images_to_remove(&containers.images().await, &used, space, marks) {
+            // The runtime refuses where a container still uses it; the next look tries again.
+            if let Err(error) = containers.remove_image(&id).await {
+                tracing::debug!(id, %error, "an image stays");
+            }
+        }
+    }
+}
+
+/// Whole seconds, as the API writes times.
+fn now_text(time: Timestamp) -> String {
+    time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}

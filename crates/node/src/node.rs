@@ -1,0 +1,178 @@
+//! The node: puts the agent, the machine's presence, the feed and the endpoints together.
+
+use crate::agent::{
+    Api, Containers, Dispatcher, NodeBackend, Paths, PodNetwork, PodRegistry, Recorder, References, Shared, Tokens,
+};
+use crate::feed::{Feed, Sinks};
+use crate::lifecycle::{Allocatable, NodeAddresses, Requests};
+use crate::machine::{Facts, ImageThresholds, Machine, MachineOptions, Thresholds, renew_lease};
+use crate::streaming::{Backend, serve};
+use crate::volumes::HostDns;
+use client::ClusterClient;
+use std::collections::BTreeMap;
+use std::io;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, PoisonError, RwLock};
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+
+/// What a node is made of.
+pub struct Options {
+    /// The cluster, as `system:node:NAME` of the group `system:nodes`.
+    pub client: Arc<dyn ClusterClient>,
+    /// The runtime.
+    pub containers: Arc<dyn Containers>,
+    /// The pod network.
+    pub network: Arc<dyn PodNetwork>,
+    /// Load balancing; None leaves Services alone.
+    pub services: Option<network::services::Handle>,
+    /// Cluster DNS; None leaves it alone.
+    pub dns: Option<Arc<network::dns::Handle>>,
+    /// The node's name.
+    pub name: String,
+    /// The host name.
+    pub hostname: String,
+    /// Addresses, the primary one first.
+    pub addresses: Vec<IpAddr>,
+    /// More labels of the Node.
+    pub labels: BTreeMap<String, String>,
+    /// The agent's data directory.
+    pub data_directory: PathBuf,
+    /// Pods' logs; upstream's is /var/log/pods.
+    pub log_directory: PathBuf,
+    /// The node's pod ranges.
+    pub pod_ranges: Vec<String>,
+    /// Pods that the node takes.
+    pub pods_max: i64,
+    /// The port of the kubelet-compatible endpoints; 0 where there is none on the network.
+    pub endpoint_port: u16,
+    /// Resolver settings: the cluster's server and domain, and the host's.
+    pub resolvers: HostDns,
+    /// Pulls at the same time.
+    pub pulls_max: usize,
+    /// Sandboxes and containers that are started at the same time.
+    pub starts_max: usize,
+    /// When the machine is short.
+    pub thresholds: Thresholds,
+    /// When images are removed.
+    pub image_thresholds: ImageThresholds,
+    /// The version that is shown, such as `v1.37.0+klynge.0.1.0`.
+    pub version: String,
+}
+
+/// A running node. Dropping it stops the agent; what runs goes on.
+pub struct Node {
+    backend: Arc<dyn Backend>,
+    registry: PodRegistry,
+    registered: watch::Receiver<bool>,
+    tasks: JoinSet<()>,
+}
+
+impl Node {
+    /// Takes up what ran before and starts everything. Does not wait for the API.
+    ///
+    /// # Errors
+    /// A data directory that cannot be used, or checkpoints of a newer version.
+    pub async fn start(options: Options) -> io::Result<Node> {
+        let data = options.data_directory.clone();
+        std::fs::create_dir_all(&data)?;
+        std::fs::create_dir_all(&options.log_directory)?;
+        let facts = Facts::read(&data);
+        let api = Api(Arc::clone(&options.client));
+        let recorder = Recorder::start(api.clone(), options.name.clone());
+        let (references, changed) = References::new(Arc::clone(&options.client));
+        let shared = Arc::new(Shared {
+            tokens: Tokens::new(api.clone()),
+            api: api.clone(),
+            containers: options.containers,
+            network: options.network,
+            recorder,
+            references,
+            paths: Paths { data: data.clone(), logs: options.log_directory },
+            node: options.name.clone(),
+            addresses: NodeAddresses(options.addresses.clone()),
+            dns: options.resolvers,
+            pulls: Semaphore::new(options.pulls_max.max(1)),
+            starts: Semaphore::new(options.starts_max.max(1)),
+            services: RwLock::default(),
+            labels: RwLock::default(),
+            size: (facts.cpus.saturating_mul(1000), facts.memory_bytes, facts.ephemeral_bytes),
+        });
+        let offered = Allocatable {
+            requests: Requests {
+                cpu_milli: facts.cpus.saturating_mul(1000),
+                memory_bytes: facts.memory_bytes,
+                ephemeral_bytes: facts.ephemeral_bytes,
+            },
+            pods: options.pods_max,
+        };
+        // Services first: pods that go on need their addresses at once.
+        let for_links = Arc::clone(&shared);
+        let sinks = Sinks {
+            services: options.services,
+            dns: options.dns,
+            links: Box::new(move |links| {
+                *for_links.services.write().unwrap_or_else(PoisonError::into_inner) = links;
+            }),
+        };
+        let feed = Feed::new(options.name.clone(), sinks, data.join("services.json"));
+        let mut tasks = JoinSet::new();
+        tasks.spawn(feed.run(Arc::clone(&options.client)));
+        let dispatcher = Dispatcher::recover(Arc::clone(&shared), offered).await?;
+        let registry = dispatcher.registry();
+        let machine_options = MachineOptions {
+            name: options.name.clone(),
+            hostname: options.hostname,
+            labels: options.labels,
+            addresses: options.addresses,
+            pods_max: options.pods_max,
+            pod_ranges: options.pod_ranges,
+            endpoint_port: options.endpoint_port,
+            version: options.version,
+            thresholds: options.thresholds,
+            image_thresholds: options.image_thresholds,
+        };
+        let mut machine = Machine::new(machine_options, facts, Arc::clone(&shared), registry.clone());
+        let (tell_registered, registered) = watch::channel(false);
+        let name = options.name;
+        tasks.spawn(async move {
+            let uid = machine.register().await;
+            let _ = tell_registered.send(true);
+            tokio::join!(machine.run(), renew_lease(api, name, uid));
+        });
+        tasks.spawn(dispatcher.run(changed));
+        let backend: Arc<dyn Backend> = Arc::new(NodeBackend::new(shared, registry.clone()));
+        Ok(Node { backend, registry, registered, tasks })
+    }
+
+    /// Waits until the Node object is there and says Ready.
+    pub async fn registered(&self) {
+        let _ = self.registered.clone().wait_for(|registered| *registered).await;
+    }
+
+    /// An HTTP/1.1 connection to the node's endpoints, inside the process.
+    #[must_use]
+    pub fn connection(&self) -> DuplexStream {
+        let (ours, theirs) = tokio::io::duplex(256 << 10);
+        self.serve(theirs);
+        ours
+    }
+
+    /// Serves the node's endpoints on a connection whose client was authenticated and authorised by the caller.
+    pub fn serve(&self, connection: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
+        tokio::spawn(serve(connection, Arc::clone(&self.backend)));
+    }
+
+    /// The node's pods.
+    #[must_use]
+    pub fn pods(&self) -> PodRegistry {
+        self.registry.clone()
+    }
+
+    /// Stops the agent and leaves every container running.
+    pub async fn stop(mut self) {
+        self.tasks.shutdown().await;
+    }
+}

@@ -1,0 +1,11 @@
+//! Volumes and the files that every container gets: what they hold (pure) and how they come on the disk.
+
+mod atomic_writer;
+mod directories;
+mod files;
+mod payload;
+
+pub use atomic_writer::{Ownership, write_atomically};
+pub use directories::{Prepared, clean_up, host_path, memory_or_disk, own_by_group};
+pub use files::{HostDns, hostnames, hosts_file, resolv_conf};
+pub use payload::{Entry, Inputs, Payload, TokenWish, downward, from_config_map, from_secret, projected, token_wishes};
