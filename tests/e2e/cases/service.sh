@@ -6,7 +6,7 @@ k -n $NS expose deployment web --port=80 --target-port=8080 --type=NodePort
 address=$(k -n $NS get service web -o jsonpath='{.spec.clusterIP}')
 port=$(k -n $NS get service web -o jsonpath='{.spec.ports[0].nodePort}')
 eventually 20 fetch http://$address/cgi-bin/clock.cgi
-eventually 10 fetch http://127.0.0.1:$port/cgi-bin/clock.cgi
+eventually 10 fetch http://192.0.2.2:$port/cgi-bin/clock.cgi
 eventually 10 fetch http://192.0.2.2:$port/cgi-bin/clock.cgi $OUTSIDE
 seen=$(for _ in $(seq 20); do fetch http://$address/cgi-bin/clock.cgi; done | sed 's/.* at //' | sort -u | wc -l)
 same "pods that answered" 2 "$seen"

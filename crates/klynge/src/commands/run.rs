@@ -33,8 +33,17 @@ pub(crate) fn run(global: &Global, arguments: &RunArguments, output: &Output) ->
         arguments.publish.unwrap_or_default(),
         service.str_at(&["spec", "clusterIP"]).unwrap_or_default()
     ));
-    output.line(&format!("http://127.0.0.1:{node_port}"));
+    output.line(&format!("http://{}:{node_port}", node_address(&cluster)?));
     Ok(())
+}
+
+/// The address of a node: node ports answer on those, not on loopback.
+fn node_address(cluster: &Cluster) -> Result<String, Failure> {
+    let nodes = cluster.list(target("", "nodes", "", ""), Query::default())?;
+    let addresses = nodes.iter().filter_map(|node| node.at(&["status", "addresses"])?.as_array()).flatten();
+    let internal = addresses.filter(|address| address.str_at(&["type"]) == Some("InternalIP"));
+    let found = internal.filter_map(|address| address.str_at(&["address"])).next();
+    Ok(found.unwrap_or("127.0.0.1").to_owned())
 }
 
 fn labels(arguments: &RunArguments) -> Value {

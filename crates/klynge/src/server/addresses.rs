@@ -2,7 +2,9 @@
 
 use crate::cli::{Failure, ServerArguments};
 use network::Prefix;
+use std::io;
 use std::net::{IpAddr, UdpSocket};
+use std::path::Path;
 
 /// The address that others reach this host at: the source address of its default route; loopback where it has none.
 pub(super) fn advertised() -> IpAddr {
@@ -58,6 +60,26 @@ impl Ranges {
             )));
         }
         Ok(Ranges { pods, services })
+    }
+
+    /// Keeps them beside the data, so that purge knows them without options; the first line is the format.
+    pub(super) fn save(&self, path: &Path) -> Result<(), Failure> {
+        let text = format!("1\n{}\n{}\n", self.pods, self.services);
+        std::fs::write(path, text).map_err(|error| Failure::Failed(format!("cannot write {}: {error}", path.display())))
+    }
+
+    /// What [`Self::save`] kept; None where nothing was.
+    pub(super) fn load(path: &Path) -> Result<Option<Self>, Failure> {
+        let text = match std::fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(Failure::Failed(format!("cannot read {}: {error}", path.display()))),
+        };
+        let lines: Vec<&str> = text.lines().collect();
+        match lines.as_slice() {
+            ["1", pods, services] => Ok(Some(Ranges { pods: prefix("pods", pods)?, services: prefix("services", services)? })),
+            _ => Err(Failure::Failed(format!("{} is of a newer release or damaged; use the release that wrote it", path.display()))),
+        }
     }
 
     /// The address of the Service `kubernetes`.

@@ -1,29 +1,225 @@
-//! The node agent of this process: containers, network and the kubelet's role.
+//! The node agent of this process: containers, network and the kubelet's role, and how the API reaches it.
 
 use super::addresses::Ranges;
+use super::agent_socket::AgentSocket;
+use super::wiring::CLUSTER_DOMAIN;
 use crate::cli::{Failure, Global};
-use api::{NoNodes, NodeConnector, Server};
-use std::net::IpAddr;
-use std::sync::Arc;
+use api::{Connection, NodeConnector, Server};
+use async_trait::async_trait;
+use network::netlink::{Nft, NetworkNamespace};
+use network::pod_net::{self, OpenPort, PodNetwork};
+use network::services::{self, Services, TransportProtocol};
+use network::{Prefix, dns};
+use node::Node;
+use node::adapters::{NetworkAdapter, RuntimeAdapter};
+use node::volumes::HostDns;
+use runtime::Runtime;
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+use tokio::task::JoinHandle;
 
+/// The address of cluster DNS is the tenth of the Services' range, as upstream's installers choose it.
+const DNS_OFFSET: u32 = 10;
+const DNS_PORT: u16 = 53;
+/// How often the host's own firewalls are looked at: they may be reloaded at any time.
+const FIREWALL_PERIOD: Duration = Duration::from_secs(10);
+/// Addresses of one node's pods: a /24 for IPv4.
+const NODE_PREFIX_BITS: u8 = 24;
+
+/// What the API needs before the node runs: how to reach it.
 pub(super) struct Prepared {
     name: String,
+    node: Arc<OnceLock<Node>>,
 }
 
 impl Prepared {
+    /// For a node of this name.
     pub(super) fn new(name: &str) -> Self {
-        Prepared { name: name.to_owned() }
+        Prepared { name: name.to_owned(), node: Arc::default() }
     }
+
+    /// Reaches the node inside the process.
     pub(super) fn connector(&self) -> Arc<dyn NodeConnector> {
-        Arc::new(NoNodes)
+        Arc::new(InProcess { name: self.name.clone(), node: Arc::clone(&self.node) })
     }
 }
 
-pub(super) struct Agent;
+struct InProcess {
+    name: String,
+    node: Arc<OnceLock<Node>>,
+}
+
+#[async_trait]
+impl NodeConnector for InProcess {
+    async fn connect(&self, node: &str) -> io::Result<Box<dyn Connection>> {
+        let refused = |why: String| io::Error::new(io::ErrorKind::NotConnected, why);
+        if node != self.name {
+            return Err(refused(format!("node {node} is not connected to this server")));
+        }
+        let node = self.node.get().ok_or_else(|| refused(format!("the agent of node {node} is starting")))?;
+        Ok(Box::new(node.connection()))
+    }
+}
+
+/// A running agent.
+pub(super) struct Agent {
+    node: Arc<OnceLock<Node>>,
+    socket: AgentSocket,
+    firewall: JoinHandle<()>,
+}
+
+/// Where the network keeps its files; also what purge works on.
+pub(super) fn network_options(global: &Global, ranges: &Ranges, advertise: IpAddr) -> Result<pod_net::Options, Failure> {
+    let namespace = NetworkNamespace::current().map_err(failed("open the network namespace"))?;
+    Ok(pod_net::Options {
+        namespace,
+        pod_ranges: vec![Prefix::new(ranges.pods.network(), ranges.pods.length().max(NODE_PREFIX_BITS))],
+        cluster_ranges: vec![ranges.pods],
+        service_ranges: vec![ranges.services],
+        node_addresses: vec![advertise],
+        directory: Some(global.data_dir.join("network")),
+        mtu_bytes: None,
+    })
+}
+
+/// The runtime's directories and control groups below the data directory.
+pub(super) fn runtime_options(global: &Global) -> runtime::Options {
+    runtime::Options::below(global.data_dir.join("agent"))
+}
+
+/// The address that cluster DNS answers on.
+pub(super) fn dns_address(ranges: &Ranges) -> IpAddr {
+    ranges.service_address(DNS_OFFSET)
+}
+
+fn failed<E: std::fmt::Display>(what: &'static str) -> impl Fn(E) -> Failure {
+    move |error| Failure::Failed(format!("cannot {what}: {error}"))
+}
 
 impl Agent {
-    pub(super) async fn start(prepared: Prepared, _: &Global, _: &Server, _: &Ranges, _: IpAddr) -> Result<Self, Failure> {
-        Err(Failure::Failed(format!("no agent for {}", prepared.name)))
+    /// Takes up what runs, starts the rest, and returns when the node is Ready.
+    pub(super) async fn start(
+        prepared: Prepared,
+        global: &Global,
+        server: &Server,
+        ranges: &Ranges,
+        advertise: IpAddr,
+    ) -> Result<Self, Failure> {
+        let containers = Runtime::open(runtime_options(global)).await.map_err(failed("start the container runtime"))?;
+        let network_options = network_options(global, ranges, advertise)?;
+        let namespace = network_options.namespace.clone();
+        let pod_ranges = network_options.pod_ranges.clone();
+        let dns_address = dns_address(ranges);
+        let opened = tokio::task::spawn_blocking(move || {
+            let mut pod_network = PodNetwork::open(network_options)?;
+            pod_network.set_local_address(dns_address, true)?;
+            Ok::<_, pod_net::Error>(pod_network)
+        });
+        let pod_network = opened.await.map_err(failed("set up the pod network"))?.map_err(failed("set up the pod network"))?;
+        let mut service_options = services::Options::new(namespace.clone());
+        service_options.pod_ranges = vec![ranges.pods];
+        service_options.service_ranges = vec![ranges.services];
+        service_options.node_addresses = vec![advertise];
+        service_options.local_addresses = vec![dns_address];
+        let load_balancing = Services::start(service_options, HashMap::new()).map_err(failed("set up load balancing"))?;
+        let mut dns_options = dns::Options::new(vec![SocketAddr::new(dns_address, DNS_PORT)], CLUSTER_DOMAIN);
+        dns_options.reverse_ranges = vec![ranges.pods, ranges.services];
+        let names = dns::Dns::run(dns_options).map_err(failed("start cluster DNS"))?;
+        let resolvers = resolvers(&names, dns_address);
+
+        let client = server.client(&format!("system:node:{}", prepared.name), &["system:nodes"]);
+        let options = node::Options {
+            client,
+            containers: Arc::new(RuntimeAdapter::new(containers.clone())),
+            network: Arc::new(NetworkAdapter::new(pod_network)),
+            services: Some(load_balancing),
+            dns: Some(Arc::new(names)),
+            hostname: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+            name: prepared.name.clone(),
+            addresses: vec![advertise],
+            labels: BTreeMap::new(),
+            data_directory: global.data_dir.join("agent"),
+            log_directory: global.data_dir.join("logs"),
+            pod_ranges: pod_ranges.iter().map(ToString::to_string).collect(),
+            pods_max: 110,
+            endpoint_port: 0,
+            resolvers,
+            pulls_max: 3,
+            starts_max: 8,
+            thresholds: Default::default(),
+            image_thresholds: Default::default(),
+            version: concat!("v1.37.0+klynge.", env!("CARGO_PKG_VERSION")).to_owned(),
+        };
+        let node = Node::start(options).await.map_err(failed("start the node agent"))?;
+        let node = prepared.node.get_or_init(|| node);
+        node.registered().await;
+        let socket = AgentSocket::start(&global.data_dir, containers).map_err(failed("listen on the agent's socket"))?;
+        let firewall = tokio::spawn(admit_pods(namespace, server.address().port()));
+        Ok(Agent { node: prepared.node, socket, firewall })
     }
-    pub(super) async fn stop(self) {}
+
+    /// Stops the agent; containers go on running.
+    pub(super) async fn stop(self) {
+        self.socket.stop();
+        self.firewall.abort();
+        // The API's connector shares the node; what it still serves ends with the process.
+        if let Some(node) = Arc::into_inner(self.node).and_then(OnceLock::into_inner) {
+            node.stop().await;
+        }
+    }
+}
+
+/// What pods get as resolvers: cluster DNS, and the host's own search domains and servers for dnsPolicy Default.
+fn resolvers(names: &dns::Handle, dns_address: IpAddr) -> HostDns {
+    let host = names.resolvers();
+    HostDns {
+        nameservers: host.servers.iter().map(|server| server.ip().to_string()).collect(),
+        search: host.search,
+        options: Vec::new(),
+        cluster_servers: vec![dns_address],
+        cluster_domain: CLUSTER_DOMAIN.to_owned(),
+    }
+}
+
+/// Keeps pods' packets admitted by whatever firewalls the host runs.
+async fn admit_pods(namespace: NetworkNamespace, api_port: u16) {
+    let open_ports = [
+        OpenPort { protocol: TransportProtocol::Udp, port: DNS_PORT },
+        OpenPort { protocol: TransportProtocol::Tcp, port: DNS_PORT },
+        OpenPort { protocol: TransportProtocol::Tcp, port: api_port },
+    ];
+    let mut period = tokio::time::interval(FIREWALL_PERIOD);
+    let mut told: Vec<String> = Vec::new();
+    loop {
+        period.tick().await;
+        let namespace = namespace.clone();
+        let look = tokio::task::spawn_blocking(move || {
+            let mut nft = Nft::open_in(&namespace)?;
+            pod_net::admit_pods(&mut nft, &open_ports)
+        });
+        match look.await {
+            Ok(Ok(report)) => {
+                for chain in &report.admitted {
+                    tracing::info!(chain, "pods admitted in the host's firewall");
+                }
+                if report.refused != told {
+                    told = report.refused;
+                    for chain in &told {
+                        tracing::warn!(chain, "this firewall belongs to a program that lets nobody change it: admit the pod range there");
+                    }
+                }
+            }
+            Ok(Err(error)) => tracing::warn!(%error, "cannot look at the host's firewalls"),
+            Err(_) => return,
+        }
+    }
+}
+
+/// The file that names the ranges of a running cluster, so that purge needs no options.
+pub(super) fn ranges_path(global: &Global) -> PathBuf {
+    global.data_dir.join("ranges")
 }

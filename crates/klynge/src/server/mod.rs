@@ -2,6 +2,7 @@
 
 mod addresses;
 mod agent;
+mod agent_socket;
 mod purge;
 mod wiring;
 

@@ -1,8 +1,30 @@
 //! Removing everything of a cluster from a machine whose server is stopped.
 
+use super::addresses::Ranges;
+use super::agent;
 use crate::cli::{Failure, Global};
+use network::netlink::NetworkNamespace;
+use network::pod_net::PodNetwork;
+use network::services;
+use runtime::Runtime;
+use std::net::IpAddr;
 
-/// Containers, control groups, interfaces, nftables, mounts; the data directory is the caller's.
-pub(crate) fn purge(_global: &Global) -> Result<(), Failure> {
-    Ok(())
+/// Containers, control groups, interfaces, nftables, sysctls, images; the rest of the data directory is the caller's.
+pub(crate) fn purge(global: &Global) -> Result<(), Failure> {
+    let failed = |what: &str, error: &dyn std::fmt::Display| Failure::Failed(format!("cannot remove {what}: {error}"));
+    if global.data_dir.join("agent").exists() {
+        let threads = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let threads = threads.map_err(|error| failed("containers", &error))?;
+        threads.block_on(async {
+            let containers = Runtime::open(agent::runtime_options(global)).await;
+            let containers = containers.map_err(|error| failed("containers", &error))?;
+            containers.purge().await.map_err(|error| failed("containers", &error))
+        })?;
+    }
+    let Some(ranges) = Ranges::load(&agent::ranges_path(global))? else { return Ok(()) };
+    let namespace = NetworkNamespace::current().map_err(|error| failed("the network", &error))?;
+    services::purge(&namespace).map_err(|error| failed("load balancing", &error))?;
+    let options = agent::network_options(global, &ranges, IpAddr::from([127, 0, 0, 1]))?;
+    let pod_network = PodNetwork::open(options).map_err(|error| failed("the pod network", &error))?;
+    pod_network.purge(&[agent::dns_address(&ranges)]).map_err(|error| failed("the pod network", &error))
 }

@@ -62,6 +62,7 @@ pub(super) async fn serve(global: &Global, arguments: &ServerArguments) -> Resul
     .await
     .map_err(|error| Failure::Failed(error.to_string()))?;
     write_kubeconfig(global, &pki, &server)?;
+    prefixes.save(&agent::ranges_path(global))?;
 
     let control = ControlLoop::run(control_loop::Options {
         client: server.client("system:kube-controller-manager", &[MASTERS]),
