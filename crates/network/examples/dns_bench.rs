@@ -74,7 +74,13 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 /// Keeps a window of questions under way from one client, and counts the CPU time of the threads named "dns".
-fn measure(namespace: &NetworkNamespace, address: SocketAddr, kind: u16, suffix: &str, duration: Duration) -> Result<(f64, f64), Box<dyn Error>> {
+fn measure(
+    namespace: &NetworkNamespace,
+    address: SocketAddr,
+    kind: u16,
+    suffix: &str,
+    duration: Duration,
+) -> Result<(f64, f64), Box<dyn Error>> {
     let client = client(namespace, address)?;
     let mut questions = Vec::new();
     for number in 0..1000 {

@@ -19,14 +19,18 @@ fn main() -> Result<(), Box<dyn Error>> {
     let is_quick = std::env::args().any(|argument| argument == "--quick");
     let changes = if is_quick { 100 } else { CHANGES };
     let mut figures = vec!["\"bench\":\"services\"".to_owned()];
-    println!("{:>9} {:>12} {:>14} {:>14} {:>16}", "services", "cold ms", "change p50 us", "change p99 us", "same key p50 us");
+    println!(
+        "{:>9} {:>12} {:>14} {:>14} {:>16}",
+        "services", "cold ms", "change p50 us", "change p99 us", "same key p50 us"
+    );
     for count in [1_000, 10_000, 50_000] {
         let namespace = NetworkNamespace::create()?;
         let mut options = Options::new(namespace.clone());
         options.pod_ranges = vec!["10.0.0.0/9".parse()?];
         options.service_ranges = vec!["10.128.0.0/9".parse()?];
         let mut programmer = Programmer::new(options)?;
-        let all: HashMap<ServiceKey, Arc<ServiceState>> = (0..count).map(|number| (key(number), Arc::new(service(number, 0)))).collect();
+        let all: HashMap<ServiceKey, Arc<ServiceState>> =
+            (0..count).map(|number| (key(number), Arc::new(service(number, 0)))).collect();
         let started = Instant::now();
         programmer.replace(all)?;
         let cold = started.elapsed();
@@ -46,8 +50,15 @@ fn main() -> Result<(), Box<dyn Error>> {
             programmer.apply([(key(3), state)])?;
             coming_and_going.push(started.elapsed());
         }
-        let (p50, p99, same) = (quantile(&mut times, 50), quantile(&mut times, 99), quantile(&mut coming_and_going, 50));
-        println!("{count:>9} {:>12.1} {:>14} {:>14} {:>16}", cold.as_secs_f64() * 1000.0, p50.as_micros(), p99.as_micros(), same.as_micros());
+        let (p50, p99, same) =
+            (quantile(&mut times, 50), quantile(&mut times, 99), quantile(&mut coming_and_going, 50));
+        println!(
+            "{count:>9} {:>12.1} {:>14} {:>14} {:>16}",
+            cold.as_secs_f64() * 1000.0,
+            p50.as_micros(),
+            p99.as_micros(),
+            same.as_micros()
+        );
         figures.push(format!("\"cold_{count}_ms\":{:.1}", cold.as_secs_f64() * 1000.0));
         figures.push(format!("\"change_{count}_p50_us\":{}", p50.as_micros()));
         figures.push(format!("\"change_{count}_p99_us\":{}", p99.as_micros()));
@@ -73,7 +84,11 @@ fn attach(count: usize) -> Result<(Duration, Duration), Box<dyn Error>> {
     let (mut attached, mut detached) = (Vec::new(), Vec::new());
     let mut pods = Vec::new();
     for number in 0..count {
-        let pod = PodAttachment { uid: format!("pod-{number}"), namespace: NetworkNamespace::create()?, host_ports: Vec::new() };
+        let pod = PodAttachment {
+            uid: format!("pod-{number}"),
+            namespace: NetworkNamespace::create()?,
+            host_ports: Vec::new(),
+        };
         let started = Instant::now();
         network.attach(&pod)?;
         attached.push(started.elapsed());

@@ -40,14 +40,18 @@ fn upstream() -> Upstream {
         } else if text.ends_with("example.") && query.queries[0].query_type() == RecordType::A {
             let count: u8 = if text == "large.example." { 200 } else { 1 };
             for last in 0..count {
-                answer.add_answer(Record::from_rdata(name.clone(), 60, RData::A(std::net::Ipv4Addr::new(192, 0, 2, last).into())));
+                answer.add_answer(Record::from_rdata(
+                    name.clone(),
+                    60,
+                    RData::A(std::net::Ipv4Addr::new(192, 0, 2, last).into()),
+                ));
             }
         } else {
             answer.metadata.response_code = ResponseCode::NXDomain;
         }
         Some(answer.to_vec().unwrap())
     };
-    let reply_tcp = reply.clone();
+    let reply_tcp = reply;
     std::thread::spawn(move || {
         let mut buffer = [0; 4096];
         while let Ok((length, client)) = socket.recv_from(&mut buffer) {
@@ -93,7 +97,8 @@ fn server() -> Server {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let inside = runtime.enter();
     let mut options = Options::new(vec!["127.0.0.1:0".parse().unwrap()], "cluster.local");
-    options.reverse_ranges = vec!["10.43.0.0/16".parse().unwrap(), "10.42.0.0/16".parse().unwrap(), "fd00:43::/112".parse().unwrap()];
+    options.reverse_ranges =
+        vec!["10.43.0.0/16".parse().unwrap(), "10.42.0.0/16".parse().unwrap(), "fd00:43::/112".parse().unwrap()];
     options.resolv_conf = vec![PathBuf::from("/nonexistent")];
     // A resolver on another port than 53 can only be named as a stub domain: the root is the domain of everything.
     options.stub_domains = vec![(String::new(), vec![upstream.address])];
@@ -103,10 +108,16 @@ fn server() -> Server {
     let server = Server { runtime, handle: Some(handle), address, upstream };
     let port = |name: &str, port| DnsPort { name: name.to_owned(), protocol: TransportProtocol::Tcp, port };
     server.set("default", "web", Some(cluster(&["10.43.0.7", "fd00:43::7"], vec![port("http", 80)])));
-    let endpoint = |ip: &str, hostname: Option<&str>| DnsEndpoint { ip: ip.parse().unwrap(), hostname: hostname.map(str::to_owned) };
-    let endpoints = vec![endpoint("10.42.0.3", Some("db-0")), endpoint("10.42.0.4", Some("db-1")), endpoint("10.42.0.5", None)];
+    let endpoint = |ip: &str, hostname: Option<&str>| DnsEndpoint {
+        ip: ip.parse().unwrap(),
+        hostname: hostname.map(str::to_owned),
+    };
+    let endpoints =
+        vec![endpoint("10.42.0.3", Some("db-0")), endpoint("10.42.0.4", Some("db-1")), endpoint("10.42.0.5", None)];
     server.set("prod", "db", Some(DnsService { kind: DnsKind::Headless(endpoints), ports: vec![port("sql", 5432)] }));
-    for (name, target) in [("outside", "www.example"), ("inside", "web.default.svc.cluster.local"), ("missing", "nothing.invalid")] {
+    for (name, target) in
+        [("outside", "www.example"), ("inside", "web.default.svc.cluster.local"), ("missing", "nothing.invalid")]
+    {
         server.set("default", name, Some(DnsService { kind: DnsKind::ExternalName(target.to_owned()), ports: vec![] }));
     }
     server
@@ -240,10 +251,16 @@ fn changes_are_seen_by_the_next_question() {
     server.set("default", "new", Some(cluster(&["10.43.0.10"], vec![])));
     assert_eq!(server.texts("new.default.svc.cluster.local.", RecordType::A), ["10.43.0.10"]);
     server.set("default", "new", None);
-    assert_eq!(server.ask("new.default.svc.cluster.local.", RecordType::A).metadata.response_code, ResponseCode::NXDomain);
+    assert_eq!(
+        server.ask("new.default.svc.cluster.local.", RecordType::A).metadata.response_code,
+        ResponseCode::NXDomain
+    );
     assert!(started.elapsed() < Duration::from_secs(5));
     server.handle.as_ref().unwrap().replace([(ServiceKey::new("a", "b"), cluster(&["10.43.0.1"], vec![]))]);
-    assert_eq!(server.ask("web.default.svc.cluster.local.", RecordType::A).metadata.response_code, ResponseCode::NXDomain);
+    assert_eq!(
+        server.ask("web.default.svc.cluster.local.", RecordType::A).metadata.response_code,
+        ResponseCode::NXDomain
+    );
     assert_eq!(server.texts("b.a.svc.cluster.local.", RecordType::A), ["10.43.0.1"]);
 }
 
@@ -259,7 +276,8 @@ fn large_answers_are_cut_over_udp_and_whole_over_tcp() {
     let whole = server.ask_tcp("many.default.svc.cluster.local.", RecordType::A);
     assert_eq!((whole.answers.len(), whole.metadata.truncation), (100, false));
     let first = |message: &Message| message.answers[0].data.to_string();
-    let firsts: std::collections::HashSet<String> = (0..10).map(|_| first(&server.ask_tcp("many.default.svc.cluster.local.", RecordType::A))).collect();
+    let firsts: std::collections::HashSet<String> =
+        (0..10).map(|_| first(&server.ask_tcp("many.default.svc.cluster.local.", RecordType::A))).collect();
     assert!(firsts.len() > 1, "the order rotates");
 }
 

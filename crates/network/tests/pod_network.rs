@@ -6,8 +6,12 @@ mod bed;
 use std::net::IpAddr;
 
 use bed::{Bed, HOST, OUTSIDE, ask, eventually, ip, options, serve_tcp};
-use klynge_network::netlink::{ChainSpec, Expressions, Family, Hook, NetworkNamespace, Nft, NftBatch, Rtnetlink, Verdict};
-use klynge_network::pod_net::{Error, HostPort, OpenPort, PodAttachment, PodNetwork, admit_pods, withdraw_admission};
+use klynge_network::netlink::{
+    ChainSpec, Expressions, Family, Hook, NetworkNamespace, Nft, NftBatch, Rtnetlink, Verdict,
+};
+use klynge_network::pod_net::{
+    Error, HostPort, OpenPort, PodAttachment, PodNetwork, admit_pods, purge, withdraw_admission,
+};
 use klynge_network::services::TransportProtocol;
 
 #[test]
@@ -18,7 +22,11 @@ fn pods_reach_each_other_and_the_host_with_their_own_addresses() {
     serve_tcp(&bed.host, "[::]", 9000, "host");
     assert_eq!(ask(&a.namespace, b.ip(), 8080).unwrap(), ("b".to_owned(), a.ip()));
     assert_eq!(ask(&a.namespace, b.ip6(), 8080).unwrap(), ("b".to_owned(), a.ip6()));
-    assert_eq!(ask(&a.namespace, ip(HOST), 9000).unwrap(), ("host".to_owned(), a.ip()), "the host sees the pod's address");
+    assert_eq!(
+        ask(&a.namespace, ip(HOST), 9000).unwrap(),
+        ("host".to_owned(), a.ip()),
+        "the host sees the pod's address"
+    );
     assert_eq!(ask(&bed.host, b.ip(), 8080).unwrap(), ("b".to_owned(), ip(HOST)), "the pod sees the node's address");
     assert_eq!(ask(&bed.host, b.ip6(), 8080).unwrap(), ("b".to_owned(), ip("2001:db8::1")));
 }
@@ -29,7 +37,9 @@ fn what_leaves_the_cluster_carries_the_nodes_address() {
     let a = bed.pod("a");
     serve_tcp(&bed.outside, "[::]", 9000, "outside");
     assert_eq!(ask(&a.namespace, ip(OUTSIDE), 9000).unwrap(), ("outside".to_owned(), ip(HOST)));
-    eventually("IPv6 to the outside", || ask(&a.namespace, ip("2001:db8::2"), 9000).is_ok_and(|(_, seen)| seen == ip("2001:db8::1")));
+    eventually("IPv6 to the outside", || {
+        ask(&a.namespace, ip("2001:db8::2"), 9000).is_ok_and(|(_, seen)| seen == ip("2001:db8::1"))
+    });
 }
 
 #[test]
@@ -79,10 +89,15 @@ fn host_ports_lead_to_their_pod_and_are_given_once() {
     let port = HostPort { protocol: TransportProtocol::Tcp, host_ip: None, host_port: 8081, container_port: 80 };
     let a = bed.pod_with("a", vec![port.clone()]);
     a.serve_tcp(80);
-    assert_eq!(ask(&bed.outside, ip(HOST), 8081).unwrap(), ("a".to_owned(), ip(OUTSIDE)), "the client's address is kept");
+    assert_eq!(
+        ask(&bed.outside, ip(HOST), 8081).unwrap(),
+        ("a".to_owned(), ip(OUTSIDE)),
+        "the client's address is kept"
+    );
     assert_eq!(ask(&bed.host, ip(HOST), 8081).unwrap().0, "a");
     assert_eq!(ask(&a.namespace, ip(HOST), 8081).unwrap().0, "a", "a pod reaches itself");
-    let taken = PodAttachment { uid: "b".to_owned(), namespace: NetworkNamespace::create().unwrap(), host_ports: vec![port] };
+    let taken =
+        PodAttachment { uid: "b".to_owned(), namespace: NetworkNamespace::create().unwrap(), host_ports: vec![port] };
     assert!(matches!(bed.network.attach(&taken), Err(Error::HostPortTaken { port: 8081, .. })));
     assert_eq!(bed.network.addresses_of("b"), None);
     bed.network.detach("a").unwrap();
@@ -124,7 +139,13 @@ fn purge_leaves_the_host_as_it_was() {
         let mut rtnetlink = Rtnetlink::open_in(host).unwrap();
         let links: Vec<_> = rtnetlink.links().unwrap().into_iter().map(|link| link.name).collect();
         let routes = rtnetlink.routes().unwrap().into_iter().filter(|route| route.table == 254).count();
-        let addresses: Vec<IpAddr> = rtnetlink.addresses().unwrap().into_iter().filter(|one| !one.address.is_loopback()).map(|one| one.address).collect();
+        let addresses: Vec<IpAddr> = rtnetlink
+            .addresses()
+            .unwrap()
+            .into_iter()
+            .filter(|one| !one.address.is_loopback())
+            .map(|one| one.address)
+            .collect();
         let tables = Nft::open_in(host).unwrap().tables().unwrap();
         let forward = host.run(|| std::fs::read_to_string("/proc/sys/net/ipv4/ip_forward").unwrap()).unwrap();
         (links, routes, addresses, tables, forward)
@@ -133,11 +154,19 @@ fn purge_leaves_the_host_as_it_was() {
     let directory = tempfile::tempdir().unwrap();
     let mut options = options(&host, directory.path());
     options.node_addresses.clear();
-    let mut network = PodNetwork::open(options).unwrap();
-    network.attach(&PodAttachment { uid: "a".to_owned(), namespace: NetworkNamespace::create().unwrap(), host_ports: vec![] }).unwrap();
+    let mut network = PodNetwork::open(options.clone()).unwrap();
+    network
+        .attach(&PodAttachment {
+            uid: "a".to_owned(),
+            namespace: NetworkNamespace::create().unwrap(),
+            host_ports: vec![],
+        })
+        .unwrap();
     network.set_local_address(ip("10.43.0.10"), true).unwrap();
     assert_ne!(state(&host), before);
-    network.purge(&[ip("10.43.0.10")]).unwrap();
+    drop(network);
+    purge(&options, &[ip("10.43.0.10")]).unwrap();
+    purge(&options, &[ip("10.43.0.10")]).unwrap();
     assert_eq!(state(&host), before);
     assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
 }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use super::name::{is_within, parent};
 use super::wire::{
-    Answer, CLASS_IN, Owner, Query, RCODE_NO_NAME, RCODE_OK, RCODE_REFUSED, Section, TYPE_A, TYPE_AAAA, TYPE_ANY, TYPE_CNAME, TYPE_NS,
-    TYPE_PTR, TYPE_SOA, TYPE_SRV, TYPE_TXT, bad_version_answer, empty_answer,
+    Answer, CLASS_IN, Owner, Query, RCODE_NO_NAME, RCODE_OK, RCODE_REFUSED, Section, TYPE_A, TYPE_AAAA, TYPE_ANY,
+    TYPE_CNAME, TYPE_NS, TYPE_PTR, TYPE_SOA, TYPE_SRV, TYPE_TXT, bad_version_answer, empty_answer,
 };
 use super::zone::{Node, Record, SPECIFICATION_VERSION, Zone};
 
@@ -195,7 +195,13 @@ fn add_soa(answer: &mut Answer<'_>, zone: &Zone, section: Section) {
     for (target, number) in numbers.chunks_exact_mut(4).zip([zone.serial(), 7200, 1800, 86_400, TTL_S]) {
         target.copy_from_slice(&number.to_be_bytes());
     }
-    answer.record(section, &Owner::Other(domain), TYPE_SOA, TTL_S, &[b"\x02ns\x03dns", domain, b"\x0ahostmaster", domain, &numbers]);
+    answer.record(
+        section,
+        &Owner::Other(domain),
+        TYPE_SOA,
+        TTL_S,
+        &[b"\x02ns\x03dns", domain, b"\x0ahostmaster", domain, &numbers],
+    );
 }
 
 fn add_apex(answer: &mut Answer<'_>, zone: &Zone, kind: u16) {

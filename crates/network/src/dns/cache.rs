@@ -62,8 +62,13 @@ impl Cache {
         }
         self.generation += 1;
         let lifetime = Duration::from_secs(u64::from(ttl_s.min(TTL_S_MAX)));
-        let entry =
-            Entry { bytes: bytes.into(), ttl_offsets: ttl_offsets.into(), stored: now, expires: now + lifetime, generation: self.generation };
+        let entry = Entry {
+            bytes: bytes.into(),
+            ttl_offsets: ttl_offsets.into(),
+            stored: now,
+            expires: now + lifetime,
+            generation: self.generation,
+        };
         self.bytes += entry.size(&key);
         self.order.push_back((key.clone(), self.generation));
         if let Some(old) = self.entries.insert(key.clone(), entry) {
@@ -95,7 +100,13 @@ mod tests {
     use super::*;
 
     fn key(name: &str) -> CacheKey {
-        CacheKey { name: name.as_bytes().into(), kind: 1, has_edns: false, wants_dnssec: false, checking_disabled: false }
+        CacheKey {
+            name: name.as_bytes().into(),
+            kind: 1,
+            has_edns: false,
+            wants_dnssec: false,
+            checking_disabled: false,
+        }
     }
 
     #[test]

@@ -73,8 +73,13 @@ impl Forwarder {
     }
 
     fn use_servers(&self, servers: &[SocketAddr]) {
-        *self.servers.write().unwrap_or_else(PoisonError::into_inner) = servers.into();
+        let mut current = self.servers.write().unwrap_or_else(PoisonError::into_inner);
+        if **current == *servers {
+            return;
+        }
+        *current = servers.into();
         self.preferred.store(0, Ordering::Relaxed);
+        // Another network may give other answers to the same questions.
         self.cache.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
@@ -106,7 +111,8 @@ impl Forwarder {
 
     /// Answers from the cache.
     pub(crate) fn cached(&self, query: &Query<'_>, is_tcp: bool, out: &mut Vec<u8>) -> bool {
-        let found = self.cache.lock().unwrap_or_else(PoisonError::into_inner).get(&cache_key(query), Instant::now(), out);
+        let found =
+            self.cache.lock().unwrap_or_else(PoisonError::into_inner).get(&cache_key(query), Instant::now(), out);
         if found {
             fit(query, is_tcp, out);
         }
@@ -170,7 +176,11 @@ impl Forwarder {
             let spelled = query.bytes().get(12..12 + query.name().len())?;
             let question = build_query(spelled, query.kind, edns, query.checking_disabled(), id);
             let exchange = async {
-                if is_tcp { self.exchange_tcp(server, &question).await } else { self.exchange_udp(server, &question).await }
+                if is_tcp {
+                    self.exchange_tcp(server, &question).await
+                } else {
+                    self.exchange_udp(server, &question).await
+                }
             };
             let answer = match timeout(Duration::from_millis(ATTEMPT_TIMEOUT_MS), exchange).await {
                 Ok(Ok(answer)) => answer,
@@ -260,7 +270,18 @@ fn cache_key(query: &Query<'_>) -> CacheKey {
 fn build_query(name: &[u8], kind: u16, edns: Option<(u16, bool)>, checking_disabled: bool, id: u16) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(name.len() + 27);
     bytes.extend_from_slice(&id.to_be_bytes());
-    bytes.extend_from_slice(&[1, if checking_disabled { 0x10 } else { 0 }, 0, 1, 0, 0, 0, 0, 0, u8::from(edns.is_some())]);
+    bytes.extend_from_slice(&[
+        1,
+        if checking_disabled { 0x10 } else { 0 },
+        0,
+        1,
+        0,
+        0,
+        0,
+        0,
+        0,
+        u8::from(edns.is_some()),
+    ]);
     bytes.extend_from_slice(name);
     bytes.extend_from_slice(&kind.to_be_bytes());
     bytes.extend_from_slice(&CLASS_IN.to_be_bytes());

@@ -63,7 +63,13 @@ fn parse(text: &str) -> HostResolvers {
                     found.servers.push(SocketAddr::new(address, 53));
                 }
             }
-            Some("search" | "domain") => found.search = words.take(32).map(|word| word.trim_end_matches('.').to_owned()).filter(|word| !word.is_empty()).collect(),
+            Some("search" | "domain") => {
+                found.search = words
+                    .take(32)
+                    .map(|word| word.trim_end_matches('.').to_owned())
+                    .filter(|word| !word.is_empty())
+                    .collect()
+            }
             _ => {}
         }
     }

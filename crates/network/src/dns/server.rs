@@ -142,7 +142,10 @@ impl Dns {
     }
 }
 
-fn listen(address: SocketAddr, namespace: Option<&NetworkNamespace>) -> Result<(UdpSocket, tokio::net::TcpListener), Error> {
+fn listen(
+    address: SocketAddr,
+    namespace: Option<&NetworkNamespace>,
+) -> Result<(UdpSocket, tokio::net::TcpListener), Error> {
     let fail = |source| Error::Listen { address, source };
     let open = || -> io::Result<(UdpSocket, TcpListener)> {
         let udp = UdpSocket::bind(address)?;

@@ -116,7 +116,11 @@ impl<'a> Query<'a> {
                     return None;
                 }
                 let flags = bytes.get(at + 4..at + 8)?;
-                edns = Some(Edns { udp_bytes: u16_at(bytes, at + 2)?, version: flags[1], wants_dnssec: flags[2] & 0x80 != 0 });
+                edns = Some(Edns {
+                    udp_bytes: u16_at(bytes, at + 2)?,
+                    version: flags[1],
+                    wants_dnssec: flags[2] & 0x80 != 0,
+                });
             }
             at += 10 + length;
             bytes.get(..at)?;
@@ -192,14 +196,27 @@ const OPT_BYTES: usize = 11;
 
 impl<'a> Answer<'a> {
     /// Begins the answer to a query, authoritative or not.
-    pub(crate) fn begin(out: &'a mut Vec<u8>, query: &Query<'_>, code: u8, is_authoritative: bool, is_tcp: bool) -> Self {
+    pub(crate) fn begin(
+        out: &'a mut Vec<u8>,
+        query: &Query<'_>,
+        code: u8,
+        is_authoritative: bool,
+        is_tcp: bool,
+    ) -> Self {
         out.clear();
         out.extend_from_slice(query.bytes.get(..query.question_end).unwrap_or_default());
         // QR, AA; RD is echoed. RA: names outside the zone are resolved.
         out[2] = 0x80 | (out[2] & 0x01) | if is_authoritative { 0x04 } else { 0 };
         out[3] = 0x80 | code;
         out[6..12].fill(0);
-        Self { out, bytes_max: query.answer_bytes_max(is_tcp), counts: [0; 3], edns: query.edns.is_some(), is_truncated: false, extended_code: 0 }
+        Self {
+            out,
+            bytes_max: query.answer_bytes_max(is_tcp),
+            counts: [0; 3],
+            edns: query.edns.is_some(),
+            is_truncated: false,
+            extended_code: 0,
+        }
     }
 
     /// Adds a record; past the client's limit the answer is marked as truncated, except for additional records, which are just left out.
@@ -291,7 +308,8 @@ pub(crate) fn shape_of(answer: &[u8], query: &Query<'_>) -> Option<Shape> {
     if total > ANSWER_RECORDS_MAX {
         return None;
     }
-    let mut shape = Shape { ttl_offsets: Vec::new(), ttl_s: u32::MAX, code: answer[3] & 0x0f, is_truncated: answer[2] & 0x02 != 0 };
+    let mut shape =
+        Shape { ttl_offsets: Vec::new(), ttl_s: u32::MAX, code: answer[3] & 0x0f, is_truncated: answer[2] & 0x02 != 0 };
     let is_negative = counts[0] == 0;
     let mut has_soa = false;
     let mut at = query.question_end;

@@ -233,7 +233,9 @@ impl Records {
                 TransportProtocol::Udp => "_udp",
                 TransportProtocol::Sctp => "_sctp",
             };
-            let Ok(owner) = name.child(protocol).and_then(|name| name.child(&format!("_{}", port.name))) else { continue };
+            let Ok(owner) = name.child(protocol).and_then(|name| name.child(&format!("_{}", port.name))) else {
+                continue;
+            };
             for target in targets {
                 self.names.push((owner.clone(), Record::Srv { port: port.port, target: target.wire().into() }));
             }
@@ -266,12 +268,19 @@ mod tests {
     fn removing_a_service_leaves_nothing_of_it() {
         let mut zone = Zone::new("cluster.local", vec![], &["10.43.0.10".parse().unwrap()]).unwrap();
         let before = zone.nodes.len();
-        let endpoint = |last: u8| DnsEndpoint { ip: IpAddr::from([10, 42, 0, last]), hostname: (last == 1).then(|| "db-0".to_owned()) };
+        let endpoint = |last: u8| DnsEndpoint {
+            ip: IpAddr::from([10, 42, 0, last]),
+            hostname: (last == 1).then(|| "db-0".to_owned()),
+        };
         let ports = vec![DnsPort { name: "sql".to_owned(), protocol: TransportProtocol::Tcp, port: 5432 }];
         let (db, web) = (ServiceKey::new("prod", "db"), ServiceKey::new("prod", "web"));
-        zone.set(&db, Some(DnsService { kind: DnsKind::Headless(vec![endpoint(1), endpoint(2)]), ports: ports.clone() }));
+        zone.set(
+            &db,
+            Some(DnsService { kind: DnsKind::Headless(vec![endpoint(1), endpoint(2)]), ports: ports.clone() }),
+        );
         zone.set(&web, Some(DnsService { kind: DnsKind::ClusterIps(vec![IpAddr::from([10, 43, 0, 1])]), ports }));
-        let find = |zone: &Zone, name: &str| zone.find(Name::parse(name).unwrap().wire()).map(|node| node.records.len());
+        let find =
+            |zone: &Zone, name: &str| zone.find(Name::parse(name).unwrap().wire()).map(|node| node.records.len());
         assert_eq!(find(&zone, "db.prod.svc.cluster.local"), Some(2));
         assert_eq!(find(&zone, "db-0.db.prod.svc.cluster.local"), Some(1));
         assert_eq!(find(&zone, "10-42-0-2.db.prod.svc.cluster.local"), Some(1));

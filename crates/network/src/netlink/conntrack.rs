@@ -66,7 +66,9 @@ impl Conntrack {
     /// Lists the connections that match. The kernel filters where it can (Linux 5.8); older ones send all, and the filter here decides.
     pub fn list(&mut self, filter: &FlowFilter) -> Result<Vec<Flow>> {
         match self.list_with(filter, true) {
-            Err(error) if error.errno() == Some(libc::EOPNOTSUPP) || error.errno() == Some(libc::EINVAL) => self.list_with(filter, false),
+            Err(error) if error.errno() == Some(libc::EOPNOTSUPP) || error.errno() == Some(libc::EINVAL) => {
+                self.list_with(filter, false)
+            }
             other => other,
         }
     }

@@ -80,7 +80,8 @@ pub(crate) fn swap_sysctl(name: &str, value: &str) -> Result<String> {
         .map_err(|source| Error::system(format!("read the sysctl {name}"), source))?;
     let old = old.trim().to_owned();
     if old != value {
-        std::fs::write(&path, value).map_err(|source| Error::system(format!("set the sysctl {name} to {value}"), source))?;
+        std::fs::write(&path, value)
+            .map_err(|source| Error::system(format!("set the sysctl {name} to {value}"), source))?;
     }
     Ok(old)
 }

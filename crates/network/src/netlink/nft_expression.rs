@@ -2,9 +2,9 @@
 
 use super::message::Batch;
 use super::nft_constants::{
-    ADDRESS_TYPE_LOCAL, CT_STATE, CT_STATUS, DATA_VALUE, DATA_VERDICT, EXPRESSION_DATA, EXPRESSION_NAME, FIB_DESTINATION,
-    FIB_RESULT_ADDRESS_TYPE, FIB_SOURCE, Family, LIST_ELEMENT, META_IIFNAME, META_L4PROTO, META_MARK, META_OIFNAME, VERDICT_CHAIN,
-    VERDICT_CODE,
+    ADDRESS_TYPE_LOCAL, CT_STATE, CT_STATUS, DATA_VALUE, DATA_VERDICT, EXPRESSION_DATA, EXPRESSION_NAME,
+    FIB_DESTINATION, FIB_RESULT_ADDRESS_TYPE, FIB_SOURCE, Family, LIST_ELEMENT, META_IIFNAME, META_L4PROTO, META_MARK,
+    META_OIFNAME, VERDICT_CHAIN, VERDICT_CODE,
 };
 
 /// One of the sixteen 32-bit registers.
@@ -65,7 +65,7 @@ enum Part {
     Bitwise { register: Register, mask: Vec<u8>, flip: Vec<u8> },
     VerdictValue(Verdict),
     Value { register: Register, value: Vec<u8> },
-    Update { set: String, key: Register, data: Register, timeout_ms: u64 },
+    Update { set: String, operation: u32, key: Register, data: Register, timeout_ms: u64 },
     Reject { kind: u32, code: u8 },
 }
 
@@ -187,13 +187,17 @@ impl Expressions {
     /// Matches any of these conntrack state bits (2 established, 4 related, 8 new).
     #[must_use]
     pub fn match_connection_state(self, bits: u32, scratch: Register) -> Self {
-        self.numbers("ct", &[(2, CT_STATE), (1, scratch.0)]).bitwise(scratch, &bits.to_ne_bytes(), &[0; 4]).compare(scratch, 1, &[0; 4])
+        self.numbers("ct", &[(2, CT_STATE), (1, scratch.0)])
+            .bitwise(scratch, &bits.to_ne_bytes(), &[0; 4])
+            .compare(scratch, 1, &[0; 4])
     }
 
     /// Matches connections whose conntrack status has any of these bits (0x20 destination translated).
     #[must_use]
     pub fn match_connection_status(self, bits: u32, scratch: Register) -> Self {
-        self.numbers("ct", &[(2, CT_STATUS), (1, scratch.0)]).bitwise(scratch, &bits.to_ne_bytes(), &[0; 4]).compare(scratch, 1, &[0; 4])
+        self.numbers("ct", &[(2, CT_STATUS), (1, scratch.0)])
+            .bitwise(scratch, &bits.to_ne_bytes(), &[0; 4])
+            .compare(scratch, 1, &[0; 4])
     }
 
     /// Matches packets whose source is an address of this host.
@@ -206,8 +210,11 @@ impl Expressions {
     /// Matches packets whose source is no address of this host.
     #[must_use]
     pub fn match_source_is_foreign(self, scratch: Register) -> Self {
-        self.numbers("fib", &[(3, FIB_SOURCE), (2, FIB_RESULT_ADDRESS_TYPE), (1, scratch.0)])
-            .compare(scratch, 1, &ADDRESS_TYPE_LOCAL.to_ne_bytes())
+        self.numbers("fib", &[(3, FIB_SOURCE), (2, FIB_RESULT_ADDRESS_TYPE), (1, scratch.0)]).compare(
+            scratch,
+            1,
+            &ADDRESS_TYPE_LOCAL.to_ne_bytes(),
+        )
     }
 
     /// Matches packets whose destination is an address of this host.
@@ -231,7 +238,11 @@ impl Expressions {
 
     fn prefix(self, prefix: &crate::Prefix, inverted: bool, scratch: Register) -> Self {
         let zero = vec![0; prefix.mask_bytes().len()];
-        self.bitwise(scratch, &prefix.mask_bytes(), &zero).compare(scratch, u32::from(inverted), &prefix.network_bytes())
+        self.bitwise(scratch, &prefix.mask_bytes(), &zero).compare(
+            scratch,
+            u32::from(inverted),
+            &prefix.network_bytes(),
+        )
     }
 
     /// Puts a random number in `offset .. offset + modulus` into a register.
@@ -278,10 +289,20 @@ impl Expressions {
         self
     }
 
-    /// Adds or refreshes an element of a dynamic map from registers.
+    /// Adds an element to a dynamic map from registers; of one that is there only the timeout is refreshed, not the value.
     #[must_use]
-    pub fn update(mut self, map: &str, key: Register, data: Register, timeout_ms: u64) -> Self {
-        self.parts.push(Part::Update { set: map.to_owned(), key, data, timeout_ms });
+    pub fn update(self, map: &str, key: Register, data: Register, timeout_ms: u64) -> Self {
+        self.dynamic(1, map, key, data, timeout_ms)
+    }
+
+    /// Removes an element from a dynamic map, if it is there. The kernel wants a data register to be named for maps.
+    #[must_use]
+    pub fn forget(self, map: &str, key: Register, data: Register, timeout_ms: u64) -> Self {
+        self.dynamic(2, map, key, data, timeout_ms)
+    }
+
+    fn dynamic(mut self, operation: u32, map: &str, key: Register, data: Register, timeout_ms: u64) -> Self {
+        self.parts.push(Part::Update { set: map.to_owned(), operation, key, data, timeout_ms });
         self
     }
 
@@ -405,9 +426,9 @@ impl Part {
                 batch.attribute_be32(1, register.0);
                 value(batch, 2, bytes);
             }
-            Self::Update { set, key, data, timeout_ms } => {
+            Self::Update { set, operation, key, data, timeout_ms } => {
                 batch.attribute_str(1, set);
-                batch.attribute_be32(3, 1);
+                batch.attribute_be32(3, *operation);
                 batch.attribute_be32(4, key.0);
                 batch.attribute_be32(5, data.0);
                 batch.attribute(6, &timeout_ms.to_be_bytes());

@@ -3,13 +3,14 @@
 use super::error::Result;
 use super::message::Batch;
 use super::nft_constants::{
-    BATCH_BEGIN, BATCH_END, CHAIN_HOOK, CHAIN_NAME, CHAIN_POLICY, CHAIN_TABLE, CHAIN_TYPE, DATA_TYPE_VERDICT, DATA_VALUE, ELEMENT_DATA,
-    ELEMENT_KEY, ELEMENT_KEY_END, ELEMENTS_LIST, ELEMENTS_SET, ELEMENTS_TABLE, FLAG_APPEND, FLAG_CREATE, FLAG_REQUEST, Family,
-    HOOK_NUMBER, HOOK_PRIORITY, Hook, LIST_ELEMENT, MSG_DELETE_CHAIN, MSG_DELETE_ELEMENT, MSG_DELETE_RULE, MSG_DELETE_SET,
-    MSG_DELETE_TABLE, MSG_NEW_CHAIN, MSG_NEW_ELEMENT, MSG_NEW_RULE, MSG_NEW_SET, MSG_NEW_TABLE, RULE_CHAIN, RULE_EXPRESSIONS,
-    RULE_HANDLE, RULE_TABLE, RULE_USERDATA, SET_DATA_LENGTH, SET_DATA_TYPE, SET_DESCRIPTION, SET_DESCRIPTION_CONCAT,
-    SET_DESCRIPTION_SIZE, SET_FIELD_LENGTH, SET_FLAGS, SET_ID, SET_KEY_LENGTH, SET_KEY_TYPE, SET_NAME, SET_TABLE, SET_TIMEOUT,
-    SUBSYSTEM_NFTABLES, TABLE_FLAGS, TABLE_NAME,
+    BATCH_BEGIN, BATCH_END, CHAIN_HOOK, CHAIN_NAME, CHAIN_POLICY, CHAIN_TABLE, CHAIN_TYPE, DATA_TYPE_VERDICT,
+    DATA_VALUE, ELEMENT_DATA, ELEMENT_KEY, ELEMENT_KEY_END, ELEMENTS_LIST, ELEMENTS_SET, ELEMENTS_TABLE, FLAG_APPEND,
+    FLAG_CREATE, FLAG_REQUEST, Family, HOOK_NUMBER, HOOK_PRIORITY, Hook, LIST_ELEMENT, MSG_DELETE_CHAIN,
+    MSG_DELETE_ELEMENT, MSG_DELETE_RULE, MSG_DELETE_SET, MSG_DELETE_TABLE, MSG_NEW_CHAIN, MSG_NEW_ELEMENT,
+    MSG_NEW_RULE, MSG_NEW_SET, MSG_NEW_TABLE, RULE_CHAIN, RULE_EXPRESSIONS, RULE_HANDLE, RULE_TABLE, RULE_USERDATA,
+    SET_DATA_LENGTH, SET_DATA_TYPE, SET_DESCRIPTION, SET_DESCRIPTION_CONCAT, SET_DESCRIPTION_SIZE, SET_FIELD_LENGTH,
+    SET_FLAGS, SET_ID, SET_KEY_LENGTH, SET_KEY_TYPE, SET_NAME, SET_TABLE, SET_TIMEOUT, SUBSYSTEM_NFTABLES, TABLE_FLAGS,
+    TABLE_NAME,
 };
 use super::nft_expression::{Expressions, Verdict};
 use super::socket::{FLAG_ACK, Socket};
@@ -188,7 +189,15 @@ impl NftBatch {
         self.rule(family, table, chain, expressions, 0, Some(comment));
     }
 
-    fn rule(&mut self, family: Family, table: &str, chain: &str, expressions: &Expressions, flags: u16, comment: Option<&str>) {
+    fn rule(
+        &mut self,
+        family: Family,
+        table: &str,
+        chain: &str,
+        expressions: &Expressions,
+        flags: u16,
+        comment: Option<&str>,
+    ) {
         self.begin(MSG_NEW_RULE, family, FLAG_CREATE | flags, format!("add a rule to {table} {chain}"));
         self.batch.attribute_str(RULE_TABLE, table);
         self.batch.attribute_str(RULE_CHAIN, chain);
@@ -268,12 +277,24 @@ impl NftBatch {
     }
 
     /// Adds elements.
-    pub fn add_elements<'a>(&mut self, family: Family, table: &str, set: &str, elements: impl IntoIterator<Item = &'a Element>) {
+    pub fn add_elements<'a>(
+        &mut self,
+        family: Family,
+        table: &str,
+        set: &str,
+        elements: impl IntoIterator<Item = &'a Element>,
+    ) {
         self.elements(MSG_NEW_ELEMENT, FLAG_CREATE, family, table, set, elements);
     }
 
     /// Deletes elements, which must exist.
-    pub fn delete_elements<'a>(&mut self, family: Family, table: &str, set: &str, elements: impl IntoIterator<Item = &'a Element>) {
+    pub fn delete_elements<'a>(
+        &mut self,
+        family: Family,
+        table: &str,
+        set: &str,
+        elements: impl IntoIterator<Item = &'a Element>,
+    ) {
         self.elements(MSG_DELETE_ELEMENT, 0, family, table, set, elements);
     }
 

@@ -2,12 +2,13 @@
 
 use super::error::Result;
 use super::message::{Batch, attributes, be32, be64, text};
+use super::namespace::NetworkNamespace;
 use super::nft_constants::{
-    CHAIN_HOOK, CHAIN_NAME, CHAIN_POLICY, CHAIN_TABLE, Family, HOOK_NUMBER, HOOK_PRIORITY, MSG_GET_CHAIN, MSG_GET_RULE, MSG_GET_TABLE,
-    RULE_CHAIN, RULE_HANDLE, RULE_TABLE, RULE_USERDATA, SUBSYSTEM_NFTABLES, TABLE_FLAG_OWNER, TABLE_FLAGS, TABLE_NAME,
+    CHAIN_HOOK, CHAIN_NAME, CHAIN_POLICY, CHAIN_TABLE, Family, HOOK_NUMBER, HOOK_PRIORITY, MSG_GET_CHAIN, MSG_GET_RULE,
+    MSG_GET_TABLE, RULE_CHAIN, RULE_HANDLE, RULE_TABLE, RULE_USERDATA, SUBSYSTEM_NFTABLES, TABLE_FLAG_OWNER,
+    TABLE_FLAGS, TABLE_NAME,
 };
 use super::socket::{Protocol, Socket};
-use super::namespace::NetworkNamespace;
 
 /// A table as found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,32 +67,48 @@ impl Nft {
     /// All tables of the families that Klynge deals with.
     pub fn tables(&mut self) -> Result<Vec<TableInfo>> {
         let mut found = Vec::new();
-        self.dump(MSG_GET_TABLE, 0, "list tables", |_| {}, |family, payload| {
-            let all = attributes(payload);
-            if let Some(name) = all.find_kind(TABLE_NAME) {
-                let flags = all.find_kind(TABLE_FLAGS).and_then(be32).unwrap_or(0);
-                found.push(TableInfo { family, name: text(name), is_owned: flags & TABLE_FLAG_OWNER != 0 });
-            }
-        })?;
+        self.dump(
+            MSG_GET_TABLE,
+            0,
+            "list tables",
+            |_| {},
+            |family, payload| {
+                let all = attributes(payload);
+                if let Some(name) = all.find_kind(TABLE_NAME) {
+                    let flags = all.find_kind(TABLE_FLAGS).and_then(be32).unwrap_or(0);
+                    found.push(TableInfo { family, name: text(name), is_owned: flags & TABLE_FLAG_OWNER != 0 });
+                }
+            },
+        )?;
         Ok(found)
     }
 
     /// All chains of the families that Klynge deals with.
     pub fn chains(&mut self) -> Result<Vec<ChainInfo>> {
         let mut found = Vec::new();
-        self.dump(MSG_GET_CHAIN, 0, "list chains", |_| {}, |family, payload| {
-            let all = attributes(payload);
-            let (Some(table), Some(name)) = (all.find_kind(CHAIN_TABLE), all.find_kind(CHAIN_NAME)) else { return };
-            let hook = all.find_kind(CHAIN_HOOK).map(attributes);
-            found.push(ChainInfo {
-                family,
-                table: text(table),
-                name: text(name),
-                hook: hook.clone().and_then(|hook| hook.find_kind(HOOK_NUMBER)).and_then(be32),
-                priority: hook.and_then(|hook| hook.find_kind(HOOK_PRIORITY)).and_then(be32).unwrap_or(0).cast_signed(),
-                policy_drops: all.find_kind(CHAIN_POLICY).and_then(be32) == Some(0),
-            });
-        })?;
+        self.dump(
+            MSG_GET_CHAIN,
+            0,
+            "list chains",
+            |_| {},
+            |family, payload| {
+                let all = attributes(payload);
+                let (Some(table), Some(name)) = (all.find_kind(CHAIN_TABLE), all.find_kind(CHAIN_NAME)) else { return };
+                let hook = all.find_kind(CHAIN_HOOK).map(attributes);
+                found.push(ChainInfo {
+                    family,
+                    table: text(table),
+                    name: text(name),
+                    hook: hook.clone().and_then(|hook| hook.find_kind(HOOK_NUMBER)).and_then(be32),
+                    priority: hook
+                        .and_then(|hook| hook.find_kind(HOOK_PRIORITY))
+                        .and_then(be32)
+                        .unwrap_or(0)
+                        .cast_signed(),
+                    policy_drops: all.find_kind(CHAIN_POLICY).and_then(be32) == Some(0),
+                });
+            },
+        )?;
         Ok(found)
     }
 
@@ -108,7 +125,9 @@ impl Nft {
             },
             |_, payload| {
                 let all = attributes(payload);
-                if all.find_kind(RULE_TABLE).map(text).as_deref() != Some(table) || all.find_kind(RULE_CHAIN).map(text).as_deref() != Some(chain) {
+                if all.find_kind(RULE_TABLE).map(text).as_deref() != Some(table)
+                    || all.find_kind(RULE_CHAIN).map(text).as_deref() != Some(chain)
+                {
                     return;
                 }
                 let comment = all.find_kind(RULE_USERDATA).and_then(comment_of).unwrap_or_default();

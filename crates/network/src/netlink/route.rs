@@ -106,7 +106,14 @@ impl RouteBatch {
 
     /// Makes a veth pair, up on our side.
     pub fn add_veth(&mut self, pair: &VethPair<'_>) {
-        self.begin_link(NEW_LINK, FLAG_CREATE | FLAG_EXCLUSIVE, 0, INTERFACE_UP, INTERFACE_UP, format!("create interface {}", pair.name));
+        self.begin_link(
+            NEW_LINK,
+            FLAG_CREATE | FLAG_EXCLUSIVE,
+            0,
+            INTERFACE_UP,
+            INTERFACE_UP,
+            format!("create interface {}", pair.name),
+        );
         let batch = &mut self.batch;
         batch.attribute_str(LINK_NAME, pair.name);
         batch.attribute_u32(LINK_MTU, pair.mtu_bytes);
@@ -153,7 +160,14 @@ impl RouteBatch {
 
     /// Makes a bridge, up.
     pub fn add_bridge(&mut self, name: &str) {
-        self.begin_link(NEW_LINK, FLAG_CREATE | FLAG_EXCLUSIVE, 0, INTERFACE_UP, INTERFACE_UP, format!("create bridge {name}"));
+        self.begin_link(
+            NEW_LINK,
+            FLAG_CREATE | FLAG_EXCLUSIVE,
+            0,
+            INTERFACE_UP,
+            INTERFACE_UP,
+            format!("create bridge {name}"),
+        );
         self.batch.attribute_str(LINK_NAME, name);
         self.batch.nested(LINK_INFO, |batch| batch.attribute_str(INFO_KIND, "bridge"));
         self.batch.end();
@@ -236,7 +250,20 @@ impl RouteBatch {
         self.batch.begin(kind, FLAG_REQUEST | FLAG_ACK | flags, format!("{verb} route to {}", route.destination));
         let scope: u8 = if route.gateway.is_none() && route.destination.network().is_ipv4() { 253 } else { 0 };
         // table main, protocol 114: ours, so that purge finds it; type unicast.
-        let mut header = [family_number(route.destination.network()), route.destination.length(), 0, 0, 254, ROUTE_PROTOCOL, scope, 1, 0, 0, 0, 0];
+        let mut header = [
+            family_number(route.destination.network()),
+            route.destination.length(),
+            0,
+            0,
+            254,
+            ROUTE_PROTOCOL,
+            scope,
+            1,
+            0,
+            0,
+            0,
+            0,
+        ];
         if route.on_link {
             header[8..12].copy_from_slice(&4_u32.to_ne_bytes());
         }

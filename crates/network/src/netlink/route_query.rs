@@ -89,7 +89,12 @@ impl Rtnetlink {
     /// All interfaces.
     pub fn links(&mut self) -> Result<Vec<LinkInfo>> {
         let mut found = Vec::new();
-        self.socket.dump(GET_LINK, "list interfaces", |batch| batch.raw(&[0; 16]), |_, payload| found.extend(parse_link(payload)))?;
+        self.socket.dump(
+            GET_LINK,
+            "list interfaces",
+            |batch| batch.raw(&[0; 16]),
+            |_, payload| found.extend(parse_link(payload)),
+        )?;
         Ok(found)
     }
 
@@ -111,14 +116,24 @@ impl Rtnetlink {
     /// All addresses.
     pub fn addresses(&mut self) -> Result<Vec<AddressInfo>> {
         let mut found = Vec::new();
-        self.socket.dump(GET_ADDRESS, "list addresses", |batch| batch.raw(&[0; 8]), |_, payload| found.extend(parse_address(payload)))?;
+        self.socket.dump(
+            GET_ADDRESS,
+            "list addresses",
+            |batch| batch.raw(&[0; 8]),
+            |_, payload| found.extend(parse_address(payload)),
+        )?;
         Ok(found)
     }
 
     /// All unicast routes of all tables.
     pub fn routes(&mut self) -> Result<Vec<RouteInfo>> {
         let mut found = Vec::new();
-        self.socket.dump(GET_ROUTE, "list routes", |batch| batch.raw(&[0; 12]), |_, payload| found.extend(parse_route(payload)))?;
+        self.socket.dump(
+            GET_ROUTE,
+            "list routes",
+            |batch| batch.raw(&[0; 12]),
+            |_, payload| found.extend(parse_route(payload)),
+        )?;
         Ok(found)
     }
 
@@ -127,7 +142,9 @@ impl Rtnetlink {
         let routes = self.routes()?;
         Ok(routes
             .into_iter()
-            .filter(|route| route.destination.length() == 0 && route.table == 254 && route.destination.network().is_ipv6() == ipv6)
+            .filter(|route| {
+                route.destination.length() == 0 && route.table == 254 && route.destination.network().is_ipv6() == ipv6
+            })
             .min_by_key(|route| route.metric))
     }
 }

@@ -5,7 +5,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::net::netlink::{self, SocketAddrNetlink};
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, bind, recv, sendto, socket_with, sockopt};
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, bind, recv, sendto, socket_with, sockopt,
+};
 
 use super::error::{Error, Result};
 use super::message::{Batch, HEADER_BYTES, attributes, text, u16_at, u32_at};
@@ -58,9 +60,15 @@ impl Socket {
             Protocol::Netfilter => Some(netlink::NETFILTER),
         };
         let fail = |source: rustix::io::Errno| Error::system("open a netlink socket", source);
-        let descriptor = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, family).map_err(fail)?;
+        let descriptor =
+            socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, family).map_err(fail)?;
         bind(&descriptor, &SocketAddrNetlink::new(0, 0)).map_err(fail)?;
-        sockopt::set_socket_timeout(&descriptor, sockopt::Timeout::Recv, Some(Duration::from_millis(ANSWER_TIMEOUT_MS))).map_err(fail)?;
+        sockopt::set_socket_timeout(
+            &descriptor,
+            sockopt::Timeout::Recv,
+            Some(Duration::from_millis(ANSWER_TIMEOUT_MS)),
+        )
+        .map_err(fail)?;
         // These only make answers better (texts, short echoes, more room); an old kernel works without them.
         for (level, option, value) in [
             (SOL_NETLINK, NETLINK_EXT_ACK, 1),
@@ -135,7 +143,13 @@ impl Socket {
     }
 
     /// Sends one dump request and hands every part of the answer to `each` as (message type, payload).
-    pub fn dump(&mut self, kind: u16, operation: &str, fill: impl Fn(&mut Batch), mut each: impl FnMut(u16, &[u8])) -> Result<()> {
+    pub fn dump(
+        &mut self,
+        kind: u16,
+        operation: &str,
+        fill: impl Fn(&mut Batch),
+        mut each: impl FnMut(u16, &[u8]),
+    ) -> Result<()> {
         let mut attempts = 0;
         loop {
             attempts += 1;

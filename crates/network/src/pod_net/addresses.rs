@@ -20,7 +20,9 @@ const ADDRESSES_PER_RANGE_MAX: u32 = 65_536;
 #[derive(Debug, thiserror::Error)]
 pub enum PoolError {
     /// All addresses are in use.
-    #[error("all {count} pod addresses of {range} are in use; delete pods, or give the node a larger range (--pod-cidr)")]
+    #[error(
+        "all {count} pod addresses of {range} are in use; delete pods, or give the node a larger range (--pod-cidr)"
+    )]
     Exhausted {
         /// The range.
         range: Prefix,
@@ -70,7 +72,8 @@ pub struct AddressPool {
 impl AddressPool {
     /// Opens the pool of these ranges (at most one per family). An unreadable file is set aside: live pods are told with [`AddressPool::adopt`].
     pub fn open(ranges: Vec<Prefix>, path: Option<PathBuf>) -> Result<Self, PoolError> {
-        let mut pool = Self { next: vec![0; ranges.len()], ranges, path, allocations: BTreeMap::new(), used: HashSet::new() };
+        let mut pool =
+            Self { next: vec![0; ranges.len()], ranges, path, allocations: BTreeMap::new(), used: HashSet::new() };
         if let Some(file) = pool.read()? {
             for (owner, addresses) in file.allocations {
                 // A changed range makes old addresses useless; their pods are restarted by whoever changed it.
@@ -98,12 +101,18 @@ impl AddressPool {
             serde_json::from_slice::<File>(&std::fs::read(path).map_err(fail)?).ok()
         };
         match parsed {
-            Some(file) if file.version > FILE_VERSION => Err(PoolError::TooNew { path: path.clone(), found: file.version }),
+            Some(file) if file.version > FILE_VERSION => {
+                Err(PoolError::TooNew { path: path.clone(), found: file.version })
+            }
             Some(file) => Ok(Some(file)),
             None => {
                 let aside = path.with_extension("damaged");
                 tracing::warn!(path = %path.display(), aside = %aside.display(), "the file of pod addresses is damaged and set aside; addresses are learnt from live pods");
-                std::fs::rename(path, &aside).map_err(|source| PoolError::File { operation: "set aside", path: path.clone(), source })?;
+                std::fs::rename(path, &aside).map_err(|source| PoolError::File {
+                    operation: "set aside",
+                    path: path.clone(),
+                    source,
+                })?;
                 Ok(None)
             }
         }
@@ -117,7 +126,9 @@ impl AddressPool {
         let mut addresses = Vec::with_capacity(self.ranges.len());
         for (range, next) in self.ranges.iter().zip(&mut self.next) {
             let count = usable_count(range);
-            let found = (0..count).map(|step| (next.wrapping_add(step)) % count.max(1)).find(|index| !self.used.contains(&nth(range, *index)));
+            let found = (0..count)
+                .map(|step| (next.wrapping_add(step)) % count.max(1))
+                .find(|index| !self.used.contains(&nth(range, *index)));
             let Some(index) = found else { return Err(PoolError::Exhausted { range: *range, count }) };
             *next = (index + 1) % count.max(1);
             addresses.push(nth(range, index));

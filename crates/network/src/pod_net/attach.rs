@@ -8,7 +8,7 @@ use super::compile::{AttachPlan, HOST_LINK_ADDRESS, HostPort, PodAttachment, com
 use super::error::Error;
 use super::host_setup::{self, Options};
 use super::reaper::{Reaper, reap};
-use super::rules::{self, TABLE};
+use super::rules;
 use crate::POD_INTERFACE_PREFIX;
 use crate::netlink::{self, Neighbour, NetworkNamespace, Nft, NftBatch, Route, RouteBatch, Rtnetlink, VethPair};
 
@@ -53,9 +53,8 @@ impl PodNetwork {
         host_setup::set_sysctls(&options, &mut rtnetlink)?;
         host_setup::add_service_routes(&options, &mut rtnetlink)?;
         let mtu_bytes = host_setup::mtu(&options, &mut rtnetlink)?;
-        let reaper = Reaper::start(Rtnetlink::open_in(&options.namespace)?).map_err(|source| netlink::Error::System {
-            operation: "start a thread that deletes interfaces".to_owned(),
-            source,
+        let reaper = Reaper::start(Rtnetlink::open_in(&options.namespace)?).map_err(|source| {
+            netlink::Error::System { operation: "start a thread that deletes interfaces".to_owned(), source }
         })?;
         let mut network = Self { options, rtnetlink, nft, pool, mtu_bytes, host_ports: HashMap::new(), reaper };
         network.rebuild_rules()?;
@@ -129,7 +128,9 @@ impl PodNetwork {
             let is_whole = existing.alias == plan.alias
                 && pod.namespace.run(|| -> netlink::Result<bool> {
                     let links = Rtnetlink::open()?.links()?;
-                    Ok(links.iter().any(|link| link.name == POD_INTERFACE && link.address == Some(plan.pod_link_address)))
+                    Ok(links
+                        .iter()
+                        .any(|link| link.name == POD_INTERFACE && link.address == Some(plan.pod_link_address)))
                 })??;
             if is_whole {
                 return Ok(());
@@ -204,44 +205,16 @@ impl PodNetwork {
         Ok(host_setup::set_local_address(&mut self.rtnetlink, address, present)?)
     }
 
-    /// Removes everything of the pod network from the host: interfaces, routes, rules, sysctls' new values, addresses, files.
-    pub fn purge(mut self, local_addresses: &[IpAddr]) -> Result<(), Error> {
-        reap(self.rtnetlink.socket())?;
-        for link in self.rtnetlink.links()? {
-            if link.name.starts_with(POD_INTERFACE_PREFIX) && parse_alias(&link.alias).is_some() {
-                self.delete_interface(&link.name)?;
-            }
-        }
-        for address in local_addresses {
-            self.set_local_address(*address, false)?;
-        }
-        host_setup::remove_routes(&mut self.rtnetlink)?;
-        let mut batch = NftBatch::new();
-        for table in self.nft.tables()?.iter().filter(|table| table.name == TABLE) {
-            batch.delete_table(table.family, TABLE);
-        }
-        batch.commit(self.nft.socket())?;
-        super::host_firewall::withdraw_admission(&mut self.nft)?;
-        host_setup::restore_sysctls(&self.options)?;
-        if let Some(directory) = &self.options.directory {
-            // Absent is fine; the directory belongs to the caller.
-            let _ = std::fs::remove_file(directory.join("addresses.json"));
-        }
-        Ok(())
-    }
-
     fn delete_interface(&mut self, name: &str) -> Result<(), Error> {
-        let mut batch = RouteBatch::new();
-        batch.delete_link(name);
-        match batch.send(self.rtnetlink.socket()) {
-            Err(error) if !error.is_not_found() => Err(error.into()),
-            _ => Ok(()),
-        }
+        Ok(delete_interface(&mut self.rtnetlink, name)?)
     }
 
     fn check_host_ports(&self, pod: &PodAttachment) -> Result<(), Error> {
         for port in &pod.host_ports {
-            let taken = self.host_ports.iter().find(|(uid, ports)| **uid != pod.uid && ports.iter().any(|other| rules::collide(port, other)));
+            let taken = self
+                .host_ports
+                .iter()
+                .find(|(uid, ports)| **uid != pod.uid && ports.iter().any(|other| rules::collide(port, other)));
             if let Some((other, _)) = taken {
                 return Err(Error::HostPortTaken { port: port.host_port, other: other.clone() });
             }
@@ -266,7 +239,8 @@ impl PodNetwork {
     fn rebuild_rules(&mut self) -> Result<(), Error> {
         let mut batch = NftBatch::new();
         let pool = &self.pool;
-        let host_ports = self.host_ports.iter().flat_map(|(uid, ports)| pairs(ports, pool.addresses_of(uid).unwrap_or_default()));
+        let host_ports =
+            self.host_ports.iter().flat_map(|(uid, ports)| pairs(ports, pool.addresses_of(uid).unwrap_or_default()));
         rules::add_tables(&mut batch, &self.options, host_ports);
         Ok(batch.commit(self.nft.socket())?)
     }
@@ -307,4 +281,13 @@ fn configure_host(rtnetlink: &mut Rtnetlink, plan: &AttachPlan) -> Result<(), Er
         batch.add_route(&Route { interface: Some(interface), ..route.clone() });
     }
     Ok(batch.send(rtnetlink.socket())?)
+}
+
+pub(crate) fn delete_interface(rtnetlink: &mut Rtnetlink, name: &str) -> netlink::Result<()> {
+    let mut batch = RouteBatch::new();
+    batch.delete_link(name);
+    match batch.send(rtnetlink.socket()) {
+        Err(error) if !error.is_not_found() => Err(error),
+        _ => Ok(()),
+    }
 }

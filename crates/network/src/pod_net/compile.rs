@@ -62,7 +62,9 @@ pub struct AttachPlan {
 #[must_use]
 pub fn interface_name(uid: &str) -> String {
     // FNV-1a; two uids that collide are found by the alias.
-    let hash = uid.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    let hash = uid
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
     format!("{POD_INTERFACE_PREFIX}{:012x}", hash & 0xffff_ffff_ffff)
 }
 
@@ -107,7 +109,10 @@ fn pod_link_address(addresses: &[IpAddr]) -> LinkAddress {
 }
 
 fn alias(uid: &str, addresses: &[IpAddr]) -> String {
-    let mut text = format!("klynge pod {}", uid.chars().filter(|character| !character.is_whitespace()).take(128).collect::<String>());
+    let mut text = format!(
+        "klynge pod {}",
+        uid.chars().filter(|character| !character.is_whitespace()).take(128).collect::<String>()
+    );
     for address in addresses {
         text.push(' ');
         text.push_str(&address.to_string());

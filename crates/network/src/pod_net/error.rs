@@ -13,7 +13,9 @@ pub enum Error {
     #[error(transparent)]
     Addresses(#[from] PoolError),
     /// Another pod's interface has the name that follows from this pod's uid.
-    #[error("interface {interface} belongs to pod {other}; delete that pod, or remove the interface with `ip link del {interface}`")]
+    #[error(
+        "interface {interface} belongs to pod {other}; delete that pod, or remove the interface with `ip link del {interface}`"
+    )]
     NameTaken {
         /// The interface.
         interface: String,

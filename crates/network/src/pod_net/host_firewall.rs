@@ -38,7 +38,11 @@ pub fn admit_pods(nft: &mut Nft, open_ports: &[OpenPort]) -> Result<FirewallRepo
     for chain in foreign_chains(nft)? {
         let name = format!("{:?} {} {}", chain.family, chain.table, chain.name).to_lowercase();
         let wanted = wanted_rules(&chain, open_ports);
-        let present = nft.rules(chain.family, &chain.table, &chain.name)?.iter().take_while(|rule| rule.comment == COMMENT).count();
+        let present = nft
+            .rules(chain.family, &chain.table, &chain.name)?
+            .iter()
+            .take_while(|rule| rule.comment == COMMENT)
+            .count();
         if wanted.is_empty() || present == wanted.len() {
             continue;
         }
@@ -83,7 +87,8 @@ fn foreign_chains(nft: &mut Nft) -> Result<Vec<ChainInfo>> {
 
 /// Whether packets may be dropped there: by policy, or, in firewalld's and iptables' own filter chains, by a rule at the end.
 fn may_drop(chain: &ChainInfo) -> bool {
-    let is_filter = matches!(chain.name.as_str(), "FORWARD" | "INPUT" | "filter_FORWARD" | "filter_INPUT") && matches!(chain.table.as_str(), "filter" | "firewalld");
+    let is_filter = matches!(chain.name.as_str(), "FORWARD" | "INPUT" | "filter_FORWARD" | "filter_INPUT")
+        && matches!(chain.table.as_str(), "filter" | "firewalld");
     chain.policy_drops || is_filter
 }
 
@@ -94,12 +99,19 @@ fn wanted_rules(chain: &ChainInfo, open_ports: &[OpenPort]) -> Vec<Expressions> 
     let accept = |rule: Expressions| rule.verdict(Verdict::Accept);
     let from_pods = || Expressions::new().match_input_interface(POD_INTERFACE_PREFIX, true, SCRATCH);
     if chain.hook == Some(Hook::Forward as u32) {
-        return vec![accept(from_pods()), accept(Expressions::new().match_output_interface(POD_INTERFACE_PREFIX, true, SCRATCH))];
+        return vec![
+            accept(from_pods()),
+            accept(Expressions::new().match_output_interface(POD_INTERFACE_PREFIX, true, SCRATCH)),
+        ];
     }
     // Only what the cluster needs: the user's decision about other ports of the host stands.
     let mut rules: Vec<Expressions> = open_ports
         .iter()
-        .map(|open| accept(from_pods().match_protocol(open.protocol.number(), SCRATCH).match_destination_port(open.port, SCRATCH)))
+        .map(|open| {
+            accept(
+                from_pods().match_protocol(open.protocol.number(), SCRATCH).match_destination_port(open.port, SCRATCH),
+            )
+        })
         .collect();
     // Answers of pods to the host's own connections, such as probes.
     rules.push(accept(from_pods().match_connection_state(2 | 4, SCRATCH)));

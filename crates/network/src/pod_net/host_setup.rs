@@ -116,7 +116,8 @@ fn read_former(options: &Options) -> BTreeMap<String, String> {
 fn write_former(options: &Options, values: &BTreeMap<String, String>) -> Result<()> {
     let Some(path) = former_path(options) else { return Ok(()) };
     let fail = |source| Error::System { operation: format!("write {}", path.display()), source };
-    let bytes = serde_json::to_vec(&Former { version: 1, values: values.clone() }).map_err(|error| fail(error.into()))?;
+    let bytes =
+        serde_json::to_vec(&Former { version: 1, values: values.clone() }).map_err(|error| fail(error.into()))?;
     let beside = path.with_extension("new");
     std::fs::write(&beside, bytes).and_then(|()| std::fs::rename(&beside, &path)).map_err(fail)
 }
@@ -125,7 +126,8 @@ fn write_former(options: &Options, values: &BTreeMap<String, String>) -> Result<
 /// its packets carry the node's address. They are translated before they would arrive there.
 pub(crate) fn service_routes(options: &Options, loopback: u32) -> Vec<Route> {
     let to_route = |range: &Prefix| {
-        let source = options.node_addresses.iter().copied().find(|address| address.is_ipv4() == range.network().is_ipv4());
+        let source =
+            options.node_addresses.iter().copied().find(|address| address.is_ipv4() == range.network().is_ipv4());
         Route { destination: *range, gateway: None, interface: Some(loopback), source, on_link: false }
     };
     options.service_ranges.iter().map(to_route).collect()

@@ -6,6 +6,7 @@ mod compile;
 mod error;
 mod host_firewall;
 mod host_setup;
+mod purge;
 mod reaper;
 mod rules;
 
@@ -15,4 +16,5 @@ pub use compile::{AttachPlan, HostPort, PodAttachment, compile, interface_name};
 pub use error::Error;
 pub use host_firewall::{FirewallReport, OpenPort, admit_pods, withdraw_admission};
 pub use host_setup::Options;
+pub use purge::purge;
 pub use rules::TABLE;

@@ -20,11 +20,18 @@ const PRIORITY_SOURCE: i32 = 96;
 
 /// The families that the node's pods have.
 pub(crate) fn families(options: &Options) -> Vec<Family> {
-    [Family::Ip, Family::Ip6].into_iter().filter(|family| options.pod_ranges.iter().any(|range| range.family() == *family)).collect()
+    [Family::Ip, Family::Ip6]
+        .into_iter()
+        .filter(|family| options.pod_ranges.iter().any(|range| range.family() == *family))
+        .collect()
 }
 
 /// Makes the tables anew, with the host ports of the pods attached.
-pub(crate) fn add_tables<'a>(batch: &mut NftBatch, options: &Options, host_ports: impl Iterator<Item = (&'a HostPort, IpAddr)> + Clone) {
+pub(crate) fn add_tables<'a>(
+    batch: &mut NftBatch,
+    options: &Options,
+    host_ports: impl Iterator<Item = (&'a HostPort, IpAddr)> + Clone,
+) {
     for family in [Family::Ip, Family::Ip6] {
         if !families(options).contains(&family) {
             continue;
@@ -33,7 +40,13 @@ pub(crate) fn add_tables<'a>(batch: &mut NftBatch, options: &Options, host_ports
         batch.add_table(family, TABLE);
         let address = if family == Family::Ip6 { 16 } else { 4 };
         for (name, key_fields_bytes) in [("host-ports", &[1, 2][..]), ("host-address-ports", &[address, 1, 2])] {
-            let set = SetSpec { name, key_fields_bytes, data_bytes: Some(address + 4), flags: SetFlags::default(), size_max: None };
+            let set = SetSpec {
+                name,
+                key_fields_bytes,
+                data_bytes: Some(address + 4),
+                flags: SetFlags::default(),
+                size_max: None,
+            };
             batch.add_set(family, TABLE, &set);
         }
         for (name, base) in [
@@ -60,14 +73,28 @@ fn add_host_port_rules(batch: &mut NftBatch, family: Family, options: &Options) 
     };
     let mut rule = |rule: Expressions| batch.add_rule(family, TABLE, "host-port", &rule);
     rule(Expressions::new().match_destination_prefix(&loopback, false, KEY).verdict(Verdict::Return));
-    let by_address =
-        || Expressions::new().load_destination(family, KEY).load_protocol(KEY.plus(width)).load_destination_port(KEY.plus(width + 1));
+    let by_address = || {
+        Expressions::new()
+            .load_destination(family, KEY)
+            .load_protocol(KEY.plus(width))
+            .load_destination_port(KEY.plus(width + 1))
+    };
     let by_port =
         || Expressions::new().match_destination_is_local(KEY).load_protocol(KEY).load_destination_port(KEY.plus(1));
     // A pod of this node that calls a host port may reach itself; the node's address makes the answer come back here.
     for range in options.pod_ranges.iter().filter(|range| range.family() == family) {
-        rule(by_address().lookup("host-address-ports", KEY, FOUND).match_source_prefix(range, false, KEY).set_mark_bits(MASQUERADE_MARK, KEY));
-        rule(by_port().lookup("host-ports", KEY, FOUND).match_source_prefix(range, false, KEY).set_mark_bits(MASQUERADE_MARK, KEY));
+        rule(
+            by_address()
+                .lookup("host-address-ports", KEY, FOUND)
+                .match_source_prefix(range, false, KEY)
+                .set_mark_bits(MASQUERADE_MARK, KEY),
+        );
+        rule(
+            by_port()
+                .lookup("host-ports", KEY, FOUND)
+                .match_source_prefix(range, false, KEY)
+                .set_mark_bits(MASQUERADE_MARK, KEY),
+        );
     }
     rule(by_address().lookup("host-address-ports", KEY, FOUND).translate_destination(family, FOUND, FOUND.plus(width)));
     rule(by_port().lookup("host-ports", KEY, FOUND).translate_destination(family, FOUND, FOUND.plus(width)));
@@ -91,7 +118,13 @@ fn add_masquerade_rules(batch: &mut NftBatch, family: Family, options: &Options)
         Family::Ip6 => Prefix::new(IpAddr::V6(Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0)), 8),
         _ => Prefix::new(IpAddr::V4(Ipv4Addr::new(224, 0, 0, 0)), 4),
     };
-    for inside in options.cluster_ranges.iter().chain(&options.service_ranges).chain([&multicast]).filter(|range| range.family() == family) {
+    for inside in options
+        .cluster_ranges
+        .iter()
+        .chain(&options.service_ranges)
+        .chain([&multicast])
+        .filter(|range| range.family() == family)
+    {
         rule(Expressions::new().match_destination_prefix(inside, false, KEY).verdict(Verdict::Return));
     }
     // Only what leaves the host passes here: the node itself sees its pods' own addresses, as upstream requires.
@@ -101,7 +134,11 @@ fn add_masquerade_rules(batch: &mut NftBatch, family: Family, options: &Options)
 }
 
 /// Adds or deletes host ports.
-pub(crate) fn change_host_ports<'a>(batch: &mut NftBatch, host_ports: impl Iterator<Item = (&'a HostPort, IpAddr)>, is_added: bool) {
+pub(crate) fn change_host_ports<'a>(
+    batch: &mut NftBatch,
+    host_ports: impl Iterator<Item = (&'a HostPort, IpAddr)>,
+    is_added: bool,
+) {
     for (host_port, pod) in host_ports {
         let family = Family::of(pod);
         let mut key = Vec::new();

@@ -70,7 +70,13 @@ pub struct Action {
 
 impl Action {
     const fn plain(balance: Balance) -> Self {
-        Self { balance, masquerade: Masquerade::Never, affinity_timeout_s: None, is_restricted: false, has_alternate: false }
+        Self {
+            balance,
+            masquerade: Masquerade::Never,
+            affinity_timeout_s: None,
+            is_restricted: false,
+            has_alternate: false,
+        }
     }
 }
 
@@ -130,8 +136,10 @@ fn compile_port(service: &ServiceState, port: &ServicePort, family: Family) -> C
     let in_family = |ip: &&IpAddr| ip.is_ipv6() == (family == Family::Ip6);
     let of_family: Vec<&Endpoint> = port.endpoints.iter().filter(|endpoint| in_family(&&endpoint.ip)).collect();
     let cluster = usable(of_family.iter().copied());
-    let needs_local = service.external_policy == TrafficPolicy::Local || service.internal_policy == TrafficPolicy::Local;
-    let local = if needs_local { usable(of_family.iter().copied().filter(|endpoint| endpoint.node_local)) } else { Vec::new() };
+    let needs_local =
+        service.external_policy == TrafficPolicy::Local || service.internal_policy == TrafficPolicy::Local;
+    let local =
+        if needs_local { usable(of_family.iter().copied().filter(|endpoint| endpoint.node_local)) } else { Vec::new() };
     // Without a ready endpoint anywhere, a Local policy may still use terminating ones of this node.
     let has_any = !cluster.is_empty() || !local.is_empty();
 
@@ -156,12 +164,11 @@ fn compile_port(service: &ServiceState, port: &ServicePort, family: Family) -> C
             Action { has_alternate: outside.balance != Balance::Reject, ..outside }
         }
     };
-    let source_ranges: Vec<Prefix> = service.source_ranges.iter().copied().filter(|range| range.family() == family).collect();
+    let source_ranges: Vec<Prefix> =
+        service.source_ranges.iter().copied().filter(|range| range.family() == family).collect();
     // A list without a range of this family admits nobody in it.
-    let load_balancer = Action {
-        is_restricted: !service.source_ranges.is_empty() && external.balance != Balance::Reject,
-        ..external
-    };
+    let load_balancer =
+        Action { is_restricted: !service.source_ranges.is_empty() && external.balance != Balance::Reject, ..external };
 
     let address = |ip: &IpAddr| FrontKey::Address { ip: *ip, protocol: port.protocol, port: port.port };
     let mut fronts = Vec::new();
@@ -183,7 +190,8 @@ fn compile_port(service: &ServiceState, port: &ServicePort, family: Family) -> C
     }
     fronts.sort_by_key(|front| front.key);
     fronts.dedup_by_key(|front| front.key);
-    let mut hairpins: Vec<IpAddr> = of_family.iter().filter(|endpoint| endpoint.node_local).map(|endpoint| endpoint.ip).collect();
+    let mut hairpins: Vec<IpAddr> =
+        of_family.iter().filter(|endpoint| endpoint.node_local).map(|endpoint| endpoint.ip).collect();
     hairpins.sort_unstable();
     hairpins.dedup();
     CompiledPort {
@@ -206,7 +214,11 @@ fn count(endpoints: &[(IpAddr, u16)]) -> u32 {
 /// The ready endpoints; without any, those that terminate but still serve (KEP-1669).
 fn usable<'a>(endpoints: impl Iterator<Item = &'a Endpoint> + Clone) -> Vec<(IpAddr, u16)> {
     let collect = |wanted: &dyn Fn(&Endpoint) -> bool| {
-        let mut list: Vec<_> = endpoints.clone().filter(|endpoint| wanted(endpoint)).map(|endpoint| (endpoint.ip, endpoint.port)).collect();
+        let mut list: Vec<_> = endpoints
+            .clone()
+            .filter(|endpoint| wanted(endpoint))
+            .map(|endpoint| (endpoint.ip, endpoint.port))
+            .collect();
         list.sort_unstable();
         list.dedup();
         list.truncate(ENDPOINTS_PER_PORT_MAX);
@@ -256,12 +268,15 @@ mod tests {
         let mut state = service(vec![endpoint("10.42.1.2", false, true, false)]);
         state.external_policy = TrafficPolicy::Local;
         let ports = compile(&state);
-        let by_key = |wanted: &dyn Fn(&FrontKey) -> bool| ports[0].fronts.iter().find(|front| wanted(&front.key)).unwrap().clone();
+        let by_key = |wanted: &dyn Fn(&FrontKey) -> bool| {
+            ports[0].fronts.iter().find(|front| wanted(&front.key)).unwrap().clone()
+        };
         let node_port = by_key(&|key| matches!(key, FrontKey::NodePort { .. }));
         assert_eq!(node_port.action.balance, Balance::Drop);
         assert!(node_port.action.has_alternate);
         assert_eq!(node_port.alternate.balance, Balance::Cluster(1));
-        let cluster = by_key(&|key| matches!(key, FrontKey::Address { ip, .. } if *ip == "10.43.0.7".parse::<IpAddr>().unwrap()));
+        let cluster =
+            by_key(&|key| matches!(key, FrontKey::Address { ip, .. } if *ip == "10.43.0.7".parse::<IpAddr>().unwrap()));
         assert_eq!(cluster.action.balance, Balance::Cluster(1));
         state.internal_policy = TrafficPolicy::Local;
         let cluster = compile(&state)[0].fronts[0].clone();

@@ -9,8 +9,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::compile::{Action, Balance, FrontKey, Masquerade};
 use super::program::Options;
-use crate::Prefix;
 use crate::POD_INTERFACE_PREFIX;
+use crate::Prefix;
 use crate::netlink::{ChainSpec, Element, Expressions, Family, Hook, NftBatch, Register, SetFlags, SetSpec, Verdict};
 use crate::prefix::address_bytes;
 
@@ -100,7 +100,9 @@ impl Kind {
         match self {
             Self::Address => {
                 let width = address_registers(family);
-                rule.load_destination(family, KEY).load_protocol(KEY.plus(width)).load_destination_port(KEY.plus(width + 1))
+                rule.load_destination(family, KEY)
+                    .load_protocol(KEY.plus(width))
+                    .load_destination_port(KEY.plus(width + 1))
             }
             Self::NodePort => rule.load_protocol(KEY).load_destination_port(KEY.plus(1)),
         }
@@ -178,7 +180,9 @@ fn add_services_chain(batch: &mut NftBatch, family: Family, options: &Options) {
         _ => Prefix::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8),
     };
     rule(Expressions::new().match_destination_prefix(&loopback, false, KEY).verdict(Verdict::Return));
-    for address in options.local_addresses.iter().map(|address| Prefix::host(*address)).filter(|prefix| prefix.family() == family) {
+    for address in
+        options.local_addresses.iter().map(|address| Prefix::host(*address)).filter(|prefix| prefix.family() == family)
+    {
         rule(Expressions::new().match_destination_prefix(&address, false, KEY).verdict(Verdict::Return));
     }
     let found = |kind: Kind, rule: Expressions| {
@@ -220,7 +224,12 @@ fn add_postrouting(batch: &mut NftBatch, family: Family, options: &Options) {
     if let Some(address) = options.node_addresses.iter().find(|address| address.is_ipv6() == (family == Family::Ip6)) {
         let to_node = |rule: Expressions| rule.load_value(&address_bytes(*address), KEY).translate_source(family, KEY);
         let prefix = POD_INTERFACE_PREFIX;
-        rule(to_node(Expressions::new().match_output_interface(prefix, true, KEY).match_mark_bits(MASQUERADE_MARK, KEY).clear_mark_bits(MASQUERADE_MARK, KEY)));
+        rule(to_node(
+            Expressions::new()
+                .match_output_interface(prefix, true, KEY)
+                .match_mark_bits(MASQUERADE_MARK, KEY)
+                .clear_mark_bits(MASQUERADE_MARK, KEY),
+        ));
         rule(to_node(hairpin()));
     }
     rule(marked().masquerade());
@@ -248,7 +257,14 @@ fn affinity_map(timeout_s: u32) -> String {
 }
 
 /// Makes the chain of an action and enters it into the map of actions (or of alternates).
-pub(crate) fn add_action(batch: &mut NftBatch, family: Family, kind: Kind, is_alternate: bool, id: u32, action: &Action) {
+pub(crate) fn add_action(
+    batch: &mut NftBatch,
+    family: Family,
+    kind: Kind,
+    is_alternate: bool,
+    id: u32,
+    action: &Action,
+) {
     let map = if is_alternate { kind.alternates() } else { kind.actions() };
     let what = match action.balance {
         Balance::Cluster(count) => format!("cluster-{count}"),
@@ -261,7 +277,8 @@ pub(crate) fn add_action(batch: &mut NftBatch, family: Family, kind: Kind, is_al
     for rule in action_rules(family, kind, action) {
         batch.add_rule(family, TABLE, &chain, &rule);
     }
-    let element = Element { key: id.to_ne_bytes().to_vec(), key_end: None, value: None, verdict: Some(Verdict::Goto(chain)) };
+    let element =
+        Element { key: id.to_ne_bytes().to_vec(), key_end: None, value: None, verdict: Some(Verdict::Goto(chain)) };
     batch.add_elements(family, TABLE, map, [&element]);
 }
 
@@ -270,14 +287,22 @@ fn action_rules(family: Family, kind: Kind, action: &Action) -> Vec<Expressions>
     let find = |rule: Expressions| kind.load_key(family, rule).lookup(kind.map(), KEY, SLOT);
     if action.is_restricted {
         let foreign = find(Expressions::new().match_source_is_foreign(KEY));
-        rules.push(foreign.load_source(family, ACTION).contained(SetName::SourceRanges.text(), SLOT, true).verdict(Verdict::Drop));
+        rules.push(
+            foreign
+                .load_source(family, ACTION)
+                .contained(SetName::SourceRanges.text(), SLOT, true)
+                .verdict(Verdict::Drop),
+        );
     }
     if action.has_alternate {
         // Pods keep their address; the node's own connections may come from an address that others hold as well.
         let local = || Expressions::new().match_source_is_local(KEY);
         rules.push(local().set_mark_bits(MASQUERADE_MARK, KEY));
         rules.push(find(local()).lookup_verdict(kind.alternates(), ALTERNATE));
-        rules.push(find(Expressions::new().match_input_interface(POD_INTERFACE_PREFIX, true, KEY)).lookup_verdict(kind.alternates(), ALTERNATE));
+        rules.push(
+            find(Expressions::new().match_input_interface(POD_INTERFACE_PREFIX, true, KEY))
+                .lookup_verdict(kind.alternates(), ALTERNATE),
+        );
     }
     match action.masquerade {
         Masquerade::Never => {}
@@ -299,15 +324,26 @@ fn action_rules(family: Family, kind: Kind, action: &Action) -> Vec<Expressions>
     };
     let endpoint = ACTION;
     let endpoint_port = endpoint.plus(address_registers(family));
-    let draw = || find(Expressions::new()).random(count, offset, ACTION).lookup(SetName::Backends.text(), SLOT, endpoint);
+    let draw =
+        || find(Expressions::new()).random(count, offset, ACTION).lookup(SetName::Backends.text(), SLOT, endpoint);
     if let Some(timeout_s) = action.affinity_timeout_s {
         let map = affinity_map(timeout_s);
         let timeout_ms = u64::from(timeout_s) * 1000;
         // The slot goes to register 0 a second time, beside the client's address: together the key of the client's memory.
         let client = |rule: Expressions| rule.lookup(kind.map(), KEY, KEY).load_source(family, KEY.plus(1));
-        let remembered = client(find(Expressions::new())).lookup(&map, KEY, endpoint).contained(SetName::Members.text(), SLOT, false);
-        rules.push(remembered.update(&map, KEY, endpoint, timeout_ms).translate_destination(family, endpoint, endpoint_port));
-        rules.push(client(draw()).update(&map, KEY, endpoint, timeout_ms).translate_destination(family, endpoint, endpoint_port));
+        let remembered = client(find(Expressions::new())).lookup(&map, KEY, endpoint).contained(
+            SetName::Members.text(),
+            SLOT,
+            false,
+        );
+        rules.push(remembered.update(&map, KEY, endpoint, timeout_ms).translate_destination(
+            family,
+            endpoint,
+            endpoint_port,
+        ));
+        // What is remembered is of an endpoint that went, or nothing: it has to go first, for an update does not change a value.
+        let forgotten = client(draw()).forget(&map, KEY, endpoint, timeout_ms).update(&map, KEY, endpoint, timeout_ms);
+        rules.push(forgotten.translate_destination(family, endpoint, endpoint_port));
     }
     // Also the way out when the memory of clients is full.
     rules.push(draw().translate_destination(family, endpoint, endpoint_port));

@@ -125,7 +125,10 @@ impl Programmer {
     }
 
     /// Applies changes: a Service's new state, or none when it is gone. After an error the next call resynchronises.
-    pub fn apply(&mut self, changes: impl IntoIterator<Item = (ServiceKey, Option<Arc<ServiceState>>)>) -> Result<Report, Error> {
+    pub fn apply(
+        &mut self,
+        changes: impl IntoIterator<Item = (ServiceKey, Option<Arc<ServiceState>>)>,
+    ) -> Result<Report, Error> {
         let mut keys = VecDeque::new();
         for (key, state) in changes {
             match state {
@@ -188,7 +191,8 @@ impl Programmer {
             for port in &mut ports {
                 port.fronts.retain(|front| self.claims.claim(front.key, &key));
             }
-            let kept: HashSet<FrontKey> = ports.iter().flat_map(|port| port.fronts.iter().map(|front| front.key)).collect();
+            let kept: HashSet<FrontKey> =
+                ports.iter().flat_map(|port| port.fronts.iter().map(|front| front.key)).collect();
             for front in before.iter().flat_map(|programmed| &programmed.port.fronts) {
                 if !kept.contains(&front.key)
                     && let Some(heir) = self.claims.release(front.key, &key)
@@ -263,13 +267,18 @@ impl Programmer {
         for front in &port.fronts {
             let kind = Kind::of(&front.key);
             let action = self.action_id(port.family, kind, false, front.action, plan);
-            let alternate = if front.action.has_alternate { self.action_id(port.family, kind, true, front.alternate, plan) } else { 0 };
+            let alternate = if front.action.has_alternate {
+                self.action_id(port.family, kind, true, front.alternate, plan)
+            } else {
+                0
+            };
             is_restricted |= front.action.is_restricted;
             let value = [slot, action.to_ne_bytes(), alternate.to_ne_bytes()].concat();
             let set = if kind == Kind::Address { SetName::ServicePorts } else { SetName::NodePorts };
             add(set, front_bytes(&front.key), None, Some(value));
         }
-        let endpoint_bytes = |(ip, endpoint_port): &(IpAddr, u16)| [address_bytes(*ip), port_bytes(*endpoint_port).to_vec()].concat();
+        let endpoint_bytes =
+            |(ip, endpoint_port): &(IpAddr, u16)| [address_bytes(*ip), port_bytes(*endpoint_port).to_vec()].concat();
         for (list, offset) in [(&port.cluster, 0), (&port.local, LOCAL_INDEX_OFFSET)] {
             for (index, endpoint) in (offset..).zip(list) {
                 add(SetName::Backends, [slot, index.to_ne_bytes()].concat(), None, Some(endpoint_bytes(endpoint)));
@@ -347,12 +356,18 @@ impl Programmer {
     /// Forgets UDP connections to endpoints that went. A failure is told and not fatal: they time out by themselves.
     fn purge_stale(&mut self, stale: &Stale) -> usize {
         let filter = match stale.front {
-            FrontKey::Address { ip, protocol, port } => {
-                FlowFilter { protocol: protocol.number(), destination: Some(ip), destination_port: Some(port), ipv6: ip.is_ipv6() }
-            }
-            FrontKey::NodePort { family, protocol, port } => {
-                FlowFilter { protocol: protocol.number(), destination: None, destination_port: Some(port), ipv6: family == Family::Ip6 }
-            }
+            FrontKey::Address { ip, protocol, port } => FlowFilter {
+                protocol: protocol.number(),
+                destination: Some(ip),
+                destination_port: Some(port),
+                ipv6: ip.is_ipv6(),
+            },
+            FrontKey::NodePort { family, protocol, port } => FlowFilter {
+                protocol: protocol.number(),
+                destination: None,
+                destination_port: Some(port),
+                ipv6: family == Family::Ip6,
+            },
         };
         let is_stale = |flow: &Flow| {
             let answers = (flow.reply_source, flow.reply_source_port);
@@ -381,8 +396,12 @@ impl Programmer {
         let protocol = TransportProtocol::Udp;
         let mut purged = 0;
         for family in self.options.families.clone() {
-            let filter =
-                FlowFilter { protocol: protocol.number(), destination: None, destination_port: None, ipv6: family == Family::Ip6 };
+            let filter = FlowFilter {
+                protocol: protocol.number(),
+                destination: None,
+                destination_port: None,
+                ipv6: family == Family::Ip6,
+            };
             purged += self.forget(&filter, |flow| {
                 let answers = (flow.reply_source, flow.reply_source_port);
                 let by_address = FrontKey::Address { ip: flow.destination, protocol, port: flow.destination_port };
@@ -390,7 +409,8 @@ impl Programmer {
                     Some(list) => !list.contains(&answers),
                     None => {
                         let by_port = FrontKey::NodePort { family, protocol, port: flow.destination_port };
-                        answers.0 != flow.destination && endpoints.get(&by_port).is_some_and(|list| !list.contains(&answers))
+                        answers.0 != flow.destination
+                            && endpoints.get(&by_port).is_some_and(|list| !list.contains(&answers))
                     }
                 }
             });
@@ -427,7 +447,8 @@ fn identity(port: &CompiledPort) -> (Family, TransportProtocol, u16) {
 
 /// Reorders `new` so that endpoints which stay keep their place in the list: a change then touches few elements.
 fn keep_order(old: &[(IpAddr, u16)], new: &mut [(IpAddr, u16)]) {
-    let places: HashMap<(IpAddr, u16), usize> = old.iter().take(new.len()).enumerate().map(|(place, endpoint)| (*endpoint, place)).collect();
+    let places: HashMap<(IpAddr, u16), usize> =
+        old.iter().take(new.len()).enumerate().map(|(place, endpoint)| (*endpoint, place)).collect();
     let mut result: Vec<Option<(IpAddr, u16)>> = vec![None; new.len()];
     let mut homeless = Vec::new();
     for endpoint in new.iter() {
@@ -505,7 +526,10 @@ mod tests {
 
     #[test]
     fn nested_ranges_collapse() {
-        let ranges: Vec<Prefix> = ["10.1.2.0/24", "10.0.0.0/8", "192.0.2.1/32", "192.0.2.1/32"].iter().map(|text| text.parse().unwrap()).collect();
+        let ranges: Vec<Prefix> = ["10.1.2.0/24", "10.0.0.0/8", "192.0.2.1/32", "192.0.2.1/32"]
+            .iter()
+            .map(|text| text.parse().unwrap())
+            .collect();
         assert_eq!(outermost(&ranges), ["10.0.0.0/8".parse().unwrap(), "192.0.2.1/32".parse().unwrap()]);
     }
 }

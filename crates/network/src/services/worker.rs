@@ -40,7 +40,10 @@ impl Services {
         std::thread::Builder::new()
             .name("services".to_owned())
             .spawn(move || run(programmer, services, &receiver))
-            .map_err(|source| crate::netlink::Error::System { operation: "start the thread that programs Services".to_owned(), source })?;
+            .map_err(|source| crate::netlink::Error::System {
+                operation: "start the thread that programs Services".to_owned(),
+                source,
+            })?;
         Ok(Handle { sender })
     }
 }

@@ -71,7 +71,13 @@ impl Bed {
         give_address(&mut inside, "eth0", &[(OUTSIDE, 24), ("2001:db8::2", 64)]);
         let mut batch = RouteBatch::new();
         for (to, gateway) in [("0.0.0.0/0", HOST), ("::/0", "2001:db8::1")] {
-            batch.add_route(&Route { destination: prefix(to), gateway: Some(ip(gateway)), interface: None, source: None, on_link: false });
+            batch.add_route(&Route {
+                destination: prefix(to),
+                gateway: Some(ip(gateway)),
+                interface: None,
+                source: None,
+                on_link: false,
+            });
         }
         batch.send(inside.socket()).unwrap();
         let directory = tempfile::tempdir().unwrap();

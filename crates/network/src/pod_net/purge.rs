@@ -1,0 +1,42 @@
+//! Takes everything back that the pod network put on the host.
+
+use std::net::IpAddr;
+
+use super::attach::delete_interface;
+use super::compile::parse_alias;
+use super::error::Error;
+use super::host_firewall::withdraw_admission;
+use super::host_setup::{self, Options};
+use super::reaper::reap;
+use super::rules::TABLE;
+use crate::POD_INTERFACE_PREFIX;
+use crate::netlink::{Nft, NftBatch, Rtnetlink};
+
+/// Removes interfaces, routes, local addresses, rules (also those in other programs' chains) and files, and gives sysctls their former
+/// values. Needs no running agent, and may be called again after a failure.
+pub fn purge(options: &Options, local_addresses: &[IpAddr]) -> Result<(), Error> {
+    let mut rtnetlink = Rtnetlink::open_in(&options.namespace)?;
+    let mut nft = Nft::open_in(&options.namespace)?;
+    reap(rtnetlink.socket())?;
+    for link in rtnetlink.links()? {
+        if link.name.starts_with(POD_INTERFACE_PREFIX) && parse_alias(&link.alias).is_some() {
+            delete_interface(&mut rtnetlink, &link.name)?;
+        }
+    }
+    for address in local_addresses {
+        host_setup::set_local_address(&mut rtnetlink, *address, false)?;
+    }
+    host_setup::remove_routes(&mut rtnetlink)?;
+    let mut batch = NftBatch::new();
+    for table in nft.tables()?.iter().filter(|table| table.name == TABLE) {
+        batch.delete_table(table.family, TABLE);
+    }
+    batch.commit(nft.socket())?;
+    withdraw_admission(&mut nft)?;
+    host_setup::restore_sysctls(options)?;
+    if let Some(directory) = &options.directory {
+        // Absent is fine; the directory belongs to the caller.
+        let _ = std::fs::remove_file(directory.join("addresses.json"));
+    }
+    Ok(())
+}
