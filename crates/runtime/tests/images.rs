@@ -1,5 +1,5 @@
 //! Images: archives of both kinds, layers and whiteouts, what is refused, and pulling from registries.
-#![expect(clippy::unwrap_used, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::print_stderr, reason = "tests")]
 
 #[expect(dead_code, reason = "not every test uses everything")]
 mod common;

@@ -113,7 +113,7 @@ pub(crate) fn detect(name: &str) -> Result<Layout> {
 /// The v2 controllers that we use, where they are there.
 const V2_CONTROLLERS: [&str; 4] = ["cpu", "memory", "pids", "hugetlb"];
 
-/// Lets the children of a v2 group use our controllers.
+/// Lets the children of a v2 group use our controllers. The one error is that processes are in its way.
 pub(crate) fn delegate(group: &std::path::Path) -> Result<()> {
     let available = fs::read_to_string(group.join("cgroup.controllers")).unwrap_or_default();
     let control = group.join("cgroup.subtree_control");
@@ -121,7 +121,13 @@ pub(crate) fn delegate(group: &std::path::Path) -> Result<()> {
     for controller in V2_CONTROLLERS {
         let there = available.split_whitespace().any(|it| it == controller);
         if there && !enabled.split_whitespace().any(|it| it == controller) {
-            files::write(&control, &format!("+{controller}"))?;
+            match files::write(&control, &format!("+{controller}")) {
+                Err(Error::Io { source, .. }) if source.kind() != std::io::ErrorKind::ResourceBusy => {
+                    // Such as the CPU controller while real-time processes run: those limits are then not enforced.
+                    tracing::warn!(controller, group = %group.display(), error = %source, "a controller cannot be used");
+                }
+                other => other?,
+            }
         }
     }
     Ok(())

@@ -91,7 +91,7 @@ pub(crate) fn attach(program: BorrowedFd<'_>, group: BorrowedFd<'_>) -> io::Resu
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
+    #![expect(clippy::panic, reason = "tests")]
     use super::*;
     use crate::cgroup::devices::STANDARD;
 
@@ -141,8 +141,8 @@ mod tests {
     fn the_kernel_accepts_the_program() {
         match load(&assemble(&STANDARD)) {
             Ok(_) => {}
-            Err(error) if error.raw_os_error() == Some(libc::EPERM) => eprintln!("bpf(2) is refused here: {error}"),
-            Err(error) => Err::<(), _>(error).unwrap(),
+            // Refused in some sandboxes, where the warning at start says so.
+            Err(error) => assert_eq!(error.raw_os_error(), Some(libc::EPERM), "{error}"),
         }
     }
 }

@@ -50,7 +50,7 @@ impl<R: Read> Read for Measured<R> {
 
 /// Unpacks a layer. `lower` are the directories of the layers below, topmost first. Returns the digest of the archive.
 pub(crate) fn layer(source: impl Read, directory: &Path, lower: &[PathBuf], compressed: u64) -> Result<String, ImageError> {
-    let limit = compressed.saturating_mul(RATIO_MAX).max(RATIO_FREE_BYTES).min(BYTES_MAX);
+    let limit = compressed.saturating_mul(RATIO_MAX).clamp(RATIO_FREE_BYTES, BYTES_MAX);
     let measured = Measured { source, hash: sha2::Sha256::new(), count: 0, limit };
     let mut archive = tar::Archive::new(measured);
     archive.set_ignore_zeros(false);

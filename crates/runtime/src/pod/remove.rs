@@ -47,10 +47,22 @@ impl Pod {
                 }
             }
             let forget = Message { kind: wire::REMOVE, token, ..Message::default() };
-            match connection.ask("removing a container", forget, &[]).await {
-                // The shim does not know it: it was never started, or forgotten before.
-                Err(Error::Refused { source, .. }) if source.raw_os_error() == Some(libc::ESRCH) => {}
-                other => drop(other?),
+            let deadline = tokio::time::Instant::now() + END_TIMEOUT;
+            loop {
+                match connection.ask("removing a container", forget, &[]).await {
+                    // The shim does not know it: it was never started, or forgotten before.
+                    Err(Error::Refused { source, .. }) if source.raw_os_error() == Some(libc::ESRCH) => break,
+                    // One that was killed while it was being started is reaped in a moment.
+                    Err(Error::Refused { source, .. })
+                        if source.raw_os_error() == Some(libc::EBUSY) && tokio::time::Instant::now() < deadline =>
+                    {
+                        tokio::time::sleep(Duration::from_millis(2)).await;
+                    }
+                    other => {
+                        other?;
+                        break;
+                    }
+                }
             }
         }
         let inner = self.inner.clone();

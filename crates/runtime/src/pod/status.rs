@@ -27,7 +27,11 @@ pub(super) async fn follow(pod: Weak<Inner>, mut notices: mpsc::UnboundedReceive
             let _ = inner.events.send(PodEvent::LogGrew { id: record.id, size_bytes: message.a });
             continue;
         }
-        let ended = blocking(move || Ok(conclude(&inner, &record, &message))).await;
+        let ended = blocking(move || {
+            conclude(&inner, &record, &message);
+            Ok(())
+        })
+        .await;
         if let Err(error) = ended {
             tracing::warn!(%error, "a container's end could not be looked into");
         }

@@ -202,7 +202,7 @@ fn test_code(test: Test, rest: u32) -> Vec<Instruction> {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
+    #![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
     use super::*;
 
     fn run(filter: &[u8], number: u32, architecture: u32, arguments: [u64; 6]) -> Action {

@@ -1,7 +1,7 @@
 //! What the tests share: a runtime of its own in a directory of its own, an image made from busybox, and a check that
 //! nothing is left behind.
 #![expect(clippy::unwrap_used, reason = "tests")]
-#![expect(clippy::expect_used, clippy::panic, reason = "tests")]
+#![expect(clippy::expect_used, clippy::print_stderr, reason = "tests")]
 
 use std::{
     collections::BTreeMap,
