@@ -13,6 +13,7 @@ mod shim;
 mod spec;
 mod state;
 mod watch;
+#[expect(dead_code, reason = "some of it is the shim's")]
 #[path = "../shim/wire.rs"]
 mod wire;
 

@@ -1,6 +1,7 @@
 //! The room's door: opens the directories, makes pods, finds them again, and cleans everything up.
 
 use std::{
+    collections::BTreeSet,
     fs,
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
@@ -18,7 +19,7 @@ use crate::{
     pod::{Pod, remove_directory},
     shim,
     spec::PodSpec,
-    state::{self, PodRecord},
+    state::{self, ContainerRecord, PodRecord},
 };
 
 /// Where a runtime keeps its things.
@@ -106,6 +107,30 @@ impl Runtime {
         let directory = self.shared.images.layers_directory();
         let layers: Vec<PathBuf> = image.layers.iter().rev().map(|it| directory.join(it)).collect();
         launch::resolve_user(&layers, user.unwrap_or(&image.config.user))
+    }
+
+    /// The ids of the images that containers of this machine were made from, whether they run or not.
+    pub async fn images_in_use(&self) -> Result<BTreeSet<String>> {
+        let pods = self.shared.pods.clone();
+        blocking(move || {
+            let mut used = BTreeSet::new();
+            for pod in fs::read_dir(&pods).context("reading", &pods)?.flatten() {
+                for container in fs::read_dir(pod.path().join("containers")).into_iter().flatten().flatten() {
+                    if let Ok(record) = state::read::<ContainerRecord>(&container.path().join("container.json")) {
+                        used.insert(record.image);
+                    }
+                }
+            }
+            Ok(used)
+        })
+        .await
+    }
+
+    /// Removes an image, by id or name, unless a container was made from it. One of several tags goes alone.
+    pub async fn remove_image(&self, name: &str) -> Result<()> {
+        let _nobody_starts = self.shared.images.in_use().write().await;
+        let used = self.images_in_use().await?;
+        self.shared.images.remove(name, used).await
     }
 
     /// Makes a pod's sandbox. An error leaves nothing of it behind.

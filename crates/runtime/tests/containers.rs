@@ -1,6 +1,7 @@
 //! Real containers: how they start and end, what they may do, what they see, and their limits.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+#[expect(dead_code, reason = "not every test uses everything")]
 mod common;
 
 use std::fs;

@@ -18,8 +18,6 @@ pub(crate) const ARCHITECTURE: &str = if cfg!(target_arch = "x86_64") { "amd64" 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Descriptor {
-    #[serde(default)]
-    pub(crate) media_type: String,
     pub(crate) digest: String,
     #[serde(default)]
     pub(crate) size: u64,

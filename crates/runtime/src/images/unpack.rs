@@ -20,9 +20,9 @@ use super::{error::ImageError, store::hex};
 const ENTRIES_MAX: u64 = 2_000_000;
 /// More unpacked bytes are refused.
 const BYTES_MAX: u64 = 128 << 30;
-/// Beyond the first GiB, a layer may unpack to this many times its compressed size.
+/// Beyond the first 256 MiB, a layer may unpack to this many times its compressed size.
 const RATIO_MAX: u64 = 400;
-const RATIO_FREE_BYTES: u64 = 1 << 30;
+const RATIO_FREE_BYTES: u64 = 256 << 20;
 
 fn invalid(reason: impl Into<String>) -> ImageError {
     ImageError::Invalid(reason.into())

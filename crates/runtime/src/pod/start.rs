@@ -37,6 +37,7 @@ struct Prepared {
 impl Pod {
     /// Starts a container. An error leaves nothing of it behind.
     pub async fn start_container(&self, spec: ContainerSpec) -> Result<ContainerStatus> {
+        let image_use = self.inner.shared.images.in_use().read().await;
         let image = self.inner.shared.images.resolve(&spec.image).await?;
         let inner = self.inner.clone();
         let mut flags = launch::pid_flags(spec.pid_namespace);
@@ -52,6 +53,7 @@ impl Pod {
             prepared
         })
         .await?;
+        drop(image_use);
         let Prepared { record, program, names, log, entry } = prepared;
         let (id, token) = (record.id.clone(), record.token);
         let mut with = vec![program.as_fd()];

@@ -1,7 +1,7 @@
 //! What the tests share: a runtime of its own in a directory of its own, an image made from busybox, and a check that
 //! nothing is left behind.
 #![expect(clippy::unwrap_used, reason = "tests")]
-#![cfg_attr(test, expect(dead_code, reason = "not every test uses everything"))]
+#![expect(clippy::expect_used, clippy::panic, reason = "tests")]
 
 use std::{
     collections::BTreeMap,
@@ -14,55 +14,55 @@ use std::{
 use klynge_runtime::{ContainerSpec, ContainerStatus, Exit, Options, Pod, PodSpec, Runtime};
 use sha2::Digest;
 
-pub const IMAGE: &str = "test.local/busybox:1";
+pub(crate) const IMAGE: &str = "test.local/busybox:1";
 const APPLETS: &str = "sh cat echo ls sleep true false id env mount grep touch mknod dd wc head tail kill ps hostname stty \
                        tty printf seq yes date sync rm mkdir chmod chown ln test sed awk tr cut sort uniq du df ping ip \
                        nc su readlink nproc uname";
 
 /// One machine under test.
-pub struct Machine {
-    pub runtime: Runtime,
-    pub directory: PathBuf,
-    pub cgroup: String,
+pub(crate) struct Machine {
+    pub(crate) runtime: Runtime,
+    pub(crate) directory: PathBuf,
+    pub(crate) cgroup: String,
 }
 
-pub fn unique() -> String {
+pub(crate) fn unique() -> String {
     let mut bytes = [0u8; 6];
     getrandom::fill(&mut bytes).unwrap();
     bytes.iter().map(|it| format!("{it:02x}")).collect()
 }
 
-pub fn options(directory: &Path, cgroup: &str) -> Options {
+pub(crate) fn options(directory: &Path, cgroup: &str) -> Options {
     Options { cgroup_name: cgroup.to_owned(), ..Options::below(directory) }
 }
 
 impl Machine {
-    pub async fn new() -> Machine {
+    pub(crate) async fn new() -> Machine {
         let name = format!("klynge-test-{}", unique());
         let directory = std::env::temp_dir().join(&name);
         let runtime = Runtime::open(options(&directory, &name)).await.unwrap();
         Machine { runtime, directory, cgroup: name }
     }
 
-    pub async fn with_image() -> Machine {
+    pub(crate) async fn with_image() -> Machine {
         let machine = Machine::new().await;
         let archive = layout(&[busybox_layer()], Config::default(), Some(IMAGE));
         machine.runtime.images().import(std::io::Cursor::new(archive), None).await.unwrap();
         machine
     }
 
-    pub async fn pod(&self) -> Pod {
+    pub(crate) async fn pod(&self) -> Pod {
         let uid = unique();
         let spec = PodSpec { uid, namespace: "default".into(), name: "test".into(), hostname: "test-host".into(), ..PodSpec::default() };
         self.runtime.create_pod(spec).await.unwrap()
     }
 
-    pub fn log_path(&self, name: &str) -> PathBuf {
+    pub(crate) fn log_path(&self, name: &str) -> PathBuf {
         self.directory.join("logs").join(format!("{name}.log"))
     }
 
     /// A container that runs a shell script.
-    pub fn script(&self, name: &str, script: &str) -> ContainerSpec {
+    pub(crate) fn script(&self, name: &str, script: &str) -> ContainerSpec {
         ContainerSpec {
             name: name.into(),
             image: IMAGE.into(),
@@ -74,7 +74,7 @@ impl Machine {
     }
 
     /// Runs a container to its end: how it ended, and what it wrote.
-    pub async fn run(&self, pod: &Pod, spec: ContainerSpec) -> (Exit, String) {
+    pub(crate) async fn run(&self, pod: &Pod, spec: ContainerSpec) -> (Exit, String) {
         let log = spec.log_path.clone().unwrap();
         let _ = fs::remove_file(&log);
         let container = pod.start_container(spec).await.unwrap();
@@ -84,7 +84,7 @@ impl Machine {
     }
 
     /// Removes everything and looks that it is gone.
-    pub async fn finish(self) {
+    pub(crate) async fn finish(self) {
         self.runtime.purge().await.unwrap();
         let left: Vec<PathBuf> = groups(&self.cgroup);
         assert!(left.is_empty(), "control groups are left: {left:?}");
@@ -121,7 +121,7 @@ fn kill_tree(group: &Path) {
 }
 
 /// Control groups of this name in any hierarchy.
-pub fn groups(name: &str) -> Vec<PathBuf> {
+pub(crate) fn groups(name: &str) -> Vec<PathBuf> {
     fn search(directory: &Path, name: &str, depth: usize, found: &mut Vec<PathBuf>) {
         for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
             let path = entry.path();
@@ -141,12 +141,12 @@ pub fn groups(name: &str) -> Vec<PathBuf> {
 }
 
 /// A deadline for what must happen soon.
-pub async fn within<T>(work: impl Future<Output = T>) -> T {
+pub(crate) async fn within<T>(work: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(30), work).await.unwrap()
 }
 
 /// Waits for a condition.
-pub async fn until(what: &str, mut condition: impl FnMut() -> bool) {
+pub(crate) async fn until(what: &str, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(30);
     while !condition() {
         assert!(Instant::now() < deadline, "{what} did not happen");
@@ -155,7 +155,7 @@ pub async fn until(what: &str, mut condition: impl FnMut() -> bool) {
 }
 
 /// The messages of a log, partial lines joined; stderr lines are marked.
-pub fn log_text(path: &Path) -> String {
+pub(crate) fn log_text(path: &Path) -> String {
     let mut text = String::new();
     for line in fs::read_to_string(path).unwrap_or_default().lines() {
         let mut parts = line.splitn(4, ' ');
@@ -172,22 +172,22 @@ pub fn log_text(path: &Path) -> String {
     text
 }
 
-pub fn is_running(container: &ContainerStatus) -> Option<i32> {
+pub(crate) fn is_running(container: &ContainerStatus) -> Option<i32> {
     match container.state {
         klynge_runtime::ContainerState::Running { pid, .. } => Some(pid),
         _ => None,
     }
 }
 
-pub fn sha256(bytes: &[u8]) -> String {
+pub(crate) fn sha256(bytes: &[u8]) -> String {
     sha2::Sha256::digest(bytes).iter().map(|it| format!("{it:02x}")).collect()
 }
 
 /// A layer being written.
-pub struct Layer(tar::Builder<Vec<u8>>);
+pub(crate) struct Layer(tar::Builder<Vec<u8>>);
 
 impl Layer {
-    pub fn new() -> Layer {
+    pub(crate) fn new() -> Layer {
         Layer(tar::Builder::new(Vec::new()))
     }
     fn header(kind: tar::EntryType, mode: u32, owner: (u64, u64), size: u64) -> tar::Header {
@@ -200,43 +200,43 @@ impl Layer {
         header.set_mtime(1_700_000_000);
         header
     }
-    pub fn directory(mut self, path: &str, mode: u32) -> Layer {
+    pub(crate) fn directory(mut self, path: &str, mode: u32) -> Layer {
         let mut header = Layer::header(tar::EntryType::Directory, mode, (0, 0), 0);
         self.0.append_data(&mut header, path, std::io::empty()).unwrap();
         self
     }
-    pub fn file(self, path: &str, mode: u32, content: &[u8]) -> Layer {
+    pub(crate) fn file(self, path: &str, mode: u32, content: &[u8]) -> Layer {
         self.owned_file(path, mode, (0, 0), content)
     }
-    pub fn owned_file(mut self, path: &str, mode: u32, owner: (u64, u64), content: &[u8]) -> Layer {
+    pub(crate) fn owned_file(mut self, path: &str, mode: u32, owner: (u64, u64), content: &[u8]) -> Layer {
         let mut header = Layer::header(tar::EntryType::Regular, mode, owner, content.len() as u64);
         self.0.append_data(&mut header, path, content).unwrap();
         self
     }
-    pub fn symlink(mut self, path: &str, target: &str) -> Layer {
+    pub(crate) fn symlink(mut self, path: &str, target: &str) -> Layer {
         let mut header = Layer::header(tar::EntryType::Symlink, 0o777, (0, 0), 0);
         self.0.append_link(&mut header, path, target).unwrap();
         self
     }
-    pub fn hard_link(mut self, path: &str, target: &str) -> Layer {
+    pub(crate) fn hard_link(mut self, path: &str, target: &str) -> Layer {
         let mut header = Layer::header(tar::EntryType::Link, 0o644, (0, 0), 0);
         self.0.append_link(&mut header, path, target).unwrap();
         self
     }
     /// An entry whose name the archive library would refuse to write.
-    pub fn raw_file(mut self, path: &[u8], content: &[u8]) -> Layer {
+    pub(crate) fn raw_file(mut self, path: &[u8], content: &[u8]) -> Layer {
         let mut header = Layer::header(tar::EntryType::Regular, 0o644, (0, 0), content.len() as u64);
         header.as_mut_bytes()[..path.len()].copy_from_slice(path);
         header.set_cksum();
         self.0.append(&header, content).unwrap();
         self
     }
-    pub fn finish(self) -> Vec<u8> {
+    pub(crate) fn finish(self) -> Vec<u8> {
         self.0.into_inner().unwrap()
     }
 }
 
-pub fn busybox_layer() -> Vec<u8> {
+pub(crate) fn busybox_layer() -> Vec<u8> {
     let busybox = ["/bin/busybox", "/usr/bin/busybox"].iter().find_map(|it| fs::read(it).ok());
     let busybox = busybox.expect("tests need a static busybox: apt-get install busybox-static");
     let mut layer = Layer::new()
@@ -254,22 +254,22 @@ pub fn busybox_layer() -> Vec<u8> {
 }
 
 #[derive(Default)]
-pub struct Config {
-    pub env: Vec<&'static str>,
-    pub entrypoint: Vec<&'static str>,
-    pub cmd: Vec<&'static str>,
-    pub user: &'static str,
-    pub working_directory: &'static str,
+pub(crate) struct Config {
+    pub(crate) env: Vec<&'static str>,
+    pub(crate) entrypoint: Vec<&'static str>,
+    pub(crate) cmd: Vec<&'static str>,
+    pub(crate) user: &'static str,
+    pub(crate) working_directory: &'static str,
 }
 
-pub fn gzip(bytes: &[u8]) -> Vec<u8> {
-    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+pub(crate) fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
     encoder.write_all(bytes).unwrap();
     encoder.finish().unwrap()
 }
 
 /// The blobs of an image: digest digits to bytes, and the digest of its manifest.
-pub fn blobs(layers: &[Vec<u8>], config: &Config, compress: bool) -> (BTreeMap<String, Vec<u8>>, String) {
+pub(crate) fn blobs(layers: &[Vec<u8>], config: &Config, compress: bool) -> (BTreeMap<String, Vec<u8>>, String) {
     let mut blobs = BTreeMap::new();
     let mut put = |bytes: Vec<u8>| {
         let digest = sha256(&bytes);
@@ -308,7 +308,7 @@ pub fn blobs(layers: &[Vec<u8>], config: &Config, compress: bool) -> (BTreeMap<S
 }
 
 /// An OCI layout archive.
-pub fn layout(layers: &[Vec<u8>], config: Config, tag: Option<&str>) -> Vec<u8> {
+pub(crate) fn layout(layers: &[Vec<u8>], config: Config, tag: Option<&str>) -> Vec<u8> {
     let (blobs, manifest) = blobs(layers, &config, true);
     let size = blobs[&manifest].len();
     let annotations = tag.map(|tag| serde_json::json!({"io.containerd.image.name": tag})).unwrap_or_default();

@@ -1,0 +1,158 @@
+//! The agent is killed, the containers are not: same processes, logs that go on, exit codes that are found again.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+#[expect(dead_code, reason = "not every test uses everything")]
+mod common;
+
+use std::{fs, path::PathBuf, process::Command};
+
+use common::{Machine, is_running, within};
+use klynge_runtime::{ContainerState, ExecSpec, Mount, PodEvent, Runtime};
+
+const DIRECTORY: &str = "KLYNGE_TEST_AGENT_DIRECTORY";
+const CGROUP: &str = "KLYNGE_TEST_AGENT_CGROUP";
+
+/// Not a test by itself: what the other test executes as the agent that it kills.
+#[tokio::test(flavor = "multi_thread")]
+async fn agent_process() {
+    let (Ok(directory), Ok(cgroup)) = (std::env::var(DIRECTORY), std::env::var(CGROUP)) else { return };
+    let directory = PathBuf::from(directory);
+    let runtime = Runtime::open(common::options(&directory, &cgroup)).await.unwrap();
+    let machine = Machine { runtime, directory: directory.clone(), cgroup };
+    let pod = machine.pod().await;
+    let go = Mount { source: directory.join("volume"), target: "/v".into(), ..Mount::default() };
+    let mut ticker = machine.script("ticker", "i=0; while true; do i=$((i+1)); echo tick $i; sleep 0.02; done");
+    ticker.mounts.push(go.clone());
+    let mut waiter = machine.script("waiter", "until test -e /v/go; do sleep 0.01; done; echo going; exit 42");
+    waiter.mounts.push(go);
+    let ticker = pod.start_container(ticker).await.unwrap();
+    let waiter = pod.start_container(waiter).await.unwrap();
+    let line = format!("{} {} {}", ticker.id, is_running(&ticker).unwrap(), waiter.id);
+    fs::write(directory.join("ready.new"), line).unwrap();
+    fs::rename(directory.join("ready.new"), directory.join("ready")).unwrap();
+    std::future::pending::<()>().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn containers_outlive_their_agent() {
+    let machine = Machine::with_image().await;
+    fs::create_dir_all(machine.directory.join("volume")).unwrap();
+    let mut agent = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "agent_process", "--nocapture"])
+        .env(DIRECTORY, &machine.directory)
+        .env(CGROUP, &machine.cgroup)
+        .spawn()
+        .unwrap();
+    let ready = machine.directory.join("ready");
+    common::until("the agent's containers", || ready.exists()).await;
+    agent.kill().unwrap();
+    agent.wait().unwrap();
+
+    let line = fs::read_to_string(&ready).unwrap();
+    let [ticker, pid, waiter] = line.split(' ').collect::<Vec<_>>()[..] else { unreachable!("{line}") };
+    let start_time = || fs::read_to_string(format!("/proc/{pid}/stat")).unwrap().split(' ').nth(21).unwrap().to_owned();
+    let before = start_time();
+    let ticks = || common::log_text(&machine.log_path("ticker")).lines().count();
+    let then = ticks();
+    common::until("more ticks without an agent", || ticks() > then + 3).await;
+    fs::write(machine.directory.join("volume/go"), "").unwrap();
+    common::until("the waiter's end", || common::log_text(&machine.log_path("waiter")) == "going\n").await;
+    common::until("its exit file", || {
+        let pods = fs::read_dir(machine.directory.join("run/pods")).unwrap().flatten();
+        pods.flat_map(|pod| fs::read_dir(pod.path().join("exits")).unwrap().flatten()).next().is_some()
+    })
+    .await;
+
+    let pods = machine.runtime.recover().await.unwrap();
+    let [pod] = &pods[..] else { unreachable!("{} pods", pods.len()) };
+    assert!(pod.is_alive() && pod.pid() > 0);
+    let running = pod.container(ticker).unwrap();
+    assert_eq!(is_running(&running).unwrap().to_string(), pid);
+    assert_eq!(start_time(), before);
+    match pod.container(waiter).unwrap().state {
+        ContainerState::Exited(exit) => assert_eq!((exit.code, exit.observed), (42, true)),
+        other => unreachable!("{other:?}"),
+    }
+    let then = ticks();
+    common::until("ticks go on", || ticks() > then + 3).await;
+
+    // Everything works as before: exec, rotation, a new container, the end.
+    let mut exec = pod.exec(ticker, ExecSpec { args: vec!["true".into()], ..ExecSpec::default() }).await.unwrap();
+    assert_eq!(within(exec.wait()).await.unwrap(), 0);
+    let log = machine.log_path("ticker");
+    fs::rename(&log, log.with_extension("1")).unwrap();
+    pod.reopen_log(ticker).await.unwrap();
+    common::until("the new log", || fs::metadata(&log).is_ok_and(|it| it.len() > 100)).await;
+    let joined = common::log_text(&log.with_extension("1")) + &common::log_text(&log);
+    let lines: Vec<&str> = joined.lines().collect();
+    for (index, line) in lines.iter().enumerate() {
+        assert_eq!(*line, format!("tick {}", index + 1), "a line was lost or doubled");
+    }
+    let mut events = pod.events();
+    pod.signal(ticker, 9).await.unwrap();
+    assert!(matches!(within(events.next()).await, Some(PodEvent::Exited { exit, .. }) if exit.code == 137));
+    pod.remove_container(waiter).await.unwrap();
+    let (exit, _) = machine.run(pod, machine.script("later", "exit 4")).await;
+    assert_eq!(exit.code, 4);
+    pod.destroy().await.unwrap();
+    assert!(machine.runtime.recover().await.unwrap().is_empty());
+    machine.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_shim_ends_its_pod() {
+    let machine = Machine::with_image().await;
+    let pod = machine.pod().await;
+    let container = pod.start_container(machine.script("x", "sleep 1000")).await.unwrap();
+    let pid = is_running(&container).unwrap();
+    let mut events = pod.events();
+    let shim = rustix::process::Pid::from_raw(pod.pid()).unwrap();
+    rustix::process::kill_process(shim, rustix::process::Signal::KILL).unwrap();
+    match within(events.next()).await {
+        Some(PodEvent::Exited { exit, .. }) => assert_eq!((exit.code, exit.observed), (137, false)),
+        other => unreachable!("{other:?}"),
+    }
+    assert_eq!(within(events.next()).await, Some(PodEvent::Lost));
+    common::until("the process is gone", || !PathBuf::from(format!("/proc/{pid}/ns/pid")).exists()).await;
+    assert!(!pod.is_alive());
+    drop(pod);
+    let pods = machine.runtime.recover().await.unwrap();
+    assert!(pods.len() == 1 && !pods[0].is_alive());
+    assert!(matches!(&pods[0].containers()[0].state, ContainerState::Exited(exit) if exit.code == 137));
+    pods[0].destroy().await.unwrap();
+    machine.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn logs_on_a_full_disk_and_at_their_cap() {
+    let machine = Machine::with_image().await;
+    let pod = machine.pod().await;
+    let small = machine.directory.join("small");
+    fs::create_dir_all(&small).unwrap();
+    rustix::mount::mount("tmpfs", &small, "tmpfs", rustix::mount::MountFlags::empty(), c"size=64k").unwrap();
+    let mut spec = machine.script("full", "i=0; while test $i -lt 5000; do i=$((i+1)); echo line $i; done; exit 3");
+    spec.log_path = Some(small.join("log"));
+    let container = pod.start_container(spec).await.unwrap();
+    let exit = within(pod.wait(&container.id)).await.unwrap();
+    assert_eq!(exit.code, 3, "the container waited for the disk");
+    let kept = common::log_text(&small.join("log")).lines().count() as u64;
+    assert!(kept > 100 && kept + exit.dropped_log_lines == 5000, "{kept} kept, {exit:?}");
+    rustix::mount::unmount(&small, rustix::mount::UnmountFlags::empty()).unwrap();
+
+    let mut spec = machine.script("cap", "head -c 40000 /dev/zero | tr '\\0' x; echo; yes | head -n 5000");
+    (spec.log_cap_bytes, spec.log_notice_bytes) = (60_000, 20_000);
+    let mut events = pod.events();
+    let container = pod.start_container(spec).await.unwrap();
+    let notice = within(events.next()).await;
+    assert!(matches!(&notice, Some(PodEvent::LogGrew { id, size_bytes }) if *id == container.id && *size_bytes >= 20_000), "{notice:?}");
+    let exit = within(pod.wait(&container.id)).await.unwrap();
+    assert!(exit.dropped_log_lines > 0, "{exit:?}");
+    let path = machine.log_path("cap");
+    assert!(fs::metadata(&path).unwrap().len() <= 60_000);
+    let text = fs::read_to_string(&path).unwrap();
+    let tags: Vec<&str> = text.lines().take(3).map(|line| line.split(' ').nth(2).unwrap()).collect();
+    assert_eq!(tags, ["P", "P", "F"]);
+    assert_eq!(text.lines().next().unwrap().len(), 40 + 16_384);
+    pod.destroy().await.unwrap();
+    machine.finish().await;
+}
