@@ -1,0 +1,155 @@
+//! A machine of its own: a real runtime with an image of busybox, and a real pod network in a namespace of its own.
+
+use super::MemoryApi;
+use klynge_node::adapters::{NetworkAdapter, RuntimeAdapter};
+use klynge_node::volumes::HostDns;
+use klynge_node::{Node, Options};
+use network::netlink::NetworkNamespace;
+use sha2::Digest;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+pub(crate) const IMAGE: &str = "test.local/busybox:1";
+const APPLETS: &str = "sh cat echo ls sleep true false id env mount grep touch tail kill hostname nc printf ip wget httpd";
+
+pub(crate) struct TestMachine {
+    pub(crate) name: String,
+    pub(crate) directory: PathBuf,
+    namespace: NetworkNamespace,
+    runtime: Option<runtime::Runtime>,
+}
+
+pub(crate) async fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !condition() {
+        assert!(Instant::now() < deadline, "{what} did not happen");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+fn digest(bytes: &[u8]) -> String {
+    sha2::Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+struct Archive(tar::Builder<Vec<u8>>);
+
+impl Archive {
+    fn add(&mut self, kind: tar::EntryType, path: &str, mode: u32, content: &[u8]) {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(kind);
+        header.set_mode(mode);
+        header.set_size(content.len() as u64);
+        self.0.append_data(&mut header, path, content).unwrap();
+    }
+}
+
+/// An OCI layout with busybox in one layer.
+fn image() -> Vec<u8> {
+    let busybox = ["/bin/busybox", "/usr/bin/busybox"].iter().find_map(|path| std::fs::read(path).ok());
+    let busybox = busybox.expect("this test needs a static busybox: apt-get install busybox-static");
+    let mut layer = Archive(tar::Builder::new(Vec::new()));
+    for (path, mode) in [("bin", 0o755), ("etc", 0o755), ("tmp", 0o1777)] {
+        layer.add(tar::EntryType::Directory, path, mode, &[]);
+    }
+    layer.add(tar::EntryType::Regular, "bin/busybox", 0o755, &busybox);
+    for applet in APPLETS.split(' ') {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(tar::EntryType::Symlink);
+        header.set_mode(0o777);
+        header.set_size(0);
+        layer.0.append_link(&mut header, format!("bin/{applet}"), "busybox").unwrap();
+    }
+    let layer = layer.0.into_inner().unwrap();
+    let architecture = if cfg!(target_arch = "x86_64") { "amd64" } else { "arm64" };
+    let config = serde_json::to_vec(&serde_json::json!({"architecture": architecture, "os": "linux",
+        "config": {"Cmd": ["sh"], "Env": ["PATH=/bin"]},
+        "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{}", digest(&layer))]}}))
+    .unwrap();
+    let manifest = serde_json::to_vec(&serde_json::json!({"schemaVersion": 2,
+        "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "config": {"mediaType": "application/vnd.oci.image.config.v1+json", "size": config.len(), "digest": format!("sha256:{}", digest(&config))},
+        "layers": [{"mediaType": "application/vnd.oci.image.layer.v1.tar", "size": layer.len(), "digest": format!("sha256:{}", digest(&layer))}]}))
+    .unwrap();
+    let index = serde_json::to_vec(&serde_json::json!({"schemaVersion": 2, "manifests": [{
+        "mediaType": "application/vnd.oci.image.manifest.v1+json", "size": manifest.len(),
+        "digest": format!("sha256:{}", digest(&manifest)), "annotations": {"io.containerd.image.name": IMAGE}}]}))
+    .unwrap();
+    let mut archive = Archive(tar::Builder::new(Vec::new()));
+    archive.add(tar::EntryType::Regular, "oci-layout", 0o644, br#"{"imageLayoutVersion":"1.0.0"}"#);
+    archive.add(tar::EntryType::Regular, "index.json", 0o644, &index);
+    for blob in [layer, config, manifest] {
+        let path = format!("blobs/sha256/{}", digest(&blob));
+        archive.add(tar::EntryType::Regular, &path, 0o644, &blob);
+    }
+    archive.0.into_inner().unwrap()
+}
+
+impl TestMachine {
+    pub(crate) async fn new(name: &str) -> Self {
+        let name = format!("klynge-node-test-{name}-{}", std::process::id());
+        let directory = std::env::temp_dir().join(&name);
+        std::fs::create_dir_all(&directory).unwrap();
+        let namespace = NetworkNamespace::create().unwrap();
+        let mut machine = TestMachine { name, directory, namespace, runtime: None };
+        let runtime = machine.open_runtime().await;
+        runtime.images().import(std::io::Cursor::new(image()), None).await.unwrap();
+        machine.runtime = Some(runtime);
+        machine
+    }
+
+    async fn open_runtime(&self) -> runtime::Runtime {
+        let options =
+            runtime::Options { cgroup_name: self.name.clone(), ..runtime::Options::below(self.directory.join("runtime")) };
+        runtime::Runtime::open(options).await.unwrap()
+    }
+
+    /// Starts an agent on this machine, as after a restart each time.
+    pub(crate) async fn start(&mut self, api: &MemoryApi) -> Node {
+        let runtime = self.open_runtime().await;
+        self.runtime = Some(runtime.clone());
+        let network = network::pod_net::PodNetwork::open(network::pod_net::Options {
+            namespace: self.namespace.clone(),
+            pod_ranges: vec!["10.244.0.0/24".parse().unwrap()],
+            cluster_ranges: vec!["10.244.0.0/16".parse().unwrap()],
+            service_ranges: vec!["10.96.0.0/16".parse().unwrap()],
+            node_addresses: Vec::new(),
+            directory: Some(self.directory.join("network")),
+            mtu_bytes: None,
+        })
+        .unwrap();
+        Node::start(Options {
+            client: api.client(),
+            containers: Arc::new(RuntimeAdapter::new(runtime)),
+            network: Arc::new(NetworkAdapter::new(network)),
+            services: None,
+            dns: None,
+            name: "n1".into(),
+            hostname: "n1".into(),
+            addresses: vec!["192.0.2.1".parse().unwrap()],
+            labels: BTreeMap::new(),
+            data_directory: self.directory.join("agent"),
+            log_directory: self.directory.join("logs"),
+            pod_ranges: vec!["10.244.0.0/24".into()],
+            pods_max: 110,
+            endpoint_port: 0,
+            resolvers: HostDns { cluster_servers: vec!["10.96.0.10".parse().unwrap()], cluster_domain: "cluster.local".into(), ..HostDns::default() },
+            pulls_max: 4,
+            starts_max: 8,
+            thresholds: Default::default(),
+            image_thresholds: Default::default(),
+            version: "v1.37.0+klynge".into(),
+        })
+        .await
+        .unwrap()
+    }
+
+    /// Removes everything and looks that it is gone.
+    pub(crate) async fn finish(mut self) {
+        self.runtime.take().unwrap().purge().await.unwrap();
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+        assert!(!mounts.contains(&self.name), "mounts are left");
+        std::fs::remove_dir_all(&self.directory).unwrap();
+    }
+}
