@@ -159,11 +159,21 @@ async fn import(mut body: Incoming, runtime: &Runtime, uploads: &Path, name: Opt
 
 async fn pull(runtime: &Runtime, reference: &str, lines: Lines) -> Result<Value, String> {
     let progress = move |progress: Progress| {
-        let _ = lines.try_send(Ok(line(&member("progress", progress.to_string())))); // dropped when nobody reads fast enough
+        let _ = lines.try_send(Ok(line(&member("progress", describe(&progress))))); // dropped when nobody reads fast enough
     };
     let options = PullOptions { always: true, progress: Some(Arc::new(progress)), ..PullOptions::default() };
     let image = runtime.images().pull(reference, options).await.map_err(|error| error.to_string())?;
     Ok(member("done", format!("{reference} {}", image.id)))
+}
+
+fn describe(progress: &Progress) -> String {
+    let short = |layer: &str| layer.trim_start_matches("sha256:").chars().take(12).collect::<String>();
+    match progress {
+        Progress::Downloading { layer, done_bytes, total_bytes } => {
+            format!("{}: {:.1} of {:.1} MB", short(layer), *done_bytes as f64 / 1e6, *total_bytes as f64 / 1e6)
+        }
+        Progress::Unpacked { layer } => format!("{}: unpacked", short(layer)),
+    }
 }
 
 fn required(query: &str, key: &str) -> Result<String, String> {

@@ -4,7 +4,7 @@ use super::addresses::Ranges;
 use super::agent;
 use crate::cli::{Failure, Global};
 use network::netlink::NetworkNamespace;
-use network::pod_net::PodNetwork;
+use network::pod_net;
 use network::services;
 use runtime::Runtime;
 use std::net::IpAddr;
@@ -25,6 +25,5 @@ pub(crate) fn purge(global: &Global) -> Result<(), Failure> {
     let namespace = NetworkNamespace::current().map_err(|error| failed("the network", &error))?;
     services::purge(&namespace).map_err(|error| failed("load balancing", &error))?;
     let options = agent::network_options(global, &ranges, IpAddr::from([127, 0, 0, 1]))?;
-    let pod_network = PodNetwork::open(options).map_err(|error| failed("the pod network", &error))?;
-    pod_network.purge(&[agent::dns_address(&ranges)]).map_err(|error| failed("the pod network", &error))
+    pod_net::purge(&options, &[agent::dns_address(&ranges)]).map_err(|error| failed("the pod network", &error))
 }
