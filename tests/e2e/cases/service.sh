@@ -11,7 +11,7 @@ eventually 10 fetch http://192.0.2.2:$port/cgi-bin/clock.cgi $OUTSIDE
 seen=$(for _ in $(seq 20); do fetch http://$address/cgi-bin/clock.cgi; done | sed 's/.* at //' | sort -u | wc -l)
 same "pods that answered" 2 "$seen"
 pod=$(k -n $NS get pods -l app=web -o jsonpath='{.items[0].metadata.name}')
-for _ in 1 2 3 4 5 6; do k -n $NS exec $pod -- wget -q -T 3 -O - http://web.$NS.svc.cluster.local/cgi-bin/clock.cgi; done
+for _ in 1 2 3 4 5 6; do k -n $NS exec $pod -- wget -q -O - http://web.$NS.svc.cluster.local/cgi-bin/clock.cgi; done
 k -n $NS scale deployment web --replicas=0
 eventually 30 sh -c "! curl -sS --max-time 2 http://$address/ 2>/dev/null"
 refuses '[Rr]efused' curl -sS --max-time 2 http://$address/

@@ -3,4 +3,4 @@
 echo "Content-Type: text/plain"
 echo
 echo "Hello from $(hostname)."
-echo "The backend says: $(wget -q -T 5 -O - http://clock.sample/cgi-bin/clock.cgi)"
+echo "The backend says: $(wget -q -O - http://clock.sample/cgi-bin/clock.cgi)"
