@@ -2,11 +2,11 @@
 
 use super::prepare::{self, Body, Source};
 use super::update::{Part, update_with};
+use super::create::Origin;
 use super::{metadata, to_version};
 use crate::core::{Call, Outcome};
 use client::PatchKind;
-use crate::pending::apply;
-use object::{GroupVersionKind, Status, Value, meta, patch as patches};
+use object::{GroupVersionKind, Status, Value, apply, meta, patch as patches};
 
 /// A decoded patch.
 #[derive(Clone, Debug)]
@@ -79,7 +79,7 @@ async fn apply_patch(call: &Call<'_>, body: PatchBody) -> Result<Outcome, Status
         if let Some(fields) = managed {
             object.set(&["metadata", "managedFields"], fields);
         }
-        return super::create_hub(call, object).await;
+        return super::create_hub(call, object, Origin::Applied).await;
     }
     let part = Part::of(call).ok_or_else(Status::method_not_allowed)?;
     update_with(call, part, "Apply", &mut |current| {
@@ -136,18 +136,11 @@ fn merged(call: &Call<'_>, live: Option<&Value>, configuration: &Value) -> Resul
 
 fn conflicts(call: &Call<'_>, error: apply::Error) -> Status {
     match error {
-        apply::Error::Conflicts(causes) => {
-            let count = causes.len();
-            let plural = if count == 1 { "" } else { "s" };
-            let list: Vec<String> = causes.iter().map(|cause| format!("{}: {}", cause.message, cause.field)).collect();
-            let mut status = Status::new(
-                409,
-                "Conflict",
-                format!("Apply failed with {count} conflict{plural}: {}", list.join("\n")),
-            );
+        apply::Error::Conflicts { causes, message } => {
+            let mut status = Status::new(409, "Conflict", message);
             status.causes = causes;
             status
         }
-        error => super::prepare::undecodable(call, &error.to_string()),
+        apply::Error::Invalid(why) => prepare::undecodable(call, &why),
     }
 }
