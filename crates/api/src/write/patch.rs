@@ -30,9 +30,17 @@ pub(crate) async fn patch(call: &Call<'_>, body: PatchBody) -> Result<Outcome, S
         let mut value = current.clone();
         to_version(&call.scope, &mut value);
         patch_value(call, &body, &mut value)?;
+        forget_revision(current, &mut value);
         prepare::incoming(call, Body { value, duplicates: body.duplicates.clone(), trusted: false }, Source::Patch)
     })
     .await
+}
+
+/// A patch is conditional only where it names a resourceVersion itself: what it merely kept must not make it so.
+fn forget_revision(current: &Value, value: &mut Value) {
+    if meta::resource_version(current) == meta::resource_version(value) {
+        metadata::of_mut(value).remove("resourceVersion");
+    }
 }
 
 /// Changes `value` as the patch says.
@@ -85,7 +93,8 @@ async fn apply_patch(call: &Call<'_>, body: PatchBody) -> Result<Outcome, Status
     update_with(call, part, "Apply", &mut |current| {
         let mut live = current.clone();
         to_version(&call.scope, &mut live);
-        let value = merged(call, Some(&live), &configuration)?;
+        let mut value = merged(call, Some(&live), &configuration)?;
+        forget_revision(current, &mut value);
         prepare::incoming(call, Body::trusted(value), Source::Patch)
     })
     .await
