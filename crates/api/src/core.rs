@@ -3,6 +3,7 @@
 use crate::auth::{Attributes, Authenticator, Authorizer, Reviewer, Tokens, User};
 use crate::proxy::NodeConnector;
 use crate::serve::metrics::Metrics;
+use crate::serve::openapi::Documents;
 use crate::write::services::AddressRange;
 use jiff::Timestamp;
 use kinds::{Resource, Table, Version};
@@ -29,6 +30,7 @@ pub(crate) struct Core {
     pub(crate) advertise: IpAddr,
     pub(crate) port: u16,
     pub(crate) metrics: Metrics,
+    pub(crate) documents: Documents,
     /// Set once the bootstrap objects are there; readiness.
     pub(crate) ready: AtomicBool,
     /// Set when the server stops; watches end then.

@@ -27,6 +27,7 @@ pub(crate) async fn run(core: Arc<Core>, pki: Arc<Pki>) {
         }
         round += 1;
         expire_events(&core, Timestamp::now()).await;
+        core.documents.forget_unused();
         if round.is_multiple_of(RENEWAL_ROUNDS) {
             match pki.renew(SystemTime::now()) {
                 Ok(true) => tracing::info!("certificates were renewed"),

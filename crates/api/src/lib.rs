@@ -7,7 +7,6 @@ mod core;
 mod housekeeping;
 mod local;
 mod negotiate;
-mod pending;
 pub mod pki;
 mod proxy;
 mod random;

@@ -7,7 +7,7 @@ use crate::housekeeping;
 use crate::local::LocalClient;
 use crate::pki::{self, Pki};
 use crate::proxy::NodeConnector;
-use crate::serve::{self, Limits, metrics::Metrics};
+use crate::serve::{self, Limits, metrics::Metrics, openapi::Documents};
 use crate::write::services::AddressRange;
 use client::ClusterClient;
 use kinds::Table;
@@ -98,6 +98,7 @@ impl Server {
             advertise,
             port: address.port(),
             metrics: Metrics::default(),
+            documents: Documents::default(),
             ready: AtomicBool::new(false),
             stopping,
         });

@@ -12,6 +12,9 @@ use std::task::{Context, Poll};
 /// Upstream's limit on a request's body.
 pub(crate) const REQUEST_MAX_BYTES: usize = 3 * 1024 * 1024;
 
+/// What is read and thrown away of a body that is too large, so that its sender reads the answer instead of an error.
+const DISCARD_MAX_BYTES: u64 = 32 * 1024 * 1024;
+
 /// A stream of pieces; pulled only when the socket has room.
 pub(crate) type ByteStream = Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>;
 
@@ -87,6 +90,7 @@ pub(crate) async fn read(mut body: Incoming) -> Result<Bytes, Status> {
         Status::new(413, "RequestEntityTooLarge", message)
     };
     if body.size_hint().lower() > REQUEST_MAX_BYTES as u64 {
+        discard(&mut body).await;
         return Err(too_large());
     }
     let mut first: Option<Bytes> = None;
@@ -97,6 +101,8 @@ pub(crate) async fn read(mut body: Incoming) -> Result<Bytes, Status> {
         let Ok(data) = frame.into_data() else { continue };
         total += data.len();
         if total > REQUEST_MAX_BYTES {
+            drop((first, rest));
+            discard(&mut body).await;
             return Err(too_large());
         }
         match &first {
@@ -112,4 +118,15 @@ pub(crate) async fn read(mut body: Incoming) -> Result<Bytes, Status> {
     whole.extend_from_slice(&first);
     whole.extend_from_slice(&rest);
     Ok(whole.freeze())
+}
+
+async fn discard(body: &mut Incoming) {
+    let mut left = DISCARD_MAX_BYTES;
+    while let Some(Ok(frame)) = body.frame().await {
+        let length = frame.data_ref().map_or(0, Bytes::len) as u64;
+        if length > left {
+            return;
+        }
+        left -= length;
+    }
 }

@@ -122,7 +122,7 @@ async fn answer(
     let outcome = if context.info.is_resource {
         resources::handle(context, request).await
     } else {
-        paths::handle(&context)
+        paths::handle(&context).await
     };
     outcome.unwrap_or_else(|status| respond::failure(&status))
 }

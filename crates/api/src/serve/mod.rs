@@ -5,7 +5,7 @@ mod discovery;
 mod dispatch;
 mod listener;
 pub(crate) mod metrics;
-mod openapi;
+pub(crate) mod openapi;
 mod path;
 mod paths;
 mod query;

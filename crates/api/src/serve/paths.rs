@@ -8,14 +8,14 @@ use object::{Status, Value, json};
 use std::sync::atomic::Ordering;
 
 /// The release of Kubernetes whose API this is.
-const VERSION: &str = "v1.37.0";
+pub(crate) const VERSION: &str = "v1.37.0";
 
 fn json_answer(value: &Value) -> Response<Answer> {
     respond::answer(200, "application/json", Answer::bytes(json::encode(value)))
 }
 
 /// Answers a path.
-pub(crate) fn handle(context: &Context) -> Result<Response<Answer>, Status> {
+pub(crate) async fn handle(context: &Context) -> Result<Response<Answer>, Status> {
     let path = context.info.path.as_str();
     if !matches!(context.method, Method::GET | Method::HEAD) {
         return Err(Status::method_not_allowed());
@@ -38,8 +38,8 @@ pub(crate) fn handle(context: &Context) -> Result<Response<Answer>, Status> {
         }
         "" => Ok(json_answer(&root(context))),
         _ if is_health(trimmed) => health(context, trimmed),
-        "/openapi/v2" => openapi::v2(context),
-        _ if trimmed.starts_with("/openapi/v3") => openapi::v3(context, trimmed),
+        "/openapi/v2" => openapi::v2(context).await,
+        _ if trimmed.starts_with("/openapi/v3") => openapi::v3(context, trimmed).await,
         _ if trimmed.starts_with("/api") => discovery::handle(context, trimmed),
         _ => Err(Status::no_such_path()),
     }

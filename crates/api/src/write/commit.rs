@@ -1,7 +1,6 @@
 //! From a finished object to the store: encoded once with a hole for its revision, committed, and shared decoded.
 
 use crate::core::Call;
-use bytes::Bytes;
 use object::{Status, Str, Value, json};
 use std::sync::Arc;
 use store::{Change, CommitError, Committed, Entry, Expect, Key, Operation, Template, Transaction};
@@ -102,14 +101,10 @@ pub(crate) fn failure(error: &CommitError) -> Status {
     }
 }
 
-/// The bytes of an object that is not stored.
-pub(crate) fn encode(value: &Value) -> Bytes {
-    json::encode(value).into()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bytes::Bytes;
     use store::Revision;
 
     #[test]

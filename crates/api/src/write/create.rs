@@ -15,13 +15,22 @@ const ATTEMPTS_MAX: u32 = 8;
 /// Creates an object from a body in the request's version.
 pub(crate) async fn create(call: &Call<'_>, body: Body) -> Result<Outcome, Status> {
     let object = prepare::incoming(call, body, Source::Object)?;
-    create_hub(call, object).await
+    create_hub(call, object, Origin::Posted).await
+}
+
+/// Where a new object comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// A client or one of our rooms posted it.
+    Posted,
+    /// An apply made it, and its managedFields with it.
+    Applied,
 }
 
 /// Creates an object in the hub version whose defaults are set.
-pub(crate) async fn create_hub(call: &Call<'_>, mut object: Value) -> Result<Outcome, Status> {
+pub(super) async fn create_hub(call: &Call<'_>, mut object: Value, origin: Origin) -> Result<Outcome, Status> {
     let row = &call.scope.row;
-    let managed_fields = object.at(&["metadata", "managedFields"]).cloned();
+    let applied = object.at(&["metadata", "managedFields"]).filter(|_| origin == Origin::Applied).cloned();
     let name = metadata::text(&object, "name").to_owned();
     if !call.scope.name.is_empty() && !name.is_empty() && name != call.scope.name {
         let message = format!("the name of the object ({name}) does not match the name on the URL ({})", call.scope.name);
@@ -44,7 +53,7 @@ pub(crate) async fn create_hub(call: &Call<'_>, mut object: Value) -> Result<Out
         return Err(Status::invalid(&call.scope.gvk(), metadata::text(&object, "name"), causes));
     }
     admission::validate(&review, &object).await?;
-    own(call, managed_fields, &mut object);
+    own(call, applied, &mut object);
     let generated = name.is_empty();
     let unallocated = (row.bucket == "services").then(|| object.clone());
     for attempt in 1..=ATTEMPTS_MAX {

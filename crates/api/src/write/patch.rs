@@ -2,11 +2,11 @@
 
 use super::prepare::{self, Body, Source};
 use super::update::{Part, update_with};
+use super::create::Origin;
 use super::{metadata, to_version};
 use crate::core::{Call, Outcome};
 use client::PatchKind;
-use crate::pending::apply;
-use object::{GroupVersionKind, Status, Value, meta, patch as patches};
+use object::{GroupVersionKind, Status, Value, apply, meta, patch as patches};
 
 /// A decoded patch.
 #[derive(Clone, Debug)]
@@ -30,9 +30,17 @@ pub(crate) async fn patch(call: &Call<'_>, body: PatchBody) -> Result<Outcome, S
         let mut value = current.clone();
         to_version(&call.scope, &mut value);
         patch_value(call, &body, &mut value)?;
+        forget_revision(current, &mut value);
         prepare::incoming(call, Body { value, duplicates: body.duplicates.clone(), trusted: false }, Source::Patch)
     })
     .await
+}
+
+/// A patch is conditional only where it names a resourceVersion itself: what it merely kept must not make it so.
+fn forget_revision(current: &Value, value: &mut Value) {
+    if meta::resource_version(current) == meta::resource_version(value) {
+        metadata::of_mut(value).remove("resourceVersion");
+    }
 }
 
 /// Changes `value` as the patch says.
@@ -79,13 +87,14 @@ async fn apply_patch(call: &Call<'_>, body: PatchBody) -> Result<Outcome, Status
         if let Some(fields) = managed {
             object.set(&["metadata", "managedFields"], fields);
         }
-        return super::create_hub(call, object).await;
+        return super::create_hub(call, object, Origin::Applied).await;
     }
     let part = Part::of(call).ok_or_else(Status::method_not_allowed)?;
     update_with(call, part, "Apply", &mut |current| {
         let mut live = current.clone();
         to_version(&call.scope, &mut live);
-        let value = merged(call, Some(&live), &configuration)?;
+        let mut value = merged(call, Some(&live), &configuration)?;
+        forget_revision(current, &mut value);
         prepare::incoming(call, Body::trusted(value), Source::Patch)
     })
     .await
@@ -136,18 +145,11 @@ fn merged(call: &Call<'_>, live: Option<&Value>, configuration: &Value) -> Resul
 
 fn conflicts(call: &Call<'_>, error: apply::Error) -> Status {
     match error {
-        apply::Error::Conflicts(causes) => {
-            let count = causes.len();
-            let plural = if count == 1 { "" } else { "s" };
-            let list: Vec<String> = causes.iter().map(|cause| format!("{}: {}", cause.message, cause.field)).collect();
-            let mut status = Status::new(
-                409,
-                "Conflict",
-                format!("Apply failed with {count} conflict{plural}: {}", list.join("\n")),
-            );
+        apply::Error::Conflicts { causes, message } => {
+            let mut status = Status::new(409, "Conflict", message);
             status.causes = causes;
             status
         }
-        error => super::prepare::undecodable(call, &error.to_string()),
+        apply::Error::Invalid(why) => prepare::undecodable(call, &why),
     }
 }

@@ -1,13 +1,13 @@
 //! Update: the part that the path names is taken over, everything else stays; no change writes nothing.
 
 use super::prepare::{Body, Source};
+use super::create::Origin;
 use super::services::Claims;
 use super::{commit, delete, metadata, prepare};
 use crate::admission::{self, Operation as Action, Review};
 use crate::core::{Answered, Call, Outcome, decoded};
 use kinds::Role;
-use crate::pending::apply;
-use object::{Status, Value, meta};
+use object::{Status, Value, apply, meta};
 use std::sync::Arc;
 use store::{CommitError, Entry, Expect};
 
@@ -74,7 +74,7 @@ pub(crate) async fn update(call: &Call<'_>, body: Body, may_create: bool) -> Res
     if creatable && call.core.store.get(&call.scope.key(call.scope.name)).is_none() {
         let mut fresh = candidate;
         metadata::of_mut(&mut fresh).remove("resourceVersion");
-        return super::create_hub(call, fresh).await;
+        return super::create_hub(call, fresh, Origin::Posted).await;
     }
     if !call.scope.row.unconditional_update && meta::resource_version(&candidate).is_empty() {
         let why = "Invalid value: 0: must be specified for an update";
@@ -201,11 +201,12 @@ pub(crate) fn track(call: &Call<'_>, old: Option<&Value>, new: &mut Value) {
         hub.type_id(),
         old,
         new,
-        &call.options.field_manager,
-        "Update",
-        &row.hub.api_version(),
-        call.scope.subresource,
-        call.now,
+        &apply::Writer {
+            manager: &call.options.field_manager,
+            api_version: &row.hub.api_version(),
+            subresource: call.scope.subresource,
+            now: call.now,
+        },
     );
 }
 

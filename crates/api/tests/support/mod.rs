@@ -1,6 +1,6 @@
 //! A real server in a temporary directory, and a small HTTPS client for it.
 #![expect(clippy::unwrap_used, reason = "tests")]
-#![expect(dead_code, reason = "each test file uses a part of it")]
+#![expect(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
 
 use bytes::Bytes;
 use client::{ClusterClient, Target};
