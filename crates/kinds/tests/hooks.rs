@@ -2,8 +2,8 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
-use klynge_kinds as kinds;
 use kinds::{Grace, Resource, table};
+use klynge_kinds as kinds;
 use object::{Cause, GroupVersionKind, Limits, Value, json};
 
 fn value(text: &str) -> Value {
