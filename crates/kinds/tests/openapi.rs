@@ -111,6 +111,11 @@ fn facts(value: &Value) -> Value {
     }
 }
 
+/// Definitions whose members were renamed in 1.37.
+fn renamed(definition: &str) -> bool {
+    definition.ends_with("NodeAllocatableResourceClaimStatus")
+}
+
 #[test]
 fn definitions_agree_with_the_published_document() {
     let root = std::env::var_os("KLYNGE_FIXTURES")
@@ -127,13 +132,23 @@ fn definitions_agree_with_the_published_document() {
     let (mut compared, mut found) = (0, Vec::new());
     for (name, definition) in ours.get("definitions").unwrap().as_object().unwrap().iter() {
         let Some(theirs) = published.at(&["definitions", name]) else { continue };
+        for member in ["type", "required", "x-kubernetes-map-type"] {
+            let sorted = |value: &Value| {
+                let mut words: Vec<String> = value.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect();
+                words.sort();
+                (words, value.as_str().map(str::to_owned))
+            };
+            let (ours, theirs) = (definition.get(member), theirs.get(member));
+            if ours.map(sorted) != theirs.map(sorted) && !renamed(name) {
+                found.push(format!("{name} {member}: {ours:?} published {theirs:?}"));
+            }
+        }
         let empty = object::Map::new();
         let theirs = theirs.get("properties").and_then(Value::as_object).unwrap_or(&empty).clone();
         for (member, theirs) in theirs.iter() {
             compared += 1;
             match definition.at(&["properties", member]) {
-                // Renamed in 1.37.
-                None if name.ends_with("NodeAllocatableResourceClaimStatus") => {}
+                None if renamed(name) => {}
                 None => found.push(format!("{name}.{member}: missing")),
                 Some(ours) => {
                     let (mut ours, mut theirs) = (facts(ours), facts(theirs));

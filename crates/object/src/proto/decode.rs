@@ -43,7 +43,8 @@ impl Decoder<'_> {
         self.members(id, bytes, &mut members)?;
         // An empty list can't be told from an absent one on the wire; lists of objects always show theirs.
         if let Some(items) = self.schemas.get(id).field("items")
-            && items.keep_empty
+            && items.required
+            && matches!(items.kind, Type::List(_))
             && !members.iter().any(|member| member.0 == "items")
         {
             members.push((items.name.clone(), Value::Array(Vec::new())));
