@@ -59,7 +59,8 @@ fn parse(text: &'static str) -> Result<Loaded, String> {
             continue;
         }
         let Some(header) = line.strip_prefix('=') else {
-            let field = parse_field(line, package, &ids).map_err(|error| format!("line {}: {error}: {line}", at + 1))?;
+            let field =
+                parse_field(line, package, &ids).map_err(|error| format!("line {}: {error}: {line}", at + 1))?;
             fields.push(field);
             continue;
         };
@@ -68,8 +69,7 @@ fn parse(text: &'static str) -> Result<Loaded, String> {
         let name = words.next().unwrap_or_default();
         package = name.rsplit_once('.').map_or("", |parts| parts.0);
         let id = TypeId(u32::try_from(structs.len()).map_err(|error| error.to_string())?);
-        let mut one =
-            Struct { name: Str::const_new(name), fields: Vec::new(), preserve_unknown: false, atomic: false };
+        let mut one = Struct { name: Str::const_new(name), fields: Vec::new(), preserve_unknown: false, atomic: false };
         for word in words {
             match word.strip_prefix("k=") {
                 Some(kind) => kinds.push((kind, id)),
@@ -133,7 +133,9 @@ fn parse_field(line: &'static str, package: &str, ids: &HashMap<&str, TypeId>) -
 }
 
 fn parse_default(text: &str) -> Result<Value, String> {
-    json::decode(text.as_bytes(), &json::Limits::REQUEST).map(|decoded| decoded.value).map_err(|error| error.to_string())
+    json::decode(text.as_bytes(), &json::Limits::REQUEST)
+        .map(|decoded| decoded.value)
+        .map_err(|error| error.to_string())
 }
 
 fn parse_type(word: &str, package: &str, ids: &HashMap<&str, TypeId>) -> Result<Type, String> {

@@ -23,9 +23,9 @@ fn fixtures() -> Option<PathBuf> {
 /// What the two encodings can't agree on: nulls, and empty members that only one of them can express.
 fn plain(value: &Value) -> Value {
     match value {
-        Value::Object(map) => {
-            Value::Object(map.iter().filter(|(_, value)| !value.is_null()).map(|(key, value)| (key, plain(value))).collect::<Map>())
-        }
+        Value::Object(map) => Value::Object(
+            map.iter().filter(|(_, value)| !value.is_null()).map(|(key, value)| (key, plain(value))).collect::<Map>(),
+        ),
         Value::Array(items) => Value::Array(items.iter().map(plain).collect()),
         Value::Float(number) if number.fract() == 0.0 => Value::Int(*number as i64),
         other => other.clone(),
@@ -37,7 +37,12 @@ fn differences(path: &str, left: &Value, right: &Value, found: &mut Vec<String>)
         (Value::Object(a), Value::Object(b)) => {
             let keys: std::collections::BTreeSet<&str> = a.keys().chain(b.keys()).collect();
             for key in keys {
-                differences(&format!("{path}.{key}"), a.get(key).unwrap_or(&Value::Null), b.get(key).unwrap_or(&Value::Null), found);
+                differences(
+                    &format!("{path}.{key}"),
+                    a.get(key).unwrap_or(&Value::Null),
+                    b.get(key).unwrap_or(&Value::Null),
+                    found,
+                );
             }
         }
         (Value::Array(a), Value::Array(b)) if a.len() == b.len() => {
@@ -47,7 +52,8 @@ fn differences(path: &str, left: &Value, right: &Value, found: &mut Vec<String>)
         }
         (a, b) if a == b => {}
         (a, b) => {
-            let text = |value: &Value| String::from_utf8(encode_json(value)).unwrap().chars().take(120).collect::<String>();
+            let text =
+                |value: &Value| String::from_utf8(encode_json(value)).unwrap().chars().take(120).collect::<String>();
             found.push(format!("{path}: protobuf {} json {}", text(a), text(b)));
         }
     }
@@ -92,7 +98,9 @@ fn protobuf_and_json_fixtures_are_the_same_trees() {
         identical += usize::from(proto::envelope::wrap(&envelope.api_version, &envelope.kind, &encoded) == bytes);
         checked += 1;
     }
-    eprintln!("{checked} fixtures checked, {identical} of them byte-equal when written again; kinds not served: {unknown:?}");
+    eprintln!(
+        "{checked} fixtures checked, {identical} of them byte-equal when written again; kinds not served: {unknown:?}"
+    );
     assert!(found.is_empty(), "{} differences:\n{}", found.len(), found.join("\n"));
     assert!(checked > 90);
 }

@@ -46,12 +46,28 @@ fn bytes_on_the_wire_are_upstreams() {
 fn special_types_survive() {
     for (api_version, kind, json) in [
         ("v1", "Secret", r#"{"data":{"a":"AAH/","b":""},"type":"Opaque"}"#),
-        ("v1", "Pod", r#"{"metadata":{"creationTimestamp":"1969-12-31T23:59:58Z","managedFields":[{"fieldsV1":{"f:a":{}}}]},"spec":{"overhead":{"cpu":"1"}}}"#),
-        ("coordination.k8s.io/v1", "Lease", r#"{"spec":{"renewTime":"2026-11-23T00:20:05.123456Z","leaseDurationSeconds":-1}}"#),
-        ("apps/v1", "Deployment", r#"{"spec":{"replicas":0,"strategy":{"rollingUpdate":{"maxSurge":0,"maxUnavailable":"25%"}}}}"#),
+        (
+            "v1",
+            "Pod",
+            r#"{"metadata":{"creationTimestamp":"1969-12-31T23:59:58Z","managedFields":[{"fieldsV1":{"f:a":{}}}]},"spec":{"overhead":{"cpu":"1"}}}"#,
+        ),
+        (
+            "coordination.k8s.io/v1",
+            "Lease",
+            r#"{"spec":{"renewTime":"2026-11-23T00:20:05.123456Z","leaseDurationSeconds":-1}}"#,
+        ),
+        (
+            "apps/v1",
+            "Deployment",
+            r#"{"spec":{"replicas":0,"strategy":{"rollingUpdate":{"maxSurge":0,"maxUnavailable":"25%"}}}}"#,
+        ),
         ("v1", "Service", r#"{"spec":{"ports":[{"port":80,"targetPort":0}],"selector":{"a":"b"}}}"#),
         ("v1", "PodList", r#"{"items":[],"metadata":{"resourceVersion":"1"}}"#),
-        ("authentication.k8s.io/v1", "TokenReview", r#"{"status":{"user":{"extra":{"k":["a","b"]},"uid":"","username":"u"}}}"#),
+        (
+            "authentication.k8s.io/v1",
+            "TokenReview",
+            r#"{"status":{"user":{"extra":{"k":["a","b"]},"uid":"","username":"u"}}}"#,
+        ),
         (
             "apiextensions.k8s.io/v1",
             "CustomResourceDefinition",
@@ -83,7 +99,10 @@ fn what_is_unknown_or_broken_on_the_wire() {
     let pod = id("v1", "Pod");
     let decode = |bytes: &[u8]| proto::decode(schemas(), pod, bytes, &Limits::REQUEST);
     // Fields 99 of all wire types are skipped.
-    assert_eq!(text(&decode(b"\x98\x06\x01\x99\x06........\x9a\x06\x01x\x9d\x06....\x0a\x03\x0a\x01a").unwrap()), r#"{"metadata":{"name":"a"}}"#);
+    assert_eq!(
+        text(&decode(b"\x98\x06\x01\x99\x06........\x9a\x06\x01x\x9d\x06....\x0a\x03\x0a\x01a").unwrap()),
+        r#"{"metadata":{"name":"a"}}"#
+    );
     for broken in [&b"\x0a\x03\x0a\x05a"[..], b"\x0a\x03\x0a\x01\xff", b"\x08\x01", b"\x0b", b"\x0a"] {
         assert!(decode(broken).is_err(), "{broken:?}");
     }
@@ -91,7 +110,8 @@ fn what_is_unknown_or_broken_on_the_wire() {
     let bomb = [&b"\x12\xd0\x0f"[..], &b"\x0a\x00".repeat(1000)].concat();
     assert!(proto::decode(schemas(), pod, &bomb, &nodes).unwrap_err().too_large);
     // JSONSchemaProps.not (23) in itself, deeper than any limit.
-    let definition = schemas().find("io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps").unwrap();
+    let definition =
+        schemas().find("io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps").unwrap();
     let not = schemas().get(definition).field("not").unwrap().number;
     let mut nested = Vec::new();
     for _ in 0..5000 {
@@ -106,13 +126,34 @@ fn what_is_unknown_or_broken_on_the_wire() {
 }
 
 #[test]
+fn entries_may_come_in_any_order_and_twice() {
+    let labels = |keys: &[&str]| {
+        let mut metadata = Vec::new();
+        for (at, key) in keys.iter().enumerate() {
+            let mut entry = Vec::new();
+            proto::push_bytes(1, key.as_bytes(), &mut entry);
+            proto::push_bytes(2, at.to_string().as_bytes(), &mut entry);
+            proto::push_bytes(11, &entry, &mut metadata);
+        }
+        let mut pod = Vec::new();
+        proto::push_bytes(1, &metadata, &mut pod);
+        text(&proto::decode(schemas(), id("v1", "Pod"), &pod, &Limits::REQUEST).unwrap())
+    };
+    assert_eq!(labels(&["b", "a", "c", "a"]), r#"{"metadata":{"labels":{"a":"3","b":"0","c":"2"}}}"#);
+    assert_eq!(labels(&["a", "a"]), r#"{"metadata":{"labels":{"a":"1"}}}"#);
+}
+
+#[test]
 fn unknown_members_are_pruned_and_reported() {
     let mut value = tree(
         r#"{"kind":"Pod","x":1,"metadata":{"labels":{"any":"thing"}},"spec":{"containers":[{"name":"a"},{"imagee":"i","env":[{"valu":1}]}],
             "volumes":[{"configMap":{"foo":1}}]}}"#,
     );
     let paths = prune(schemas(), id("v1", "Pod"), &mut value);
-    assert_eq!(paths, ["spec.containers[1].env[0].valu", "spec.containers[1].imagee", "spec.volumes[0].configMap.foo", "x"]);
+    assert_eq!(
+        paths,
+        ["spec.containers[1].env[0].valu", "spec.containers[1].imagee", "spec.volumes[0].configMap.foo", "x"]
+    );
     assert_eq!(
         text(&value),
         r#"{"kind":"Pod","metadata":{"labels":{"any":"thing"}},"spec":{"containers":[{"name":"a"},{"env":[{}]}],"volumes":[{"configMap":{}}]}}"#
@@ -145,11 +186,15 @@ fn wrong_types_are_told_as_the_decoder_would() {
     };
     assert_eq!(
         found(r#"{"spec":{"replicas":"x"}}"#),
-        ["spec.replicas: json: cannot unmarshal string into Go struct field DeploymentSpec.spec.replicas of type int32"]
+        [
+            "spec.replicas: json: cannot unmarshal string into Go struct field DeploymentSpec.spec.replicas of type int32"
+        ]
     );
     assert_eq!(
         found(r#"{"spec":{"template":{"spec":{"containers":[{"env":[{"value":1}]}]}}}}"#),
-        ["spec.template.spec.containers[0].env[0].value: json: cannot unmarshal number into Go struct field EnvVar.spec.template.spec.containers.env.value of type string"]
+        [
+            "spec.template.spec.containers[0].env[0].value: json: cannot unmarshal number into Go struct field EnvVar.spec.template.spec.containers.env.value of type string"
+        ]
     );
     assert_eq!(
         found(r#"{"spec":{"replicas":1.5,"template":{"spec":{"containers":{}}}}}"#),

@@ -150,7 +150,14 @@ mod tests {
         assert_eq!(format_rfc3339(time), "2026-11-23T00:20:05Z");
         assert_eq!(format_micro(time), "2026-11-23T00:20:05.123456Z");
         assert_eq!(parse("2026-11-23T01:20:05+01:00").map(format_rfc3339).as_deref(), Some("2026-11-23T00:20:05Z"));
-        for bad in ["", "2026-11-23", "2026-11-23T00:20:05", "2026-11-23 00:20:05Z", "2026-13-23T00:20:05Z", "yesterday at some time"] {
+        for bad in [
+            "",
+            "2026-11-23",
+            "2026-11-23T00:20:05",
+            "2026-11-23 00:20:05Z",
+            "2026-13-23T00:20:05Z",
+            "yesterday at some time",
+        ] {
             assert_eq!(parse(bad), None, "{bad}");
         }
     }

@@ -12,7 +12,11 @@ fn any_value() -> impl Strategy<Value = Value> {
         Just(Value::Null),
         any::<bool>().prop_map(Value::Bool),
         any::<i64>().prop_map(Value::Int),
-        (-1e300f64..1e300).prop_map(|number| if number.fract() == 0.0 { Value::Float(0.5) } else { Value::Float(number) }),
+        (-1e300f64..1e300).prop_map(|number| if number.fract() == 0.0 {
+            Value::Float(0.5)
+        } else {
+            Value::Float(number)
+        }),
         any::<String>().prop_map(Value::from),
         "[ -~\n]{0,12}".prop_map(Value::from),
     ];

@@ -29,8 +29,12 @@ pub(super) fn read(path: &Path, draft: &mut Draft) -> Result<(), String> {
         }
         for (name, property) in schema["properties"].as_object().into_iter().flatten() {
             let Some(facts) = definition.fields.get_mut(name) else { continue };
-            let keys: Vec<&str> =
-                property["x-kubernetes-list-map-keys"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+            let keys: Vec<&str> = property["x-kubernetes-list-map-keys"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter_map(Value::as_str)
+                .collect();
             let list = property["x-kubernetes-list-type"].as_str().or(property["x-kubernetes-map-type"].as_str());
             facts.list = match list {
                 Some("map") => Some(format!("map:{}", keys.join(","))),

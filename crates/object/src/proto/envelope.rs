@@ -1,8 +1,8 @@
 //! The envelope around protobuf bodies: `k8s\0` and a runtime.Unknown message with apiVersion, kind and the raw object.
 
 use super::wire::{Part, Reader, push_bytes, push_nested};
-use crate::codec::DecodeError;
 use crate::Str;
+use crate::codec::DecodeError;
 
 /// What a protobuf body starts with.
 pub const PREFIX: &[u8; 4] = b"k8s\0";
@@ -44,11 +44,13 @@ fn text(bytes: &[u8]) -> Result<Str, DecodeError> {
 /// Opens an envelope.
 pub fn unwrap(bytes: &[u8]) -> Result<Envelope<'_>, DecodeError> {
     let Some(body) = bytes.strip_prefix(PREFIX) else {
-        return Err(DecodeError::new("provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]", 0));
+        return Err(DecodeError::new(
+            "provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]",
+            0,
+        ));
     };
     let empty = Str::const_new("");
-    let mut envelope =
-        Envelope { api_version: empty.clone(), kind: empty.clone(), raw: &[], content_type: empty };
+    let mut envelope = Envelope { api_version: empty.clone(), kind: empty.clone(), raw: &[], content_type: empty };
     let mut reader = Reader::new(body);
     while let Some((number, part)) = reader.next()? {
         match (number, part) {
@@ -82,7 +84,10 @@ mod tests {
     fn an_envelope_opens_as_it_was_closed() {
         let closed = wrap("apps/v1", "Deployment", b"\x0a\x00");
         let open = unwrap(&closed).unwrap();
-        assert_eq!((open.api_version.as_str(), open.kind.as_str(), open.raw), ("apps/v1", "Deployment", &b"\x0a\x00"[..]));
+        assert_eq!(
+            (open.api_version.as_str(), open.kind.as_str(), open.raw),
+            ("apps/v1", "Deployment", &b"\x0a\x00"[..])
+        );
         assert!(unwrap(b"{}").is_err());
         assert!(unwrap(&closed[..closed.len() - 1]).is_err());
     }

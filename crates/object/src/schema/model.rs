@@ -206,7 +206,8 @@ impl Schemas {
 }
 
 fn wire_order(one: &Struct) -> Box<[u16]> {
-    let mut order: Vec<u16> = (0u16..).zip(&one.fields).filter(|(_, field)| field.number > 0).map(|(at, _)| at).collect();
+    let mut order: Vec<u16> =
+        (0u16..).zip(&one.fields).filter(|(_, field)| field.number > 0).map(|(at, _)| at).collect();
     order.sort_by_key(|at| one.fields[usize::from(*at)].number);
     order.into()
 }
