@@ -3,6 +3,7 @@
 
 mod simulation;
 
+use klynge_controllers::cron_job::CronJobController;
 use klynge_controllers::daemon_set::DaemonSetController;
 use klynge_controllers::garbage::GarbageCollector;
 use klynge_controllers::job::{JobController, TtlAfterFinishedController};
@@ -301,4 +302,32 @@ fn a_broken_update_stops_and_a_pod_below_the_partition_keeps_its_revision() {
     cluster.delete("Pod", "default", "db-0");
     cluster.settle();
     assert_eq!(stateful_pods(&cluster), named(&[("db-0", "v1"), ("db-1", "v1"), ("db-2", "v2")]));
+}
+
+#[test]
+fn a_cron_job_runs_on_time_and_obeys_its_policies() {
+    let check = |changes: Value, image: &str, minutes: i64, jobs: usize, active: usize| {
+        let mut cluster = Cluster::new().with::<JobController>().with::<CronJobController>();
+        cluster.succeeding.insert("good".into());
+        let mut cron = json!({"kind": "CronJob", "metadata": {"name": "tick", "namespace": "default"}, "spec": {
+            "schedule": "*/5 * * * *", "successfulJobsHistoryLimit": 2, "jobTemplate": {"spec": {"parallelism": 1, "completions": 1,
+            "template": {"metadata": {}, "spec": {"restartPolicy": "Never", "containers": [{"name": "main", "image": image}]}}}}}});
+        merge(&mut cron, &changes);
+        cluster.apply(cron);
+        cluster.settle();
+        for _ in 0..minutes {
+            cluster.pass(60);
+        }
+        let status = cluster.get("CronJob", "default", "tick").unwrap()["status"].clone();
+        let listed = status["active"].as_array().map_or(0, Vec::len);
+        assert_eq!((cluster.all("Job").len(), listed), (jobs, active), "{changes}: {status:#}");
+    };
+    check(json!({}), "good", 4, 0, 0);
+    check(json!({}), "good", 6, 1, 0);
+    check(json!({}), "good", 31, 2, 0);
+    check(json!({"spec": {"suspend": true}}), "good", 31, 0, 0);
+    check(json!({}), "stays", 11, 2, 2);
+    check(json!({"spec": {"concurrencyPolicy": "Forbid"}}), "stays", 16, 1, 1);
+    check(json!({"spec": {"concurrencyPolicy": "Replace"}}), "stays", 16, 1, 1);
+    check(json!({"spec": {"schedule": "nonsense"}}), "good", 10, 0, 0);
 }

@@ -1,12 +1,12 @@
 //! One run over a queue of pods: the places given so far, and the shapes of pods seen so far.
 
 use std::collections::HashMap;
-use std::rc::Rc;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Pod;
 
 use crate::class::Class;
+use crate::domains::Domains;
 use crate::node_info::{NodeInfo, Usage};
 use crate::place::Decision;
 use crate::pod_info::{PodInfo, same_shape, shape_hash};
@@ -17,17 +17,6 @@ use crate::snapshot::Snapshot;
 const CLASSES_BYTES_MAX: usize = 64 << 20;
 const CLASS_BYTES_PER_SLOT: usize = 40;
 
-/// The values of one topology key, as small numbers per node slot.
-#[derive(Debug)]
-pub(crate) struct Domains {
-    /// `MISSING` where a node lacks the label.
-    pub(crate) of_slot: Vec<u32>,
-    pub(crate) count: usize,
-}
-
-/// A node without the topology label.
-pub(crate) const MISSING: u32 = u32::MAX;
-
 /// What all shapes share: the snapshot, and the places given in this run on top of it.
 #[derive(Debug)]
 pub(crate) struct Run<'a> {
@@ -35,7 +24,7 @@ pub(crate) struct Run<'a> {
     overlay: HashMap<u32, Usage>,
     /// Every place given in this run, in order; each shape catches up from where it last looked.
     pub(crate) journal: Vec<(Arc<PodInfo>, u32)>,
-    domains: HashMap<String, Rc<Domains>>,
+    domains: HashMap<String, Arc<Domains>>,
 }
 
 impl<'a> Run<'a> {
@@ -49,19 +38,21 @@ impl<'a> Run<'a> {
         slots.filter_map(|(info, slot)| info.as_ref().filter(|info| info.node.is_some()).map(|info| (slot, info)))
     }
 
-    pub(crate) fn domains(&mut self, key: &str) -> Rc<Domains> {
+    pub(crate) fn domains(&mut self, key: &str) -> Arc<Domains> {
         if let Some(domains) = self.domains.get(key) {
             return domains.clone();
         }
-        let mut numbers: HashMap<&str, u32> = HashMap::new();
-        let mut of_slot = vec![MISSING; self.snapshot.slots.len()];
-        for (slot, node) in self.nodes() {
-            if let Some(value) = node.labels().and_then(|labels| labels.get(key)) {
-                let next = u32::try_from(numbers.len()).unwrap_or(MISSING);
-                of_slot[slot as usize] = *numbers.entry(value).or_insert(next);
+        let domains = match self.snapshot.domains.get(key) {
+            Some(kept) => kept.clone(),
+            None => {
+                let mut domains = Domains::default();
+                for (slot, node) in self.nodes() {
+                    domains.set(slot, node.labels().and_then(|labels| labels.get(key)).map(String::as_str));
+                }
+                domains.cover(self.snapshot.slots.len());
+                Arc::new(domains)
             }
-        }
-        let domains = Rc::new(Domains { of_slot, count: numbers.len() });
+        };
         self.domains.insert(key.to_owned(), domains.clone());
         domains
     }

@@ -4,6 +4,7 @@
 
 mod batch;
 mod class;
+mod domains;
 mod explain;
 mod node_info;
 mod pod_info;

@@ -1,12 +1,12 @@
 //! Filters and scores that count pods per topology domain: spread constraints and pod (anti-)affinity.
 
 use std::collections::HashMap;
-use std::rc::Rc;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::TopologySpreadConstraint;
 
-use crate::batch::{Domains, MISSING, Run};
+use crate::batch::Run;
+use crate::domains::{Domains, MISSING};
 use crate::explain::Refusal;
 use crate::pod_info::PodInfo;
 use crate::predicate;
@@ -14,14 +14,14 @@ use crate::score::SCORE_MAX;
 use crate::selector::Selector;
 use crate::snapshot::Snapshot;
 
-const HOSTNAME: &str = "kubernetes.io/hostname";
-const ZONE: &str = "topology.kubernetes.io/zone";
+pub(crate) const HOSTNAME: &str = "kubernetes.io/hostname";
+pub(crate) const ZONE: &str = "topology.kubernetes.io/zone";
 /// The weight with which a pod that is required by placed pods attracts (upstream's default hardPodAffinityWeight).
 const REQUIRED_AFFINITY_WEIGHT: i64 = 1;
 
 #[derive(Debug)]
 struct Constraint {
-    domains: Rc<Domains>,
+    domains: Arc<Domains>,
     is_hostname: bool,
     max_skew: i64,
     domains_min: usize,
@@ -112,14 +112,6 @@ impl SpreadState {
         state
     }
 
-    pub(crate) fn filters(&self) -> bool {
-        !self.hard.is_empty()
-    }
-
-    pub(crate) fn scores(&self) -> bool {
-        !self.soft.is_empty()
-    }
-
     pub(crate) fn absorb(&mut self, pod: &PodInfo, slot: u32) {
         for constraint in self.hard.iter_mut().chain(&mut self.soft) {
             constraint.absorb(pod, slot);
@@ -172,8 +164,8 @@ impl SpreadState {
                 let share = constraint.pods[domain as usize] as f64 * weight + (constraint.max_skew - 1) as f64;
                 score += share;
             }
-            #[expect(clippy::cast_possible_truncation, reason = "a rounded score is small")]
-            raw.push((!ignored).then_some(score.round() as i64));
+            #[expect(clippy::cast_possible_truncation, reason = "a score is small, and never negative")]
+            raw.push((!ignored).then_some((score + 0.5) as i64));
         }
         let highest = raw.iter().flatten().max().copied().unwrap_or(0);
         let lowest = raw.iter().flatten().min().copied().unwrap_or(0);
@@ -292,12 +284,12 @@ fn restrict_to_labelled(constraints: &mut [Constraint], run: &Run<'_>) {
 
 #[derive(Debug)]
 struct DomainCounts {
-    domains: Rc<Domains>,
+    domains: Arc<Domains>,
     counts: Vec<i64>,
 }
 
 impl DomainCounts {
-    fn new(domains: Rc<Domains>) -> Self {
+    fn new(domains: Arc<Domains>) -> Self {
         Self { counts: vec![0; domains.count], domains }
     }
 
@@ -327,7 +319,7 @@ pub(crate) struct PodAffinityState {
     anti_affinity: Vec<DomainCounts>,
     existing_anti_affinity: HashMap<String, DomainCounts>,
     preferences: HashMap<String, DomainCounts>,
-    domains: HashMap<String, Rc<Domains>>,
+    domains: HashMap<String, Arc<Domains>>,
 }
 
 impl PodAffinityState {
@@ -364,14 +356,6 @@ impl PodAffinityState {
             state.absorb(info, pod, *slot, snapshot, 1);
         }
         state
-    }
-
-    pub(crate) fn filters(&self) -> bool {
-        !self.affinity.is_empty() || !self.anti_affinity.is_empty() || !self.existing_anti_affinity.is_empty()
-    }
-
-    pub(crate) fn scores(&self) -> bool {
-        !self.preferences.is_empty()
     }
 
     /// Takes a placed pod in, looking both ways.
@@ -439,7 +423,7 @@ impl PodAffinityState {
     }
 }
 
-fn add_to(counts: &mut HashMap<String, DomainCounts>, domains: &HashMap<String, Rc<Domains>>, key: &str, slot: u32, amount: i64) {
+fn add_to(counts: &mut HashMap<String, DomainCounts>, domains: &HashMap<String, Arc<Domains>>, key: &str, slot: u32, amount: i64) {
     if let Some(known) = counts.get_mut(key) {
         known.add(slot, amount);
     } else if let Some(domains) = domains.get(key) {

@@ -260,6 +260,11 @@ fn the_snapshot_forgets_what_leaves() {
     snapshot.set_node(Arc::new(serde_json::from_value(node("n", json!({}))).unwrap()));
     let second = decide(&snapshot, vec![pod("b", json!({}))], 0);
     assert_eq!(outcome(&second[0]), "n");
+    // A pod may be seen before its node; meanwhile others are placed as if the node were not there.
+    let early = Arc::new(serde_json::from_value(pod("early", json!({"spec": {"nodeName": "later"}}))).unwrap());
+    snapshot.set_pod(early);
+    assert_eq!(outcome(&decide(&snapshot, vec![pod("c", json!({}))], 0)[0]), "n");
+    snapshot.remove_pod("uid-early");
     snapshot.remove_pod("uid-a");
     assert_eq!((snapshot.nodes(), snapshot.placed_pods()), (1, 0));
 }
