@@ -40,7 +40,9 @@ impl Controller for CronJobController {
     }
 
     fn plan(view: &View, key: &Key, _memory: &mut (), now: Timestamp) -> Plan {
-        let Some(cron) = view.cron_jobs.at(key).filter(|cron| !meta::is_deleting(&cron.metadata)) else { return Plan::nothing() };
+        let Some(cron) = view.cron_jobs.at(key).filter(|cron| !meta::is_deleting(&cron.metadata)) else {
+            return Plan::nothing();
+        };
         let jobs: Vec<Arc<Job>> = view.jobs.controlled_by(meta::uid(&cron.metadata)).cloned().collect();
         let mut plan = Plan::default();
         let mut status = cron.status.clone().unwrap_or_default();
@@ -50,7 +52,9 @@ impl Controller for CronJobController {
             run_if_due(cron, &jobs, &mut status, &mut plan, now);
         }
         status.active = status.active.filter(|active| !active.is_empty());
-        if cron.status.as_ref().is_none_or(|old| *old != status) && (cron.status.is_some() || status != CronJobStatus::default()) {
+        if cron.status.as_ref().is_none_or(|old| *old != status)
+            && (cron.status.is_some() || status != CronJobStatus::default())
+        {
             plan.actions.push(Action::update_status(&CronJob { status: Some(status), ..(**cron).clone() }));
         }
         plan
@@ -59,7 +63,9 @@ impl Controller for CronJobController {
 
 fn outcome(job: &Job) -> Option<(&str, Timestamp)> {
     let conditions = job.status.as_ref()?.conditions.as_ref()?;
-    let last = conditions.iter().find(|condition| matches!(condition.type_.as_str(), "Complete" | "Failed") && condition.status == "True")?;
+    let last = conditions
+        .iter()
+        .find(|condition| matches!(condition.type_.as_str(), "Complete" | "Failed") && condition.status == "True")?;
     Some((last.type_.as_str(), last.last_transition_time.as_ref()?.0))
 }
 
@@ -72,9 +78,17 @@ fn note_finished(cron: &CronJob, jobs: &[Arc<Job>], status: &mut CronJobStatus, 
         match job.map(|job| outcome(job)) {
             Some(None) => return true,
             Some(Some((how, _))) => {
-                plan.actions.push(Action::Event(Event::normal(cron, "SawCompletedJob", format!("Saw completed job: {name}, condition: {how}"))));
+                plan.actions.push(Action::Event(Event::normal(
+                    cron,
+                    "SawCompletedJob",
+                    format!("Saw completed job: {name}, condition: {how}"),
+                )));
             }
-            None => plan.actions.push(Action::Event(Event::normal(cron, "MissingJob", format!("Active job went missing: {name}")))),
+            None => plan.actions.push(Action::Event(Event::normal(
+                cron,
+                "MissingJob",
+                format!("Active job went missing: {name}"),
+            ))),
         }
         false
     });
@@ -83,7 +97,8 @@ fn note_finished(cron: &CronJob, jobs: &[Arc<Job>], status: &mut CronJobStatus, 
             active.push(meta::object_reference(&**job));
         }
     }
-    let succeeded = jobs.iter().filter_map(|job| outcome(job).filter(|(how, _)| *how == "Complete").map(|(_, at)| at)).max();
+    let succeeded =
+        jobs.iter().filter_map(|job| outcome(job).filter(|(how, _)| *how == "Complete").map(|(_, at)| at)).max();
     if let Some(at) = succeeded
         && status.last_successful_time.as_ref().is_none_or(|known| known.0 < at)
     {
@@ -93,9 +108,13 @@ fn note_finished(cron: &CronJob, jobs: &[Arc<Job>], status: &mut CronJobStatus, 
 
 /// Deletes finished Jobs beyond the history limits, oldest first.
 fn clean_up(cron: &CronJob, jobs: &[Arc<Job>], plan: &mut Plan) {
-    let limits = [("Complete", cron.spec.successful_jobs_history_limit.unwrap_or(3)), ("Failed", cron.spec.failed_jobs_history_limit.unwrap_or(1))];
+    let limits = [
+        ("Complete", cron.spec.successful_jobs_history_limit.unwrap_or(3)),
+        ("Failed", cron.spec.failed_jobs_history_limit.unwrap_or(1)),
+    ];
     for (how, limit) in limits {
-        let mut ended: Vec<&Arc<Job>> = jobs.iter().filter(|job| outcome(job).is_some_and(|(known, _)| known == how)).collect();
+        let mut ended: Vec<&Arc<Job>> =
+            jobs.iter().filter(|job| outcome(job).is_some_and(|(known, _)| known == how)).collect();
         ended.sort_by_key(|job| job.status.as_ref().and_then(|status| status.start_time.clone()));
         let surplus = ended.len().saturating_sub(usize::try_from(limit).unwrap_or(0));
         for job in ended.into_iter().take(surplus).filter(|job| !meta::is_deleting(&job.metadata)) {
@@ -130,7 +149,7 @@ fn run_if_due(cron: &CronJob, jobs: &[Arc<Job>], status: &mut CronJobStatus, pla
     if let Some(deadline) = cron.spec.starting_deadline_seconds {
         from = from.max(now.checked_sub(SignedDuration::from_secs(deadline)).unwrap_or(from));
     }
-    let (mut due, mut missed) = (None, 0);
+    let (mut due, mut missed, mut too_many) = (None, 0, false);
     let mut at = from;
     while let Some(next) = schedule.next_after(at, &zone).filter(|next| *next <= now) {
         (due, at) = (Some(next), next);
@@ -139,8 +158,11 @@ fn run_if_due(cron: &CronJob, jobs: &[Arc<Job>], status: &mut CronJobStatus, pla
             // The newest time is found from the other side, without walking through all that was missed.
             at = now.checked_sub(SignedDuration::from_hours(24)).unwrap_or(at).max(at);
             missed = 0;
-            let message = "too many missed start times. Set or decrease .spec.startingDeadlineSeconds or check clock skew";
-            plan.actions.push(Action::Event(Event::warning(cron, "TooManyMissedTimes", message)));
+            if !std::mem::replace(&mut too_many, true) {
+                let message =
+                    "too many missed start times. Set or decrease .spec.startingDeadlineSeconds or check clock skew";
+                plan.actions.push(Action::Event(Event::warning(cron, "TooManyMissedTimes", message)));
+            }
         }
     }
     if let Some(next) = schedule.next_after(now, &zone) {
@@ -163,7 +185,8 @@ fn run_if_due(cron: &CronJob, jobs: &[Arc<Job>], status: &mut CronJobStatus, pla
     let told = Event::normal(cron, "SuccessfulCreate", "Created job {name}");
     let failed = Event::warning(cron, "FailedCreate", "Error creating job: {error}");
     // The name follows from the time, so that the same time is never run twice, whoever was interrupted where.
-    plan.actions.push(Action::create(&job_at(cron, due)).with_events(Some(told), Some(failed)).exists_is_success().action());
+    plan.actions
+        .push(Action::create(&job_at(cron, due)).with_events(Some(told), Some(failed)).exists_is_success().action());
     status.last_schedule_time = Some(Time(due));
 }
 

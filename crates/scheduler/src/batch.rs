@@ -103,11 +103,13 @@ impl<'a> Batch<'a> {
         let ignore_identity = self.ignores_identity_labels(pod);
         let hash = shape_hash(pod, ignore_identity);
         let candidates = self.class_of_hash.get(&hash).into_iter().flatten();
-        let known = candidates.copied().find(|index| same_shape(&self.classes[*index].info().pod, pod, ignore_identity));
+        let known =
+            candidates.copied().find(|index| same_shape(&self.classes[*index].info().pod, pod, ignore_identity));
         if let Some(index) = known {
             return index;
         }
-        let classes_max = (CLASSES_BYTES_MAX / (CLASS_BYTES_PER_SLOT * self.run.snapshot.slots.len().max(1))).clamp(8, 1024);
+        let classes_max =
+            (CLASSES_BYTES_MAX / (CLASS_BYTES_PER_SLOT * self.run.snapshot.slots.len().max(1))).clamp(8, 1024);
         if self.classes.len() >= classes_max {
             self.classes.clear();
             self.class_of_hash.clear();
@@ -121,7 +123,9 @@ impl<'a> Batch<'a> {
     /// Labels that only number the pods of a workload matter as soon as any selector may look at them.
     fn ignores_identity_labels(&self, pod: &Pod) -> bool {
         let Some(spec) = &pod.spec else { return true };
-        spec.affinity.as_ref().is_none_or(|affinity| affinity.pod_affinity.is_none() && affinity.pod_anti_affinity.is_none())
+        spec.affinity
+            .as_ref()
+            .is_none_or(|affinity| affinity.pod_affinity.is_none() && affinity.pod_anti_affinity.is_none())
             && spec.topology_spread_constraints.as_ref().is_none_or(Vec::is_empty)
             && self.run.snapshot.pods_with_affinities.is_empty()
             && self.run.journal.iter().all(|(info, _)| info.affinities.is_none())

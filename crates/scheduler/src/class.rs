@@ -133,7 +133,9 @@ impl Class {
     }
 
     fn best_of(&self, candidates: &[u32]) -> Option<u32> {
-        let highest = |raw: &[i64]| candidates.iter().map(|slot| raw.get(*slot as usize).copied().unwrap_or(0)).max().unwrap_or(0);
+        let highest = |raw: &[i64]| {
+            candidates.iter().map(|slot| raw.get(*slot as usize).copied().unwrap_or(0)).max().unwrap_or(0)
+        };
         let preference_max = highest(&self.node_preference);
         let dislikes_max = highest(&self.taint_preference);
         let spread = self.spread.score(candidates);
@@ -226,7 +228,11 @@ fn admits(info: &PodInfo, node: &NodeInfo, usage: &Usage) -> bool {
     usage.pods < node.pods_max
         && fits(info.requests.cpu_milli, node.allocatable.cpu_milli, usage.requested.cpu_milli)
         && fits(info.requests.memory_bytes, node.allocatable.memory_bytes, usage.requested.memory_bytes)
-        && fits(info.requests.ephemeral_storage_bytes, node.allocatable.ephemeral_storage_bytes, usage.requested.ephemeral_storage_bytes)
+        && fits(
+            info.requests.ephemeral_storage_bytes,
+            node.allocatable.ephemeral_storage_bytes,
+            usage.requested.ephemeral_storage_bytes,
+        )
         && info.requests.extended.iter().all(|(name, wanted)| {
             fits(*wanted, node.allocatable.extended_amount(name), usage.requested.extended_amount(name))
         })
@@ -246,7 +252,12 @@ fn insufficient(info: &PodInfo, node: &NodeInfo, usage: &Usage) -> Vec<Refusal> 
     let (wanted, offered, taken) = (&info.requests, &node.allocatable, &usage.requested);
     check("cpu", wanted.cpu_milli, offered.cpu_milli, taken.cpu_milli);
     check("memory", wanted.memory_bytes, offered.memory_bytes, taken.memory_bytes);
-    check("ephemeral-storage", wanted.ephemeral_storage_bytes, offered.ephemeral_storage_bytes, taken.ephemeral_storage_bytes);
+    check(
+        "ephemeral-storage",
+        wanted.ephemeral_storage_bytes,
+        offered.ephemeral_storage_bytes,
+        taken.ephemeral_storage_bytes,
+    );
     for (name, amount) in &wanted.extended {
         check(name, *amount, offered.extended_amount(name), taken.extended_amount(name));
     }

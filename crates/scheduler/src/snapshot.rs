@@ -165,7 +165,8 @@ impl Snapshot {
         if is_terminal(&pod) {
             return self.remove_pod(&uid);
         }
-        let Some(node) = pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).filter(|node| !node.is_empty()) else {
+        let Some(node) = pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).filter(|node| !node.is_empty())
+        else {
             if self.pods.get(&uid).is_some_and(|placed| !placed.assumed) {
                 self.remove_pod(&uid);
             }

@@ -98,7 +98,10 @@ fn field(text: &str, low: u32, high: u32, names: &[&str], names_from: usize) -> 
 
 fn range(part: &str, low: u32, high: u32, names: &[&str], names_from: usize) -> Result<u64, String> {
     let value = |text: &str| -> Result<u32, String> {
-        let named = names.iter().position(|name| name.eq_ignore_ascii_case(text)).and_then(|index| u32::try_from(index + names_from).ok());
+        let named = names
+            .iter()
+            .position(|name| name.eq_ignore_ascii_case(text))
+            .and_then(|index| u32::try_from(index + names_from).ok());
         named.or_else(|| text.parse().ok()).ok_or_else(|| format!("failed to parse int from {text}"))
     };
     let (span, step) = part.split_once('/').map_or((part, None), |(span, step)| (span, Some(step)));
@@ -139,8 +142,15 @@ mod tests {
     #[test]
     fn schedules_come_when_they_say() {
         let check = |schedule: &str, after: &str, expected: &str| {
-            let next = Schedule::parse(schedule).ok().zip(after.parse().ok()).and_then(|(schedule, after)| schedule.next_after(after, &TimeZone::UTC));
-            assert_eq!(next.map(|next| next.to_string()).as_deref(), Some(expected).filter(|text| !text.is_empty()), "{schedule} after {after}");
+            let next = Schedule::parse(schedule)
+                .ok()
+                .zip(after.parse().ok())
+                .and_then(|(schedule, after)| schedule.next_after(after, &TimeZone::UTC));
+            assert_eq!(
+                next.map(|next| next.to_string()).as_deref(),
+                Some(expected).filter(|text| !text.is_empty()),
+                "{schedule} after {after}"
+            );
         };
         check("*/15 * * * *", "2026-01-01T00:00:00Z", "2026-01-01T00:15:00Z");
         check("*/15 * * * *", "2026-01-01T23:50:30Z", "2026-01-02T00:00:00Z");
@@ -151,7 +161,8 @@ mod tests {
         check("0 0 * * 7", "2026-01-01T00:00:00Z", "2026-01-04T00:00:00Z");
         check("@hourly", "2026-01-01T00:00:00Z", "2026-01-01T01:00:00Z");
         check("0 0 30 2 *", "2026-01-01T00:00:00Z", "");
-        for wrong in ["", "* * * *", "60 * * * *", "*/0 * * * *", "5-1 * * * *", "x * * * *", "* * 0 * *", "@sometimes"] {
+        for wrong in ["", "* * * *", "60 * * * *", "*/0 * * * *", "5-1 * * * *", "x * * * *", "* * 0 * *", "@sometimes"]
+        {
             assert!(Schedule::parse(wrong).is_err(), "{wrong}");
         }
     }
