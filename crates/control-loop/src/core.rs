@@ -163,7 +163,10 @@ impl Core {
                     tracing::debug!(controller = seat.runner.name(), ?key, reason = %failure.reason, message = %failure.message, "an action failed");
                     seat.runner.failed(&key, failure);
                 }
-                let commits = outcome.commits.into_iter().filter_map(|(resource, revision)| Some((*self.mirror_of.get(&resource)?, revision)));
+                let commits = outcome
+                    .commits
+                    .into_iter()
+                    .filter_map(|(resource, revision)| Some((*self.mirror_of.get(&resource)?, revision)));
                 seat.queue.done(&key, commits.collect(), !outcome.failures.is_empty(), &self.seen, now);
             }
             Message::Scheduled(settled) => self.scheduling.settled(settled, now),

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use client::{ClusterClient, DeleteOptions, Deletion, Object, PatchKind, Request, Target as ClientTarget, Verb, WriteOptions};
+use client::{
+    ClusterClient, DeleteOptions, Deletion, Object, PatchKind, Request, Target as ClientTarget, Verb, WriteOptions,
+};
 use controllers::{Action, Create, Event, Failure, Plan, Precondition, Propagation, Resource, Target};
 use futures_util::future::join_all;
 use k8s_openapi::api::core::v1::Pod;
@@ -49,7 +51,8 @@ impl Executor {
                 Action::Create(create) => {
                     let mut batch = vec![create];
                     while batch.len() < create_batch
-                        && let Some(Action::Create(next)) = actions.next_if(|action| matches!(action, Action::Create(_)))
+                        && let Some(Action::Create(next)) =
+                            actions.next_if(|action| matches!(action, Action::Create(_)))
                     {
                         batch.push(next);
                     }
@@ -100,19 +103,36 @@ impl Executor {
         let mut object = to_object_value(&create.object);
         object.set(&["apiVersion"], create.resource.api_version().into());
         object.set(&["kind"], create.resource.kind.as_str().into());
-        let target = Target { resource: create.resource.clone(), namespace: create.namespace.clone(), name: String::new() };
+        let target =
+            Target { resource: create.resource.clone(), namespace: create.namespace.clone(), name: String::new() };
         let result = self.call(&target, "", Verb::Create(object, self.write_options())).await;
         match &result {
             Ok(created) => self.tell(create.on_success.clone(), &metadata_of(created).name.unwrap_or_default(), ""),
-            Err(status) if status.is_already_exists() && create.exists_is_success => return Ok((create.resource.clone(), 0)),
+            Err(status) if status.is_already_exists() && create.exists_is_success => {
+                return Ok((create.resource.clone(), 0));
+            }
             Err(status) => self.tell(create.on_failure.clone(), "", &status.message),
         }
         as_failure(result, &create.resource, true)
     }
 
     async fn delete(&self, action: Action) -> Result<(Resource, u64), Failure> {
-        let Action::Delete { target, precondition, grace_period_seconds, propagation, unless_present, on_success, on_failure } = action else {
-            return Err(Failure { resource: Resource::of::<Pod>(), create: false, reason: String::new(), message: "not a delete".into() });
+        let Action::Delete {
+            target,
+            precondition,
+            grace_period_seconds,
+            propagation,
+            unless_present,
+            on_success,
+            on_failure,
+        } = action
+        else {
+            return Err(Failure {
+                resource: Resource::of::<Pod>(),
+                create: false,
+                reason: String::new(),
+                message: "not a delete".into(),
+            });
         };
         for (owner, uid) in &unless_present {
             match self.call(owner, "", Verb::Get).await {
@@ -158,7 +178,11 @@ impl Executor {
         let _permit = self.requests.acquire().await;
         let resource = &target.resource;
         let target = ClientTarget {
-            resource: GroupVersionResource::new(resource.group.as_str(), resource.version.as_str(), resource.plural.as_str()),
+            resource: GroupVersionResource::new(
+                resource.group.as_str(),
+                resource.version.as_str(),
+                resource.plural.as_str(),
+            ),
             namespace: target.namespace.as_str().into(),
             name: target.name.as_str().into(),
             subresource: subresource.into(),
@@ -176,10 +200,16 @@ impl Outcome {
     }
 }
 
+#[expect(clippy::result_large_err, reason = "failures are rare and go straight into a list")]
 fn as_failure(result: Result<Object, Status>, resource: &Resource, create: bool) -> Result<(Resource, u64), Failure> {
     match result {
         Ok(object) => Ok((resource.clone(), object.revision)),
-        Err(status) => Err(Failure { resource: resource.clone(), create, reason: status.reason.to_string(), message: status.message }),
+        Err(status) => Err(Failure {
+            resource: resource.clone(),
+            create,
+            reason: status.reason.to_string(),
+            message: status.message,
+        }),
     }
 }
 

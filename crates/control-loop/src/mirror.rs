@@ -25,7 +25,10 @@ const CHANGES_MAX: usize = 256;
 #[derive(Debug)]
 pub(crate) enum Update {
     /// Everything there is, at a revision.
-    Listed { objects: Vec<Typed>, revision: u64 },
+    Listed {
+        objects: Vec<Typed>,
+        revision: u64,
+    },
     Set(Typed),
     Removed(Typed),
     /// Everything up to this revision has been handed over.
@@ -35,7 +38,11 @@ pub(crate) enum Update {
 /// The target that all objects of a resource are.
 pub(crate) fn collection(resource: &Resource) -> Target {
     Target {
-        resource: GroupVersionResource::new(resource.group.as_str(), resource.version.as_str(), resource.plural.as_str()),
+        resource: GroupVersionResource::new(
+            resource.group.as_str(),
+            resource.version.as_str(),
+            resource.plural.as_str(),
+        ),
         namespace: Str::default(),
         name: Str::default(),
         subresource: Str::default(),
@@ -43,7 +50,12 @@ pub(crate) fn collection(resource: &Resource) -> Target {
 }
 
 /// Mirrors until the receiver is gone.
-pub(crate) async fn run(client: Arc<dyn ClusterClient>, resource: Resource, index: usize, messages: mpsc::Sender<Message>) {
+pub(crate) async fn run(
+    client: Arc<dyn ClusterClient>,
+    resource: Resource,
+    index: usize,
+    messages: mpsc::Sender<Message>,
+) {
     let mut retry = RETRY_MIN;
     let mut revision: Option<u64> = None;
     loop {
@@ -112,7 +124,13 @@ enum Followed {
     Ended { at: u64, error: Option<Status> },
 }
 
-async fn follow(client: &dyn ClusterClient, resource: &Resource, index: usize, from: u64, messages: &mpsc::Sender<Message>) -> Followed {
+async fn follow(
+    client: &dyn ClusterClient,
+    resource: &Resource,
+    index: usize,
+    from: u64,
+    messages: &mpsc::Sender<Message>,
+) -> Followed {
     let stream = match client.watch(collection(resource), Query::default(), from).await {
         Ok(stream) => stream,
         Err(status) => return Followed::Ended { at: from, error: Some(status) },
@@ -132,7 +150,9 @@ async fn follow(client: &dyn ClusterClient, resource: &Resource, index: usize, f
                 Ok(event) => {
                     at = at.max(event.object.revision);
                     match event.kind {
-                        EventKind::Added | EventKind::Modified => updates.extend(decode(resource, &event.object).map(Update::Set)),
+                        EventKind::Added | EventKind::Modified => {
+                            updates.extend(decode(resource, &event.object).map(Update::Set))
+                        }
                         EventKind::Deleted => updates.extend(decode(resource, &event.object).map(Update::Removed)),
                         EventKind::Bookmark => {}
                     }

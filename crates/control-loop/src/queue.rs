@@ -78,7 +78,10 @@ impl Queue {
     pub(crate) fn done(&mut self, key: &Key, commits: Vec<(usize, u64)>, failed: bool, seen: &[u64], now: Timestamp) {
         let Some(state) = self.states.get_mut(key) else { return };
         state.running = false;
-        state.awaited = commits.into_iter().filter(|(mirror, revision)| seen.get(*mirror).is_some_and(|seen| seen < revision)).collect();
+        state.awaited = commits
+            .into_iter()
+            .filter(|(mirror, revision)| seen.get(*mirror).is_some_and(|seen| seen < revision))
+            .collect();
         for (mirror, revision) in &state.awaited {
             self.waiting.insert((*mirror, *revision, key.clone()));
         }
@@ -120,7 +123,9 @@ impl Queue {
 
     /// A mirror has reached a revision: keys that waited for it may go on.
     pub(crate) fn seen(&mut self, mirror: usize, revision: u64) {
-        while let Some((first_mirror, first_revision, key)) = self.waiting.range((mirror, 0, Key::default())..).next().cloned() {
+        while let Some((first_mirror, first_revision, key)) =
+            self.waiting.range((mirror, 0, Key::default())..).next().cloned()
+        {
             if first_mirror != mirror || first_revision > revision {
                 return;
             }

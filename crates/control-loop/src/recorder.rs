@@ -72,7 +72,9 @@ struct Written {
 impl Written {
     fn allows(&mut self, subject: &str, now: Timestamp) -> bool {
         if self.budgets.len() >= REMEMBERED_MAX {
-            self.budgets.retain(|_, budget| budget.tokens < BURST_PER_OBJECT - 1.0 && now.duration_since(budget.at).as_hours() < 2);
+            self.budgets.retain(|_, budget| {
+                budget.tokens < BURST_PER_OBJECT - 1.0 && now.duration_since(budget.at).as_hours() < 2
+            });
         }
         let budget = self.budgets.entry(subject.to_owned()).or_insert(Budget { tokens: BURST_PER_OBJECT, at: now });
         let refill = now.duration_since(budget.at).as_secs_f64() * REFILL_PER_SECOND;
@@ -107,12 +109,14 @@ async fn write(client: &dyn ClusterClient, written: &mut Written, recorded: &Rec
     let Recorded { component, event } = recorded;
     let regarding = &event.regarding;
     let text = |field: &Option<String>| field.clone().unwrap_or_default();
-    let subject = format!("{component}/{}/{}/{}", text(&regarding.kind), text(&regarding.namespace), text(&regarding.name));
+    let subject =
+        format!("{component}/{}/{}/{}", text(&regarding.kind), text(&regarding.namespace), text(&regarding.name));
     if !written.allows(&subject, now) {
         return;
     }
     // Events about cluster-scoped objects live in `default`, as upstream's do.
-    let namespace = regarding.namespace.clone().filter(|namespace| !namespace.is_empty()).unwrap_or_else(|| "default".into());
+    let namespace =
+        regarding.namespace.clone().filter(|namespace| !namespace.is_empty()).unwrap_or_else(|| "default".into());
     let target = |name: &str| Target {
         resource: GroupVersionResource::new("", "v1", "events"),
         namespace: namespace.as_str().into(),
@@ -124,7 +128,10 @@ async fn write(client: &dyn ClusterClient, written: &mut Written, recorded: &Rec
     if let Some(known) = written.known.get_mut(&identity) {
         known.count += 1;
         let patch = to_object_value(&json!({"count": known.count, "lastTimestamp": seconds}));
-        let request = Request { target: target(&known.name), verb: Verb::Patch(PatchKind::Merge, patch, WriteOptions::default()) };
+        let request = Request {
+            target: target(&known.name),
+            verb: Verb::Patch(PatchKind::Merge, patch, WriteOptions::default()),
+        };
         match client.call(request).await {
             Ok(_) => return,
             Err(status) if status.is_not_found() => {

@@ -56,6 +56,7 @@ pub(crate) fn all() -> Vec<Box<dyn Runner>> {
         runner::<controllers::deployment::DeploymentController>(),
         runner::<controllers::replica_set::ReplicaSetController>(),
         runner::<controllers::replication_controller::ReplicationControllerController>(),
+        runner::<controllers::cron_job::CronJobController>(),
         runner::<controllers::daemon_set::DaemonSetController>(),
         runner::<controllers::disruption::DisruptionController>(),
         runner::<controllers::job::JobController>(),

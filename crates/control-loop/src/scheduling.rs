@@ -63,7 +63,14 @@ pub(crate) struct Scheduling {
 
 impl Scheduling {
     pub(crate) fn new(seed: u64) -> Self {
-        Self { snapshot: Snapshot::new(), pending: HashMap::new(), active: BTreeSet::new(), timers: BTreeSet::new(), seed, round: 0 }
+        Self {
+            snapshot: Snapshot::new(),
+            pending: HashMap::new(),
+            active: BTreeSet::new(),
+            timers: BTreeSet::new(),
+            seed,
+            round: 0,
+        }
     }
 
     /// Takes in a change of the cluster.
@@ -83,7 +90,9 @@ impl Scheduling {
                     self.retry_parked(now);
                 }
             }
-            (Some(Typed::Node(node)), None) => self.snapshot.remove_node(node.metadata.name.as_deref().unwrap_or_default()),
+            (Some(Typed::Node(node)), None) => {
+                self.snapshot.remove_node(node.metadata.name.as_deref().unwrap_or_default())
+            }
             (_, Some(Typed::Namespace(namespace))) => {
                 let labels = namespace.metadata.labels.clone().unwrap_or_default();
                 self.snapshot.set_namespace(namespace.metadata.name.as_deref().unwrap_or_default(), labels);
@@ -112,7 +121,9 @@ impl Scheduling {
         }
         let spec = pod.spec.as_ref();
         let bound = spec.and_then(|spec| spec.node_name.as_deref()).is_some_and(|node| !node.is_empty());
-        let ours = spec.and_then(|spec| spec.scheduler_name.as_deref()).is_none_or(|name| name.is_empty() || name == COMPONENT);
+        let ours = spec
+            .and_then(|spec| spec.scheduler_name.as_deref())
+            .is_none_or(|name| name.is_empty() || name == COMPONENT);
         if ended || bound || !ours || pod.metadata.deletion_timestamp.is_some() {
             if !bound {
                 self.snapshot.forget(&uid);
@@ -130,7 +141,8 @@ impl Scheduling {
             }
             None => {
                 self.active.insert(uid.clone());
-                self.pending.insert(uid, Pending { pod: pod.clone(), standing: Standing::Active, attempts: 0, last_try: now });
+                self.pending
+                    .insert(uid, Pending { pod: pod.clone(), standing: Standing::Active, attempts: 0, last_try: now });
             }
         }
     }
@@ -250,7 +262,8 @@ pub(crate) async fn carry_out(executor: Executor, decision: Decision, now: Times
             let binding = json!({"apiVersion": "v1", "kind": "Binding",
                 "metadata": {"name": target.name, "namespace": target.namespace, "uid": uid},
                 "target": {"apiVersion": "v1", "kind": "Node", "name": &*node}});
-            let result = executor.call(&target, "binding", Verb::Create(to_object_value(&binding), Default::default())).await;
+            let result =
+                executor.call(&target, "binding", Verb::Create(to_object_value(&binding), Default::default())).await;
             match &result {
                 Ok(_) => {
                     let message = format!("Successfully assigned {}/{} to {node}", target.namespace, target.name);
@@ -278,7 +291,13 @@ pub(crate) async fn carry_out(executor: Executor, decision: Decision, now: Times
     }
 }
 
-async fn mark_unschedulable(executor: &Executor, target: &Target, pod: &Pod, message: &str, now: Timestamp) -> Result<(), Status> {
+async fn mark_unschedulable(
+    executor: &Executor,
+    target: &Target,
+    pod: &Pod,
+    message: &str,
+    now: Timestamp,
+) -> Result<(), Status> {
     let mut conditions = pod.status.as_ref().and_then(|status| status.conditions.clone()).unwrap_or_default();
     let known = conditions.iter().find(|condition| condition.type_ == "PodScheduled");
     let same_status = known.is_some_and(|known| known.status == "False");

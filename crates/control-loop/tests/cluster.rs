@@ -28,7 +28,8 @@ async fn until(store: &Store, what: &str, wanted: impl Fn(&Store) -> bool) {
     let deadline = Instant::now() + DEADLINE;
     while !wanted(store) {
         if Instant::now() > deadline {
-            let events: Vec<String> = store.all("events").iter().map(|event| format!("{}: {}", event["reason"], event["message"])).collect();
+            let events: Vec<String> =
+                store.all("events").iter().map(|event| format!("{}: {}", event["reason"], event["message"])).collect();
             panic!("not reached in time: {what}; events: {events:#?}; pods: {:#?}", store.all("pods"));
         }
         run_pods(store);
@@ -38,13 +39,18 @@ async fn until(store: &Store, what: &str, wanted: impl Fn(&Store) -> bool) {
 
 fn run_pods(store: &Store) {
     for mut pod in store.all("pods") {
-        let (namespace, name) = (pod["metadata"]["namespace"].as_str().unwrap().to_owned(), pod["metadata"]["name"].as_str().unwrap().to_owned());
+        let (namespace, name) = (
+            pod["metadata"]["namespace"].as_str().unwrap().to_owned(),
+            pod["metadata"]["name"].as_str().unwrap().to_owned(),
+        );
         if !pod["metadata"]["deletionTimestamp"].is_null() {
             let held = pod["metadata"]["finalizers"].as_array().is_some_and(|held| !held.is_empty());
             if !held {
                 store.remove("pods", &namespace, &name);
             }
-        } else if !pod["spec"]["nodeName"].is_null() && (pod["status"]["phase"].is_null() || pod["status"]["phase"] == "Pending") {
+        } else if !pod["spec"]["nodeName"].is_null()
+            && (pod["status"]["phase"].is_null() || pod["status"]["phase"] == "Pending")
+        {
             let number = store.revision();
             let ip = format!("10.1.{}.{}", number / 250, number % 250);
             let done = pod["spec"]["containers"][0]["image"] == "done";
@@ -72,7 +78,13 @@ fn deployment(replicas: i32, image: &str) -> Value {
 
 fn ready_pods(store: &Store, image: &str) -> usize {
     let pods = store.all("pods");
-    pods.iter().filter(|pod| pod["spec"]["containers"][0]["image"] == image && pod["status"]["phase"] == "Running" && pod["metadata"]["deletionTimestamp"].is_null()).count()
+    pods.iter()
+        .filter(|pod| {
+            pod["spec"]["containers"][0]["image"] == image
+                && pod["status"]["phase"] == "Running"
+                && pod["metadata"]["deletionTimestamp"].is_null()
+        })
+        .count()
 }
 
 fn change_image(store: &Store, image: &str) {
@@ -88,10 +100,12 @@ async fn a_deployment_runs_rolls_out_and_back() {
     let handle = start(&store);
     store.put("deployments", deployment(3, "v1"));
     until(&store, "three pods run and the status says so", |store| {
-        ready_pods(store, "v1") == 3 && store.get("deployments", "default", "web").unwrap()["status"]["availableReplicas"] == 3
+        ready_pods(store, "v1") == 3
+            && store.get("deployments", "default", "web").unwrap()["status"]["availableReplicas"] == 3
     })
     .await;
-    let mut nodes: Vec<String> = store.all("pods").iter().map(|pod| pod["spec"]["nodeName"].as_str().unwrap().to_owned()).collect();
+    let mut nodes: Vec<String> =
+        store.all("pods").iter().map(|pod| pod["spec"]["nodeName"].as_str().unwrap().to_owned()).collect();
     nodes.sort();
     assert_eq!(nodes, ["node-0", "node-1", "node-2"], "equal pods are spread");
     until(&store, "events tell it", |store| {
@@ -139,12 +153,20 @@ async fn a_pod_that_fits_nowhere_says_why_and_is_bound_when_a_node_comes() {
     until(&store, "the refusal is told", |store| {
         let pod = store.get("pods", "default", "lonely").unwrap();
         let condition = &pod["status"]["conditions"][0];
-        condition["type"] == "PodScheduled" && condition["reason"] == "Unschedulable" && condition["message"] == "no nodes available to schedule pods"
+        condition["type"] == "PodScheduled"
+            && condition["reason"] == "Unschedulable"
+            && condition["message"] == "no nodes available to schedule pods"
     })
     .await;
-    until(&store, "an event tells it", |store| store.all("events").iter().any(|event| event["reason"] == "FailedScheduling")).await;
+    until(&store, "an event tells it", |store| {
+        store.all("events").iter().any(|event| event["reason"] == "FailedScheduling")
+    })
+    .await;
     add_nodes(&store, 1);
-    until(&store, "it is bound", |store| store.get("pods", "default", "lonely").unwrap()["spec"]["nodeName"] == "node-0").await;
+    until(&store, "it is bound", |store| {
+        store.get("pods", "default", "lonely").unwrap()["spec"]["nodeName"] == "node-0"
+    })
+    .await;
     handle.stop().await;
 }
 
@@ -154,7 +176,11 @@ async fn the_loop_rests_when_there_is_nothing_to_do() {
     add_nodes(&store, 1);
     let handle = start(&store);
     store.put("deployments", deployment(1, "v1"));
-    until(&store, "it runs", |store| ready_pods(store, "v1") == 1 && store.get("deployments", "default", "web").unwrap()["status"]["availableReplicas"] == 1).await;
+    until(&store, "it runs", |store| {
+        ready_pods(store, "v1") == 1
+            && store.get("deployments", "default", "web").unwrap()["status"]["availableReplicas"] == 1
+    })
+    .await;
     // Whatever is still under way ends; then nothing may be written any more.
     tokio::time::sleep(Duration::from_millis(500)).await;
     let revision = store.revision();
@@ -174,14 +200,17 @@ async fn a_job_completes_and_a_service_has_endpoints() {
     store.put("deployments", deployment(2, "v1"));
     until(&store, "the job is complete", |store| {
         let status = store.get("jobs", "default", "work").unwrap()["status"].clone();
-        status["succeeded"] == 3 && status["conditions"].as_array().into_iter().flatten().any(|condition| condition["type"] == "Complete")
+        status["succeeded"] == 3
+            && status["conditions"].as_array().into_iter().flatten().any(|condition| condition["type"] == "Complete")
     })
     .await;
     until(&store, "two endpoints are ready", |store| {
         let slices = store.all("endpointslices");
         let endpoints = slices.iter().flat_map(|slice| slice["endpoints"].as_array().cloned().unwrap_or_default());
         endpoints.filter(|endpoint| endpoint["conditions"]["ready"] == true).count() == 2
-            && store.get("endpoints", "default", "web").is_some_and(|endpoints| endpoints["subsets"][0]["addresses"].as_array().is_some_and(|list| list.len() == 2))
+            && store.get("endpoints", "default", "web").is_some_and(|endpoints| {
+                endpoints["subsets"][0]["addresses"].as_array().is_some_and(|list| list.len() == 2)
+            })
     })
     .await;
     handle.stop().await;
@@ -192,9 +221,13 @@ async fn a_namespace_is_furnished_and_its_deletion_finishes() {
     let store = Store::new();
     add_nodes(&store, 2);
     let handle = start(&store);
-    store.put("namespaces", json!({"metadata": {"name": "default"}, "spec": {"finalizers": ["kubernetes"]}, "status": {"phase": "Active"}}));
+    store.put(
+        "namespaces",
+        json!({"metadata": {"name": "default"}, "spec": {"finalizers": ["kubernetes"]}, "status": {"phase": "Active"}}),
+    );
     until(&store, "account and certificate are there", |store| {
-        store.get("serviceaccounts", "default", "default").is_some() && store.get("configmaps", "default", "kube-root-ca.crt").is_some()
+        store.get("serviceaccounts", "default", "default").is_some()
+            && store.get("configmaps", "default", "kube-root-ca.crt").is_some()
     })
     .await;
     store.put("deployments", deployment(4, "v1"));

@@ -28,7 +28,13 @@ impl Resource {
     /// The resource of a typed kind.
     pub fn of<K: Typed>() -> Self {
         let namespaced = std::any::type_name::<K::Scope>().contains("Namespace");
-        Self { group: K::GROUP.into(), version: K::VERSION.into(), plural: K::URL_PATH_SEGMENT.into(), kind: K::KIND.into(), namespaced }
+        Self {
+            group: K::GROUP.into(),
+            version: K::VERSION.into(),
+            plural: K::URL_PATH_SEGMENT.into(),
+            kind: K::KIND.into(),
+            namespaced,
+        }
     }
 
     /// `group/version`, or the version alone in the core group.
@@ -104,7 +110,12 @@ pub struct Event {
 
 impl Event {
     /// An event about a typed object.
-    pub fn about<K: Typed + Metadata<Ty = ObjectMeta>>(object: &K, event_type: EventType, reason: &str, message: impl Into<String>) -> Self {
+    pub fn about<K: Typed + Metadata<Ty = ObjectMeta>>(
+        object: &K,
+        event_type: EventType,
+        reason: &str,
+        message: impl Into<String>,
+    ) -> Self {
         Self { regarding: meta::object_reference(object), event_type, reason: reason.into(), message: message.into() }
     }
 
@@ -138,6 +149,7 @@ pub struct Create {
 
 /// One thing to do.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "plans are short and short-lived")]
 pub enum Action {
     /// Create an object. Creates of one plan start slowly (1, 2, 4, ...) and stop at the first failure.
     Create(Box<Create>),
@@ -204,7 +216,12 @@ impl Action {
 
     /// Replaces the status of a typed object, which carries the resourceVersion that was looked at.
     pub fn update_status<K: Typed + Metadata<Ty = ObjectMeta> + Serialize>(object: &K) -> Self {
-        Self::Update { target: Target::of(object), subresource: "status", object: meta::to_json(object), on_success: None }
+        Self::Update {
+            target: Target::of(object),
+            subresource: "status",
+            object: meta::to_json(object),
+            on_success: None,
+        }
     }
 
     /// Patches a typed object on the condition that it is still the same object.
@@ -214,7 +231,11 @@ impl Action {
     }
 
     /// As [`Action::patch`], and the object must not have changed either.
-    pub fn patch_unchanged<K: Typed + Metadata<Ty = ObjectMeta>>(object: &K, subresource: &'static str, patch: Value) -> Self {
+    pub fn patch_unchanged<K: Typed + Metadata<Ty = ObjectMeta>>(
+        object: &K,
+        subresource: &'static str,
+        patch: Value,
+    ) -> Self {
         let precondition = Precondition {
             uid: meta::uid(object.metadata()).into(),
             resource_version: object.metadata().resource_version.clone().unwrap_or_default(),
@@ -237,7 +258,11 @@ impl Action {
     }
 
     /// As [`Action::delete`], with events.
-    pub fn delete_with_events<K: Typed + Metadata<Ty = ObjectMeta>>(object: &K, on_success: Option<Event>, on_failure: Option<Event>) -> Self {
+    pub fn delete_with_events<K: Typed + Metadata<Ty = ObjectMeta>>(
+        object: &K,
+        on_success: Option<Event>,
+        on_failure: Option<Event>,
+    ) -> Self {
         Self::Delete {
             target: Target::of(object),
             precondition: Precondition { uid: meta::uid(object.metadata()).into(), resource_version: String::new() },

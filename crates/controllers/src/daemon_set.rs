@@ -5,7 +5,10 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{DaemonSet, DaemonSetStatus};
-use k8s_openapi::api::core::v1::{Affinity, Node, NodeAffinity, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, Pod, PodSpec, Taint, Toleration};
+use k8s_openapi::api::core::v1::{
+    Affinity, Node, NodeAffinity, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, Pod, PodSpec, Taint,
+    Toleration,
+};
 use scheduler::predicate;
 use scheduler::selector::Selector;
 
@@ -46,11 +49,14 @@ impl Controller for DaemonSetController {
                     keys.extend(owner.map(|owner| Key::new(meta::namespace(&revision.metadata), &*owner.name)));
                 }
                 Typed::Pod(pod) => match meta::controller_of(&pod.metadata) {
-                    Some(owner) if owner.kind == "DaemonSet" => keys.push(Key::new(meta::namespace(&pod.metadata), &*owner.name)),
+                    Some(owner) if owner.kind == "DaemonSet" => {
+                        keys.push(Key::new(meta::namespace(&pod.metadata), &*owner.name))
+                    }
                     Some(_) => {}
                     None => {
                         let candidates = view.daemon_sets.in_namespace(meta::namespace(&pod.metadata));
-                        let matching = candidates.filter(|set| Selector::compile(&set.spec.selector).matches(pod.metadata.labels.as_ref()));
+                        let matching = candidates
+                            .filter(|set| Selector::compile(&set.spec.selector).matches(pod.metadata.labels.as_ref()));
                         keys.extend(matching.map(|set| Key::of(&set.metadata)));
                     }
                 },
@@ -61,12 +67,22 @@ impl Controller for DaemonSetController {
     }
 
     fn plan(view: &View, key: &Key, _memory: &mut (), now: Timestamp) -> Plan {
-        let Some(set) = view.daemon_sets.at(key).filter(|set| !meta::is_deleting(&set.metadata)) else { return Plan::nothing() };
+        let Some(set) = view.daemon_sets.at(key).filter(|set| !meta::is_deleting(&set.metadata)) else {
+            return Plan::nothing();
+        };
         let owner = meta::controller_reference(&**set);
         let (claimed, claims) = replicas::claim(view, &owner, &set.metadata, &Selector::compile(&set.spec.selector));
         let collisions = set.status.as_ref().and_then(|status| status.collision_count).unwrap_or(0);
         let history = history::history(view, &**set, &set.spec.template, collisions);
-        let mut daemon = Daemon { view, set, history, by_node: BTreeMap::new(), wanted: BTreeSet::new(), tolerated: BTreeSet::new(), now };
+        let mut daemon = Daemon {
+            view,
+            set,
+            history,
+            by_node: BTreeMap::new(),
+            wanted: BTreeSet::new(),
+            tolerated: BTreeSet::new(),
+            now,
+        };
         daemon.sort(&claimed);
         let mut actions = claims;
         actions.append(&mut daemon.history.actions);
@@ -75,7 +91,8 @@ impl Controller for DaemonSetController {
             let rolling = daemon.roll(actions.len());
             actions.extend(rolling);
         }
-        let live: BTreeSet<String> = claimed.iter().filter_map(|pod| meta::label(&pod.metadata, REVISION_HASH).map(str::to_owned)).collect();
+        let live: BTreeSet<String> =
+            claimed.iter().filter_map(|pod| meta::label(&pod.metadata, REVISION_HASH).map(str::to_owned)).collect();
         actions.extend(daemon.history.clean_up(set.spec.revision_history_limit, &live));
         let mut plan = Plan::of(actions);
         let (status, next) = daemon.status();
@@ -109,7 +126,8 @@ fn node_of(pod: &Pod) -> Option<&str> {
         return Some(name);
     }
     let terms = &predicate::required_terms(spec.affinity.as_ref())?.node_selector_terms;
-    let field = terms.iter().flat_map(|term| term.match_fields.iter().flatten()).find(|field| field.key == "metadata.name")?;
+    let field =
+        terms.iter().flat_map(|term| term.match_fields.iter().flatten()).find(|field| field.key == "metadata.name")?;
     field.values.as_ref()?.first().map(String::as_str)
 }
 
@@ -128,7 +146,12 @@ fn daemon_tolerations(spec: &PodSpec) -> Vec<Toleration> {
         added.push(("node.kubernetes.io/network-unavailable", "NoSchedule"));
     }
     for (key, effect) in added {
-        let toleration = Toleration { key: Some(key.into()), operator: Some("Exists".into()), effect: Some(effect.into()), ..Toleration::default() };
+        let toleration = Toleration {
+            key: Some(key.into()),
+            operator: Some("Exists".into()),
+            effect: Some(effect.into()),
+            ..Toleration::default()
+        };
         if !tolerations.contains(&toleration) {
             tolerations.push(toleration);
         }
@@ -155,7 +178,13 @@ impl Daemon<'_> {
             if !untolerated(&["NoExecute"]) {
                 self.tolerated.insert(name.clone());
                 // The not-ready taint of effect NoSchedule does not keep daemons away: their network or storage may be what is missing.
-                let startup = |taint: &&Taint| taint.effect == "NoSchedule" && matches!(taint.key.as_str(), "node.kubernetes.io/not-ready" | "node.kubernetes.io/unreachable");
+                let startup = |taint: &&Taint| {
+                    taint.effect == "NoSchedule"
+                        && matches!(
+                            taint.key.as_str(),
+                            "node.kubernetes.io/not-ready" | "node.kubernetes.io/unreachable"
+                        )
+                };
                 let others: Vec<Taint> = taints.iter().filter(|taint| !startup(taint)).cloned().collect();
                 if predicate::untolerated(&others, Some(&tolerations), &["NoSchedule"]).is_none() {
                     self.wanted.insert(name);
@@ -175,7 +204,12 @@ impl Daemon<'_> {
 
     fn max_unavailable(&self) -> i32 {
         let rolling = self.set.spec.update_strategy.as_ref().and_then(|strategy| strategy.rolling_update.as_ref());
-        let limit = meta::scaled_value(rolling.and_then(|rolling| rolling.max_unavailable.as_ref()), "1", count(self.wanted.len()), true);
+        let limit = meta::scaled_value(
+            rolling.and_then(|rolling| rolling.max_unavailable.as_ref()),
+            "1",
+            count(self.wanted.len()),
+            true,
+        );
         // With neither, no update could take a step.
         if limit == 0 && self.max_surge() == 0 { 1 } else { limit }
     }
@@ -193,15 +227,22 @@ impl Daemon<'_> {
                 continue;
             }
             for pod in pods.iter().filter(|pod| scheduler::is_terminal(pod) && !meta::is_deleting(&pod.metadata)) {
-                let message = format!("Found failed daemon pod {}/{} on node {node}, will try to kill it", meta::namespace(&pod.metadata), meta::name(&pod.metadata));
+                let message = format!(
+                    "Found failed daemon pod {}/{} on node {node}, will try to kill it",
+                    meta::namespace(&pod.metadata),
+                    meta::name(&pod.metadata)
+                );
                 actions.push(Action::Event(Event::warning(self.set, "FailedDaemonPod", message)));
                 actions.push(self.delete(pod));
             }
             let mut active: Vec<&Arc<Pod>> = pods.iter().filter(|pod| pods::is_active(pod)).collect();
-            active.sort_by_key(|pod| (pods::node_name(pod).is_empty(), pod.metadata.creation_timestamp.clone(), pod.metadata.name.clone()));
+            active.sort_by_key(|pod| {
+                (pods::node_name(pod).is_empty(), pod.metadata.creation_timestamp.clone(), pod.metadata.name.clone())
+            });
             if active.len() > 1 {
                 let surges = self.max_surge() > 0;
-                let old_and_new = surges && active.len() == 2 && self.is_current(active[0]) != self.is_current(active[1]);
+                let old_and_new =
+                    surges && active.len() == 2 && self.is_current(active[0]) != self.is_current(active[1]);
                 if !old_and_new {
                     actions.extend(active.iter().skip(1).map(|pod| self.delete(pod)));
                 }
@@ -224,7 +265,8 @@ impl Daemon<'_> {
         let mut replaceable: Vec<&Arc<Pod>> = Vec::new();
         let mut to_surge: Vec<&String> = Vec::new();
         for node in &self.wanted {
-            let pods: Vec<&Arc<Pod>> = self.by_node.get(node).into_iter().flatten().filter(|pod| pods::is_active(pod)).collect();
+            let pods: Vec<&Arc<Pod>> =
+                self.by_node.get(node).into_iter().flatten().filter(|pod| pods::is_active(pod)).collect();
             let old = pods.iter().find(|pod| !self.is_current(pod));
             let new = pods.iter().find(|pod| self.is_current(pod));
             if !pods.iter().any(|pod| self.is_available(pod)) {
@@ -254,14 +296,23 @@ impl Daemon<'_> {
 
     fn delete(&self, pod: &Pod) -> Action {
         let told = Event::normal(self.set, "SuccessfulDelete", format!("Deleted pod: {}", meta::name(&pod.metadata)));
-        Action::delete_with_events(pod, Some(told), Some(Event::warning(self.set, "FailedDelete", "Error deleting: {error}")))
+        Action::delete_with_events(
+            pod,
+            Some(told),
+            Some(Event::warning(self.set, "FailedDelete", "Error deleting: {error}")),
+        )
     }
 
     fn create(&self, node: &str) -> Action {
-        let mut pod = pods::from_template(&self.set.spec.template, meta::namespace(&self.set.metadata), meta::controller_reference(self.set));
+        let mut pod = pods::from_template(
+            &self.set.spec.template,
+            meta::namespace(&self.set.metadata),
+            meta::controller_reference(self.set),
+        );
         let labels = pod.metadata.labels.get_or_insert_default();
         labels.insert(REVISION_HASH.into(), self.history.hash.clone());
-        let generation = meta::annotation(&self.set.metadata, "deprecated.daemonset.template.generation").unwrap_or("1");
+        let generation =
+            meta::annotation(&self.set.metadata, "deprecated.daemonset.template.generation").unwrap_or("1");
         labels.insert("pod-template-generation".into(), generation.to_owned());
         if let Some(spec) = &mut pod.spec {
             spec.tolerations = Some(daemon_tolerations(spec));
@@ -275,11 +326,13 @@ impl Daemon<'_> {
     }
 
     fn status(&self) -> (DaemonSetStatus, Option<Timestamp>) {
-        let mut status = DaemonSetStatus { observed_generation: self.set.metadata.generation, ..DaemonSetStatus::default() };
+        let mut status =
+            DaemonSetStatus { observed_generation: self.set.metadata.generation, ..DaemonSetStatus::default() };
         let (mut updated, mut available) = (0, 0);
         let mut next: Option<Timestamp> = None;
         for node in self.view.nodes.all().map(|node| meta::name(&node.metadata)) {
-            let pods: Vec<&Arc<Pod>> = self.by_node.get(node).into_iter().flatten().filter(|pod| !scheduler::is_terminal(pod)).collect();
+            let pods: Vec<&Arc<Pod>> =
+                self.by_node.get(node).into_iter().flatten().filter(|pod| !scheduler::is_terminal(pod)).collect();
             if !self.wanted.contains(node) {
                 status.number_misscheduled += i32::from(!pods.is_empty() && !self.tolerated.contains(node));
                 continue;
@@ -289,7 +342,10 @@ impl Daemon<'_> {
             status.number_ready += i32::from(pods.iter().any(|pod| pods::is_ready(pod)));
             updated += i32::from(pods.iter().any(|pod| self.is_current(pod)));
             available += i32::from(pods.iter().any(|pod| self.is_available(pod)));
-            let later = pods.iter().filter_map(|pod| pods::available_at(pod, self.set.spec.min_ready_seconds.unwrap_or(0))).filter(|at| *at > self.now);
+            let later = pods
+                .iter()
+                .filter_map(|pod| pods::available_at(pod, self.set.spec.min_ready_seconds.unwrap_or(0)))
+                .filter(|at| *at > self.now);
             next = later.chain(next).min();
         }
         let nonzero = |count: i32| (count > 0).then_some(count);
@@ -316,9 +372,14 @@ fn admits(spec: &PodSpec, node: &Node) -> bool {
 
 /// Makes the scheduler bind the pod to this node and no other. The template's own terms have been judged already.
 fn pin(spec: &mut PodSpec, node: &str) {
-    let field = NodeSelectorRequirement { key: "metadata.name".into(), operator: "In".into(), values: Some(vec![node.to_owned()]) };
+    let field = NodeSelectorRequirement {
+        key: "metadata.name".into(),
+        operator: "In".into(),
+        values: Some(vec![node.to_owned()]),
+    };
     let affinity = spec.affinity.get_or_insert_with(Affinity::default);
     let node_affinity = affinity.node_affinity.get_or_insert_with(NodeAffinity::default);
     let term = NodeSelectorTerm { match_fields: Some(vec![field]), match_expressions: None };
-    node_affinity.required_during_scheduling_ignored_during_execution = Some(NodeSelector { node_selector_terms: vec![term] });
+    node_affinity.required_during_scheduling_ignored_during_execution =
+        Some(NodeSelector { node_selector_terms: vec![term] });
 }

@@ -43,6 +43,8 @@ struct Rollout<'a> {
     /// All other sets, oldest first.
     old: Vec<Arc<ReplicaSet>>,
     actions: Vec<Action>,
+    /// The Deployment itself is updated by this plan, so its status waits for the next one.
+    updates_itself: bool,
 }
 
 impl Controller for DeploymentController {
@@ -55,19 +57,25 @@ impl Controller for DeploymentController {
             match side {
                 Typed::Deployment(deployment) => keys.push(Key::of(&deployment.metadata)),
                 Typed::ReplicaSet(set) => match meta::controller_of(&set.metadata) {
-                    Some(owner) if owner.kind == "Deployment" => keys.push(Key::new(meta::namespace(&set.metadata), &*owner.name)),
+                    Some(owner) if owner.kind == "Deployment" => {
+                        keys.push(Key::new(meta::namespace(&set.metadata), &*owner.name))
+                    }
                     Some(_) => {}
                     None => {
                         let candidates = view.deployments.in_namespace(meta::namespace(&set.metadata));
-                        let matching = candidates.filter(|candidate| selector(candidate).matches(set.metadata.labels.as_ref()));
+                        let matching =
+                            candidates.filter(|candidate| selector(candidate).matches(set.metadata.labels.as_ref()));
                         keys.extend(matching.map(|candidate| Key::of(&candidate.metadata)));
                     }
                 },
                 // Recreate waits for the last old pod, so a pod that leaves matters.
                 Typed::Pod(pod) if change.new.is_none() || scheduler::is_terminal(pod) => {
                     let owner = meta::controller_of(&pod.metadata).filter(|owner| owner.kind == "ReplicaSet");
-                    let set = owner.and_then(|owner| view.replica_sets.get(meta::namespace(&pod.metadata), &owner.name));
-                    let parent = set.and_then(|set| meta::controller_of(&set.metadata)).filter(|parent| parent.kind == "Deployment");
+                    let set =
+                        owner.and_then(|owner| view.replica_sets.get(meta::namespace(&pod.metadata), &owner.name));
+                    let parent = set
+                        .and_then(|set| meta::controller_of(&set.metadata))
+                        .filter(|parent| parent.kind == "Deployment");
                     keys.extend(parent.map(|parent| Key::new(meta::namespace(&pod.metadata), &*parent.name)));
                 }
                 _ => {}
@@ -161,16 +169,30 @@ impl<'a> Rollout<'a> {
         let rolling = strategy.and_then(|strategy| strategy.rolling_update.as_ref());
         let (mut max_surge, mut max_unavailable) = (0, 0);
         if !recreate {
-            max_surge = meta::scaled_value(rolling.and_then(|rolling| rolling.max_surge.as_ref()), "25%", desired, true);
-            max_unavailable = meta::scaled_value(rolling.and_then(|rolling| rolling.max_unavailable.as_ref()), "25%", desired, false);
+            max_surge =
+                meta::scaled_value(rolling.and_then(|rolling| rolling.max_surge.as_ref()), "25%", desired, true);
+            max_unavailable =
+                meta::scaled_value(rolling.and_then(|rolling| rolling.max_unavailable.as_ref()), "25%", desired, false);
             // With neither, a rollout could never take a step.
             if max_surge == 0 && max_unavailable == 0 {
                 max_unavailable = 1;
             }
             max_unavailable = max_unavailable.min(desired);
         }
-        let current = sets.iter().position(|set| revisions::same_template(set, &spec.template)).map(|index| sets.remove(index));
-        Self { deployment, spec, desired, max_surge, max_unavailable, recreate, current, old: sets, actions: Vec::new() }
+        let current =
+            sets.iter().position(|set| revisions::same_template(set, &spec.template)).map(|index| sets.remove(index));
+        Self {
+            deployment,
+            spec,
+            desired,
+            max_surge,
+            max_unavailable,
+            recreate,
+            current,
+            old: sets,
+            actions: Vec::new(),
+            updates_itself: false,
+        }
     }
 
     fn sets(&self) -> impl Iterator<Item = &Arc<ReplicaSet>> {
@@ -179,9 +201,9 @@ impl<'a> Rollout<'a> {
 
     /// The Deployment's replicas changed since the active sets were last sized.
     fn was_scaled(&self) -> bool {
-        self.sets().filter(|set| replicas(set) > 0).any(|set| {
-            revisions::desired_annotation(set).is_some_and(|desired| desired != self.desired)
-        })
+        self.sets()
+            .filter(|set| replicas(set) > 0)
+            .any(|set| revisions::desired_annotation(set).is_some_and(|desired| desired != self.desired))
     }
 }
 

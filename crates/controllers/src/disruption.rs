@@ -39,7 +39,10 @@ impl Controller for DisruptionController {
                     keys.extend(covering.map(|budget| Key::of(&budget.metadata)));
                 }
                 // The number of pods expected is that of their controllers.
-                Typed::ReplicaSet(_) | Typed::Deployment(_) | Typed::StatefulSet(_) | Typed::ReplicationController(_) => {
+                Typed::ReplicaSet(_)
+                | Typed::Deployment(_)
+                | Typed::StatefulSet(_)
+                | Typed::ReplicationController(_) => {
                     let budgets = view.pod_disruption_budgets.in_namespace(meta::namespace(side.metadata()));
                     keys.extend(budgets.map(|budget| Key::of(&budget.metadata)));
                 }
@@ -65,7 +68,8 @@ impl Controller for DisruptionController {
         let old = budget.status.clone().unwrap_or_default();
         let mut disrupted: BTreeMap<String, Time> = BTreeMap::new();
         for (name, at) in old.disrupted_pods.iter().flatten() {
-            let still_there = pods.iter().any(|pod| meta::name(&pod.metadata) == name && !meta::is_deleting(&pod.metadata));
+            let still_there =
+                pods.iter().any(|pod| meta::name(&pod.metadata) == name && !meta::is_deleting(&pod.metadata));
             let until = at.0.checked_add(EVICTION_FORGOTTEN_AFTER).unwrap_or(now);
             if still_there && until > now {
                 plan.requeue_at(until);
@@ -73,7 +77,9 @@ impl Controller for DisruptionController {
             }
         }
         let healthy = pods.iter().filter(|pod| {
-            pods::is_ready(pod) && !meta::is_deleting(&pod.metadata) && !disrupted.contains_key(meta::name(&pod.metadata))
+            pods::is_ready(pod)
+                && !meta::is_deleting(&pod.metadata)
+                && !disrupted.contains_key(meta::name(&pod.metadata))
         });
         let current = i32::try_from(healthy.count()).unwrap_or(i32::MAX);
         let (expected, desired) = expectation(view, budget, &pods);
@@ -90,7 +96,8 @@ impl Controller for DisruptionController {
         if budget.status.as_ref() == Some(&status) {
             plan.actions.clear();
         } else {
-            plan.actions.push(Action::update_status(&PodDisruptionBudget { status: Some(status), ..(**budget).clone() }));
+            plan.actions
+                .push(Action::update_status(&PodDisruptionBudget { status: Some(status), ..(**budget).clone() }));
         }
         plan
     }
@@ -130,15 +137,19 @@ fn expected_by_controllers(view: &View, pods: &[Arc<Pod>]) -> i32 {
                 let parent = meta::controller_of(&set.metadata).filter(|parent| parent.kind == "Deployment");
                 let deployment = parent.and_then(|parent| view.deployments.get(namespace, &parent.name));
                 match deployment {
-                    Some(deployment) => (meta::uid(&deployment.metadata).to_owned(), deployment.spec.replicas.unwrap_or(1)),
+                    Some(deployment) => {
+                        (meta::uid(&deployment.metadata).to_owned(), deployment.spec.replicas.unwrap_or(1))
+                    }
                     None => (owner.uid.clone(), set.spec.replicas.unwrap_or(1)),
                 }
             }),
-            "StatefulSet" => view.stateful_sets.get(namespace, &owner.name).map(|set| (owner.uid.clone(), set.spec.replicas.unwrap_or(1))),
-            "ReplicationController" => view
-                .replication_controllers
+            "StatefulSet" => view
+                .stateful_sets
                 .get(namespace, &owner.name)
-                .map(|controller| (owner.uid.clone(), controller.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1))),
+                .map(|set| (owner.uid.clone(), set.spec.replicas.unwrap_or(1))),
+            "ReplicationController" => view.replication_controllers.get(namespace, &owner.name).map(|controller| {
+                (owner.uid.clone(), controller.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1))
+            }),
             _ => None,
         };
         // Of a controller without a known scale only the pods themselves are known.
@@ -148,10 +159,16 @@ fn expected_by_controllers(view: &View, pods: &[Arc<Pod>]) -> i32 {
     scales.values().sum()
 }
 
-fn conditions(old: &PodDisruptionBudgetStatus, allowed: i32, generation: Option<i64>, now: Timestamp) -> Vec<Condition> {
+fn conditions(
+    old: &PodDisruptionBudgetStatus,
+    allowed: i32,
+    generation: Option<i64>,
+    now: Timestamp,
+) -> Vec<Condition> {
     let (status, reason) = if allowed > 0 { ("True", "SufficientPods") } else { ("False", "InsufficientPods") };
     let mut conditions = old.conditions.clone().unwrap_or_default();
-    let known = conditions.iter().find(|condition| condition.type_ == "DisruptionAllowed" && condition.status == status);
+    let known =
+        conditions.iter().find(|condition| condition.type_ == "DisruptionAllowed" && condition.status == status);
     let since = known.map_or(Time(now), |known| known.last_transition_time.clone());
     conditions.retain(|condition| condition.type_ != "DisruptionAllowed");
     conditions.push(Condition {

@@ -44,20 +44,26 @@ impl Controller for EndpointSliceController {
     }
 
     fn plan(view: &View, key: &Key, _memory: &mut (), _now: Timestamp) -> Plan {
-        let Some(service) = view.services.at(key).filter(|service| !meta::is_deleting(&service.metadata)) else { return Plan::nothing() };
+        let Some(service) = view.services.at(key).filter(|service| !meta::is_deleting(&service.metadata)) else {
+            return Plan::nothing();
+        };
         let Some(selector) = service_pods::selector(service) else { return Plan::nothing() };
         let existing: Vec<Arc<EndpointSlice>> = view
             .endpoint_slices
             .indexed(&format!("{}/{}", key.namespace, key.name))
-            .filter(|slice| meta::label(&slice.metadata, MANAGED_BY) == Some(MANAGER) && !meta::is_deleting(&slice.metadata))
+            .filter(|slice| {
+                meta::label(&slice.metadata, MANAGED_BY) == Some(MANAGER) && !meta::is_deleting(&slice.metadata)
+            })
             .cloned()
             .collect();
         let backends = service_pods::backends(view, service, &selector);
-        let families = service.spec.as_ref().and_then(|spec| spec.ip_families.clone()).filter(|families| !families.is_empty());
+        let families =
+            service.spec.as_ref().and_then(|spec| spec.ip_families.clone()).filter(|families| !families.is_empty());
         let families = families.unwrap_or_else(|| vec!["IPv4".into()]);
         let mut actions = Vec::new();
         for family in &families {
-            let of_family: Vec<Arc<EndpointSlice>> = existing.iter().filter(|slice| slice.address_type == *family).cloned().collect();
+            let of_family: Vec<Arc<EndpointSlice>> =
+                existing.iter().filter(|slice| slice.address_type == *family).cloned().collect();
             actions.extend(reconcile(view, service, family, &backends, of_family));
         }
         for slice in existing.iter().filter(|slice| !families.contains(&slice.address_type)) {
@@ -71,13 +77,21 @@ impl Controller for EndpointSliceController {
 type PortsKey = Vec<(Option<String>, Option<String>, Option<i32>, Option<String>)>;
 
 fn ports_key(ports: &[EndpointPort]) -> PortsKey {
-    let mut key: PortsKey =
-        ports.iter().map(|port| (port.name.clone(), port.protocol.clone(), port.port, port.app_protocol.clone())).collect();
+    let mut key: PortsKey = ports
+        .iter()
+        .map(|port| (port.name.clone(), port.protocol.clone(), port.port, port.app_protocol.clone()))
+        .collect();
     key.sort();
     key
 }
 
-fn reconcile(view: &View, service: &Service, family: &str, backends: &[Arc<Pod>], existing: Vec<Arc<EndpointSlice>>) -> Vec<Action> {
+fn reconcile(
+    view: &View,
+    service: &Service,
+    family: &str,
+    backends: &[Arc<Pod>],
+    existing: Vec<Arc<EndpointSlice>>,
+) -> Vec<Action> {
     let mut wanted: BTreeMap<PortsKey, (Vec<EndpointPort>, BTreeMap<String, Endpoint>)> = BTreeMap::new();
     for pod in backends {
         let Some(address) = service_pods::address(pod, family == "IPv6") else { continue };
@@ -103,7 +117,13 @@ fn reconcile(view: &View, service: &Service, family: &str, backends: &[Arc<Pod>]
 }
 
 /// Keeps endpoints where they are, fills gaps, and only then opens new slices.
-fn pack(service: &Service, family: &str, ports: &[EndpointPort], mut wanted: BTreeMap<String, Endpoint>, slices: &[Arc<EndpointSlice>]) -> Vec<Action> {
+fn pack(
+    service: &Service,
+    family: &str,
+    ports: &[EndpointPort],
+    mut wanted: BTreeMap<String, Endpoint>,
+    slices: &[Arc<EndpointSlice>],
+) -> Vec<Action> {
     let mut contents: Vec<Vec<Endpoint>> = Vec::new();
     for slice in slices {
         let kept = slice.endpoints.iter().flatten().filter_map(|endpoint| {
@@ -139,13 +159,31 @@ fn pack(service: &Service, family: &str, ports: &[EndpointPort], mut wanted: BTr
         chunks.push(Vec::new());
     }
     for chunk in chunks {
-        let failure = Event::warning(service, "FailedToUpdateEndpointSlices", format!("Error updating Endpoint Slices for Service {}/{}: {{error}}", meta::namespace(&service.metadata), meta::name(&service.metadata)));
-        actions.push(Action::create(&with_content(service, family, ports, chunk, None)).with_events(None, Some(failure)).action());
+        let failure = Event::warning(
+            service,
+            "FailedToUpdateEndpointSlices",
+            format!(
+                "Error updating Endpoint Slices for Service {}/{}: {{error}}",
+                meta::namespace(&service.metadata),
+                meta::name(&service.metadata)
+            ),
+        );
+        actions.push(
+            Action::create(&with_content(service, family, ports, chunk, None))
+                .with_events(None, Some(failure))
+                .action(),
+        );
     }
     actions
 }
 
-fn with_content(service: &Service, family: &str, ports: &[EndpointPort], endpoints: Vec<Endpoint>, known: Option<&EndpointSlice>) -> EndpointSlice {
+fn with_content(
+    service: &Service,
+    family: &str,
+    ports: &[EndpointPort],
+    endpoints: Vec<Endpoint>,
+    known: Option<&EndpointSlice>,
+) -> EndpointSlice {
     let name = meta::name(&service.metadata);
     let mut labels = service.metadata.labels.clone().unwrap_or_default();
     labels.insert(SERVICE_NAME.into(), name.into());
@@ -165,7 +203,8 @@ fn with_content(service: &Service, family: &str, ports: &[EndpointPort], endpoin
     };
     // What the API stores as absent must compare equal to what is wanted empty.
     let optional = |was_none: bool, is_empty: bool| was_none && is_empty;
-    let no_endpoints = optional(known.is_none_or(|known| known.endpoints.is_none()), endpoints.is_empty()) && known.is_some();
+    let no_endpoints =
+        optional(known.is_none_or(|known| known.endpoints.is_none()), endpoints.is_empty()) && known.is_some();
     let no_ports = optional(known.is_none_or(|known| known.ports.is_none()), ports.is_empty()) && known.is_some();
     EndpointSlice {
         metadata,
@@ -198,7 +237,11 @@ fn endpoint(view: &View, service: &Service, pod: &Pod, address: &str) -> Endpoin
     let node = node_name.and_then(|name| view.nodes.get("", name));
     Endpoint {
         addresses: vec![address.to_owned()],
-        conditions: Some(EndpointConditions { ready: Some(ready), serving: Some(serving), terminating: Some(terminating) }),
+        conditions: Some(EndpointConditions {
+            ready: Some(ready),
+            serving: Some(serving),
+            terminating: Some(terminating),
+        }),
         hostname: service_pods::hostname(pod, service),
         node_name: node_name.map(str::to_owned),
         target_ref: Some(ObjectReference {

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{EndpointAddress, EndpointPort, EndpointSubset, Endpoints, ObjectReference, Pod, Service};
+use k8s_openapi::api::core::v1::{
+    EndpointAddress, EndpointPort, EndpointSubset, Endpoints, ObjectReference, Pod, Service,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use crate::action::{Action, Event, Plan};
@@ -72,7 +74,11 @@ impl Controller for EndpointsController {
             Some(known) if **known == wanted => Plan::nothing(),
             Some(_) => Plan::of(vec![Action::update(&wanted)]),
             None => {
-                let failure = Event::warning(&**service, "FailedToCreateEndpoint", format!("Failed to create endpoint for service {}/{}: {{error}}", key.namespace, key.name));
+                let failure = Event::warning(
+                    &**service,
+                    "FailedToCreateEndpoint",
+                    format!("Failed to create endpoint for service {}/{}: {{error}}", key.namespace, key.name),
+                );
                 Plan::of(vec![Action::create(&wanted).with_events(None, Some(failure)).action()])
             }
         }
@@ -81,10 +87,16 @@ impl Controller for EndpointsController {
 
 type PortKey = Vec<(Option<String>, i32, Option<String>)>;
 
-fn subsets<'a>(service: &Service, backends: impl Iterator<Item = &'a Pod>, tolerates_not_ready: bool) -> Vec<EndpointSubset> {
+fn subsets<'a>(
+    service: &Service,
+    backends: impl Iterator<Item = &'a Pod>,
+    tolerates_not_ready: bool,
+) -> Vec<EndpointSubset> {
     let mut by_ports: BTreeMap<PortKey, EndpointSubset> = BTreeMap::new();
     for pod in backends {
-        let Some(address) = service_pods::address(pod, false).or_else(|| service_pods::address(pod, true)) else { continue };
+        let Some(address) = service_pods::address(pod, false).or_else(|| service_pods::address(pod, true)) else {
+            continue;
+        };
         let ports = ports(service, pod);
         let key: PortKey = ports.iter().map(|port| (port.name.clone(), port.port, port.protocol.clone())).collect();
         let subset = by_ports.entry(key).or_insert_with(|| EndpointSubset {
@@ -103,7 +115,11 @@ fn subsets<'a>(service: &Service, backends: impl Iterator<Item = &'a Pod>, toler
                 ..ObjectReference::default()
             }),
         };
-        let list = if tolerates_not_ready || pods::is_ready(pod) { &mut subset.addresses } else { &mut subset.not_ready_addresses };
+        let list = if tolerates_not_ready || pods::is_ready(pod) {
+            &mut subset.addresses
+        } else {
+            &mut subset.not_ready_addresses
+        };
         list.get_or_insert_default().push(address);
     }
     by_ports.into_values().collect()

@@ -23,7 +23,12 @@ impl Controller for GarbageCollector {
     fn keys(view: &View, change: Change<'_>) -> Vec<Key> {
         let key = |uid: &str| Key::new("", uid);
         let relevant = |metadata: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta| {
-            (metadata.owner_references.clone(), metadata.finalizers.clone(), metadata.deletion_timestamp.is_some(), metadata.uid.clone())
+            (
+                metadata.owner_references.clone(),
+                metadata.finalizers.clone(),
+                metadata.deletion_timestamp.is_some(),
+                metadata.uid.clone(),
+            )
         };
         let (old, new) = (change.old.map(|side| side.metadata()), change.new.map(|side| side.metadata()));
         if let (Some(old), Some(new)) = (old, new)
@@ -77,7 +82,8 @@ fn without_finalizer(uid: &str, entry: &MetadataEntry, finalizer: &str) -> Actio
 }
 
 fn without_owners(uid: &str, entry: &MetadataEntry, remove: &[&str]) -> Action {
-    let rest: Vec<&OwnerReference> = entry.owners.iter().filter(|owner| !remove.contains(&owner.uid.as_str())).collect();
+    let rest: Vec<&OwnerReference> =
+        entry.owners.iter().filter(|owner| !remove.contains(&owner.uid.as_str())).collect();
     patch(uid, entry, json!({"metadata": {"ownerReferences": rest}}))
 }
 
@@ -94,7 +100,8 @@ fn delete(uid: &str, entry: &MetadataEntry, propagation: Propagation, unless_pre
 }
 
 fn orphan(view: &View, uid: &str, entry: &MetadataEntry) -> Vec<Action> {
-    let dependents: Vec<Action> = view.metadata.dependents(uid).map(|(dependent, state)| without_owners(dependent, state, &[uid])).collect();
+    let dependents: Vec<Action> =
+        view.metadata.dependents(uid).map(|(dependent, state)| without_owners(dependent, state, &[uid])).collect();
     if dependents.is_empty() { vec![without_finalizer(uid, entry, ORPHAN)] } else { dependents }
 }
 
@@ -110,8 +117,11 @@ fn delete_dependents(view: &View, uid: &str, entry: &MetadataEntry) -> Vec<Actio
         if dependent.deleting {
             continue;
         }
-        let others: Vec<&OwnerReference> =
-            dependent.owners.iter().filter(|owner| owner.uid != uid && view.metadata.get(&owner.uid).is_some_and(|other| !other.deleting)).collect();
+        let others: Vec<&OwnerReference> = dependent
+            .owners
+            .iter()
+            .filter(|owner| owner.uid != uid && view.metadata.get(&owner.uid).is_some_and(|other| !other.deleting))
+            .collect();
         if others.is_empty() {
             let has_own = view.metadata.dependents(dependent_uid).next().is_some();
             let propagation = if has_own { Propagation::Foreground } else { Propagation::Background };
@@ -139,12 +149,22 @@ fn judge(view: &View, uid: &str, entry: &MetadataEntry) -> Vec<Action> {
             continue;
         };
         let namespace = if resource.namespaced { entry.key.namespace.clone() } else { String::new() };
-        match view.metadata.get(&owner.uid).filter(|known| known.key.namespace == namespace && known.resource.kind == owner.kind) {
-            Some(known) if known.deleting && known.finalizers.iter().any(|finalizer| finalizer == FOREGROUND) && blocks(entry, &owner.uid) => {
+        match view
+            .metadata
+            .get(&owner.uid)
+            .filter(|known| known.key.namespace == namespace && known.resource.kind == owner.kind)
+        {
+            Some(known)
+                if known.deleting
+                    && known.finalizers.iter().any(|finalizer| finalizer == FOREGROUND)
+                    && blocks(entry, &owner.uid) =>
+            {
                 waiting.push(&owner.uid);
             }
             Some(_) => solid += 1,
-            None => absent.push((&owner.uid, Target { resource: resource.clone(), namespace, name: owner.name.clone() })),
+            None => {
+                absent.push((&owner.uid, Target { resource: resource.clone(), namespace, name: owner.name.clone() }))
+            }
         }
     }
     if absent.is_empty() && waiting.is_empty() {
@@ -155,7 +175,8 @@ fn judge(view: &View, uid: &str, entry: &MetadataEntry) -> Vec<Action> {
         return vec![without_owners(uid, entry, &remove)];
     }
     let has_dependents = view.metadata.dependents(uid).next().is_some();
-    let propagation = if !waiting.is_empty() && has_dependents { Propagation::Foreground } else { Propagation::Background };
+    let propagation =
+        if !waiting.is_empty() && has_dependents { Propagation::Foreground } else { Propagation::Background };
     // The mirrors run apart, so an owner that seems absent is asked for before anything is deleted.
     let unless_present = absent.into_iter().map(|(uid, target)| (target, uid.to_owned())).collect();
     vec![delete(uid, entry, propagation, if waiting.is_empty() { unless_present } else { Vec::new() })]

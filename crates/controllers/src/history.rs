@@ -35,16 +35,23 @@ fn data_of(template: &PodTemplateSpec) -> Value {
 }
 
 /// Finds the revision of `template`, or creates it; one that was current before becomes the newest again.
-pub(crate) fn history<K: Resource + Metadata<Ty = ObjectMeta>>(view: &View, owner: &K, template: &PodTemplateSpec, collisions: i32) -> History {
+pub(crate) fn history<K: Resource + Metadata<Ty = ObjectMeta>>(
+    view: &View,
+    owner: &K,
+    template: &PodTemplateSpec,
+    collisions: i32,
+) -> History {
     let metadata = owner.metadata();
-    let mut all: Vec<Arc<ControllerRevision>> = view.controller_revisions.controlled_by(meta::uid(metadata)).cloned().collect();
+    let mut all: Vec<Arc<ControllerRevision>> =
+        view.controller_revisions.controlled_by(meta::uid(metadata)).cloned().collect();
     all.sort_by_key(|revision| revision.revision);
     let newest = all.last().and_then(|revision| revision.revision).unwrap_or(0);
     let data = data_of(template);
     let mut actions = Vec::new();
     let hash = meta::stable_hash(template, collisions);
     // The data decides; the hash stands in for it where the API has stored the data in another but equal form.
-    let same_hash = |revision: &&Arc<ControllerRevision>| meta::label(&revision.metadata, REVISION_HASH) == Some(&*hash);
+    let same_hash =
+        |revision: &&Arc<ControllerRevision>| meta::label(&revision.metadata, REVISION_HASH) == Some(&*hash);
     if let Some(known) = all.iter().find(|revision| revision.data.0 == data).or_else(|| all.iter().find(same_hash)) {
         if known.revision != Some(newest) {
             let mut renewed = (**known).clone();
@@ -80,9 +87,14 @@ impl History {
     /// Deletes revisions beyond the limit that no pod carries any more, oldest first.
     pub(crate) fn clean_up(&self, limit: Option<i32>, live_hashes: &BTreeSet<String>) -> Vec<Action> {
         let limit = usize::try_from(limit.unwrap_or(10)).unwrap_or(0);
-        let hash = |revision: &ControllerRevision| meta::label(&revision.metadata, REVISION_HASH).unwrap_or_default().to_owned();
-        let old: Vec<&Arc<ControllerRevision>> =
-            self.all.iter().filter(|revision| hash(revision) != self.hash && !live_hashes.contains(&hash(revision))).collect();
+        let hash = |revision: &ControllerRevision| {
+            meta::label(&revision.metadata, REVISION_HASH).unwrap_or_default().to_owned()
+        };
+        let old: Vec<&Arc<ControllerRevision>> = self
+            .all
+            .iter()
+            .filter(|revision| hash(revision) != self.hash && !live_hashes.contains(&hash(revision)))
+            .collect();
         let surplus = old.len().saturating_sub(limit);
         old.into_iter().take(surplus).map(|revision| Action::delete(&**revision)).collect()
     }

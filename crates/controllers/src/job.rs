@@ -83,7 +83,8 @@ impl Controller for JobController {
 fn release_strays(view: &View, key: &Key, uid: Option<&str>) -> Vec<Action> {
     let strays = view.pods.in_namespace(&key.namespace).filter(|pod| {
         meta::has_finalizer(&pod.metadata, TRACKING)
-            && meta::controller_of(&pod.metadata).is_some_and(|owner| owner.kind == "Job" && owner.name == key.name && Some(owner.uid.as_str()) != uid)
+            && meta::controller_of(&pod.metadata)
+                .is_some_and(|owner| owner.kind == "Job" && owner.name == key.name && Some(owner.uid.as_str()) != uid)
     });
     strays.map(|pod| release(pod)).collect()
 }
@@ -106,7 +107,9 @@ pub(crate) fn is_finished(job: &Job) -> bool {
 /// When the Job received its final condition.
 fn finished_at(job: &Job) -> Option<Timestamp> {
     let conditions = job.status.as_ref()?.conditions.as_ref()?;
-    let last = conditions.iter().find(|condition| matches!(condition.type_.as_str(), "Complete" | "Failed") && condition.status == "True")?;
+    let last = conditions
+        .iter()
+        .find(|condition| matches!(condition.type_.as_str(), "Complete" | "Failed") && condition.status == "True")?;
     last.last_transition_time.as_ref().map(|time| time.0)
 }
 
@@ -197,7 +200,13 @@ impl<'a> Work<'a> {
         } else if suspended {
             self.suspend(&active);
         } else {
-            if self.status.conditions.iter().flatten().any(|condition| condition.type_ == "Suspended" && condition.status == "True") {
+            if self
+                .status
+                .conditions
+                .iter()
+                .flatten()
+                .any(|condition| condition.type_ == "Suspended" && condition.status == "True")
+            {
                 self.set_condition("Suspended", "False", "JobResumed", "Job resumed");
                 self.status.start_time = Some(Time(self.now));
                 self.told_with_status.push(Event::normal(self.job, "Resumed", "Job resumed"));
@@ -205,7 +214,8 @@ impl<'a> Work<'a> {
             running = self.balance(&active);
         }
         let ready = active.iter().filter(|pod| pods::is_ready(pod)).count();
-        let terminating = self.pods.iter().filter(|pod| meta::is_deleting(&pod.metadata) && !scheduler::is_terminal(pod)).count();
+        let terminating =
+            self.pods.iter().filter(|pod| meta::is_deleting(&pod.metadata) && !scheduler::is_terminal(pod)).count();
         self.status.active = (running > 0).then_some(running);
         self.status.ready = Some(count(ready));
         self.status.terminating = Some(count(terminating));
@@ -222,7 +232,13 @@ impl<'a> Work<'a> {
     fn suspend(&mut self, active: &[Arc<Pod>]) {
         self.delete(active);
         self.status.start_time = None;
-        if !self.status.conditions.iter().flatten().any(|condition| condition.type_ == "Suspended" && condition.status == "True") {
+        if !self
+            .status
+            .conditions
+            .iter()
+            .flatten()
+            .any(|condition| condition.type_ == "Suspended" && condition.status == "True")
+        {
             self.set_condition("Suspended", "True", "JobSuspended", "Job suspended");
             self.told_with_status.push(Event::normal(self.job, "Suspended", "Job suspended"));
         }
@@ -264,7 +280,13 @@ impl<'a> Work<'a> {
         let running = count(active.len());
         if running > wanted {
             let mut ranked = active.to_vec();
-            ranked.sort_by_key(|pod| (pods::phase(pod) == "Running", pods::is_ready(pod), pod.metadata.creation_timestamp.clone().map(std::cmp::Reverse)));
+            ranked.sort_by_key(|pod| {
+                (
+                    pods::phase(pod) == "Running",
+                    pods::is_ready(pod),
+                    pod.metadata.creation_timestamp.clone().map(std::cmp::Reverse),
+                )
+            });
             let surplus = usize::try_from(running - wanted).unwrap_or(0);
             ranked.truncate(surplus);
             self.delete(&ranked);
@@ -279,13 +301,23 @@ impl<'a> Work<'a> {
             return running;
         }
         if self.spec.pod_replacement_policy.as_deref() == Some("Failed") {
-            let terminating = self.pods.iter().filter(|pod| meta::is_deleting(&pod.metadata) && !scheduler::is_terminal(pod)).count();
+            let terminating =
+                self.pods.iter().filter(|pod| meta::is_deleting(&pod.metadata) && !scheduler::is_terminal(pod)).count();
             missing = missing.saturating_sub(terminating);
         }
         let indexes: Vec<Option<u32>> = if self.indexed {
-            let taken: Vec<u32> = self.pods.iter().filter(|pod| !ended(pod) || !self.is_counted(pod)).filter_map(|pod| index_of(pod)).collect();
+            let taken: Vec<u32> = self
+                .pods
+                .iter()
+                .filter(|pod| !ended(pod) || !self.is_counted(pod))
+                .filter_map(|pod| index_of(pod))
+                .collect();
             let completions = u32::try_from(self.spec.completions.unwrap_or(0)).unwrap_or(0);
-            (0..completions).filter(|index| !self.completed.contains(*index) && !taken.contains(index)).take(missing).map(Some).collect()
+            (0..completions)
+                .filter(|index| !self.completed.contains(*index) && !taken.contains(index))
+                .take(missing)
+                .map(Some)
+                .collect()
         } else {
             vec![None; missing]
         };
@@ -306,7 +338,12 @@ impl<'a> Work<'a> {
         if failures == 0 {
             return None;
         }
-        let last = self.pods.iter().filter(|pod| pods::phase(pod) == "Failed").filter_map(|pod| accounting::ended_at(pod)).max()?;
+        let last = self
+            .pods
+            .iter()
+            .filter(|pod| pods::phase(pod) == "Failed")
+            .filter_map(|pod| accounting::ended_at(pod))
+            .max()?;
         let exponent = u32::try_from(failures - 1).unwrap_or(0).min(10);
         let wait = BACKOFF_SECONDS.saturating_mul(1 << exponent).min(BACKOFF_SECONDS_MAX);
         let until = last.checked_add(SignedDuration::from_secs(wait)).ok()?;
@@ -318,7 +355,12 @@ impl<'a> Work<'a> {
         let mut pod = pods::from_template(&self.spec.template, meta::namespace(&self.job.metadata), owner);
         let (name, uid) = (meta::name(&self.job.metadata), meta::uid(&self.job.metadata));
         let labels = pod.metadata.labels.get_or_insert_default();
-        for (key, value) in [("batch.kubernetes.io/job-name", name), ("job-name", name), ("batch.kubernetes.io/controller-uid", uid), ("controller-uid", uid)] {
+        for (key, value) in [
+            ("batch.kubernetes.io/job-name", name),
+            ("job-name", name),
+            ("batch.kubernetes.io/controller-uid", uid),
+            ("controller-uid", uid),
+        ] {
             labels.entry(key.into()).or_insert_with(|| value.into());
         }
         pod.metadata.finalizers.get_or_insert_default().push(TRACKING.into());
@@ -333,7 +375,11 @@ impl<'a> Work<'a> {
             for container in spec.containers.iter_mut().chain(spec.init_containers.iter_mut().flatten()) {
                 let environment = container.env.get_or_insert_default();
                 if !environment.iter().any(|variable| variable.name == "JOB_COMPLETION_INDEX") {
-                    environment.push(EnvVar { name: "JOB_COMPLETION_INDEX".into(), value: Some(index.to_string()), value_from: None });
+                    environment.push(EnvVar {
+                        name: "JOB_COMPLETION_INDEX".into(),
+                        value: Some(index.to_string()),
+                        value_from: None,
+                    });
                 }
             }
         }
@@ -365,9 +411,14 @@ impl Controller for TtlAfterFinishedController {
     }
 
     fn plan(view: &View, key: &Key, _memory: &mut (), now: Timestamp) -> Plan {
-        let Some(job) = view.jobs.at(key).filter(|job| !meta::is_deleting(&job.metadata)) else { return Plan::nothing() };
+        let Some(job) = view.jobs.at(key).filter(|job| !meta::is_deleting(&job.metadata)) else {
+            return Plan::nothing();
+        };
         let ttl = job.spec.as_ref().and_then(|spec| spec.ttl_seconds_after_finished);
-        let Some(at) = ttl.zip(finished_at(job)).and_then(|(ttl, at)| at.checked_add(SignedDuration::from_secs(i64::from(ttl))).ok()) else {
+        let Some(at) = ttl
+            .zip(finished_at(job))
+            .and_then(|(ttl, at)| at.checked_add(SignedDuration::from_secs(i64::from(ttl))).ok())
+        else {
             return Plan::nothing();
         };
         let mut plan = Plan::default();

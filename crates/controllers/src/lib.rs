@@ -11,6 +11,7 @@ mod replicas;
 mod service_pods;
 mod view;
 
+pub mod cron_job;
 pub mod daemon_set;
 pub mod deployment;
 pub mod disruption;

@@ -69,7 +69,11 @@ impl Controller for NamespaceController {
         memory.empty_since = None;
         for (uid, entry) in content.iter().filter(|(_, entry)| !entry.deleting) {
             plan.actions.push(Action::Delete {
-                target: Target { resource: entry.resource.clone(), namespace: entry.key.namespace.clone(), name: entry.key.name.clone() },
+                target: Target {
+                    resource: entry.resource.clone(),
+                    namespace: entry.key.namespace.clone(),
+                    name: entry.key.name.clone(),
+                },
                 precondition: Precondition { uid: (*uid).into(), resource_version: String::new() },
                 grace_period_seconds: None,
                 propagation: Some(Propagation::Background),
@@ -87,27 +91,48 @@ fn status_update(namespace: &Namespace, content: &[(&str, &MetadataEntry)], now:
     let mut kinds: BTreeMap<String, usize> = BTreeMap::new();
     let mut finalizers: BTreeMap<&str, usize> = BTreeMap::new();
     for (_, entry) in content {
-        let group = if entry.resource.group.is_empty() { String::new() } else { format!("{}", entry.resource.group) };
-        *kinds.entry(format!("{}.{group}", entry.resource.plural)).or_default() += 1;
+        *kinds.entry(format!("{}.{}", entry.resource.plural, entry.resource.group)).or_default() += 1;
         for finalizer in &entry.finalizers {
             *finalizers.entry(finalizer).or_default() += 1;
         }
     }
-    let remaining: Vec<String> = kinds.iter().map(|(kind, count)| format!("{kind} has {count} resource instances")).collect();
-    let held: Vec<String> = finalizers.iter().map(|(finalizer, count)| format!("{finalizer} in {count} resource instances")).collect();
+    let remaining: Vec<String> =
+        kinds.iter().map(|(kind, count)| format!("{kind} has {count} resource instances")).collect();
+    let held: Vec<String> =
+        finalizers.iter().map(|(finalizer, count)| format!("{finalizer} in {count} resource instances")).collect();
     let mut conditions = vec![
-        ("NamespaceDeletionDiscoveryFailure", "False", "ResourcesDiscovered", "All resources successfully discovered".to_owned()),
-        ("NamespaceDeletionGroupVersionParsingFailure", "False", "ParsedGroupVersions", "All legacy kube types successfully parsed".to_owned()),
+        (
+            "NamespaceDeletionDiscoveryFailure",
+            "False",
+            "ResourcesDiscovered",
+            "All resources successfully discovered".to_owned(),
+        ),
+        (
+            "NamespaceDeletionGroupVersionParsingFailure",
+            "False",
+            "ParsedGroupVersions",
+            "All legacy kube types successfully parsed".to_owned(),
+        ),
         (
             "NamespaceDeletionContentFailure",
             "False",
             "ContentDeleted",
             "All content successfully deleted, may be waiting on finalization".to_owned(),
         ),
-        ("NamespaceContentRemaining", "True", "SomeResourcesRemain", format!("Some resources are remaining: {}", remaining.join(", "))),
+        (
+            "NamespaceContentRemaining",
+            "True",
+            "SomeResourcesRemain",
+            format!("Some resources are remaining: {}", remaining.join(", ")),
+        ),
     ];
     conditions.push(if held.is_empty() {
-        ("NamespaceFinalizersRemaining", "False", "ContentHasNoFinalizers", "All content-preserving finalizers finished".to_owned())
+        (
+            "NamespaceFinalizersRemaining",
+            "False",
+            "ContentHasNoFinalizers",
+            "All content-preserving finalizers finished".to_owned(),
+        )
     } else {
         let message = format!("Some content in the namespace has finalizers remaining: {}", held.join(", "));
         ("NamespaceFinalizersRemaining", "True", "SomeFinalizersRemain", message)

@@ -42,8 +42,12 @@ impl Controller for NodeLifecycleController {
     fn keys(_view: &View, change: Change<'_>) -> Vec<Key> {
         let keys = change.sides().filter_map(|side| match side {
             Typed::Node(node) => Some(Key::new("", meta::name(&node.metadata))),
-            Typed::Lease(lease) if meta::namespace(&lease.metadata) == LEASES => Some(Key::new("", meta::name(&lease.metadata))),
-            Typed::Pod(pod) if change.old.is_none() => Some(Key::new("", pods::node_name(pod))).filter(|key| !key.name.is_empty()),
+            Typed::Lease(lease) if meta::namespace(&lease.metadata) == LEASES => {
+                Some(Key::new("", meta::name(&lease.metadata)))
+            }
+            Typed::Pod(pod) if change.old.is_none() => {
+                Some(Key::new("", pods::node_name(pod))).filter(|key| !key.name.is_empty())
+            }
             _ => None,
         });
         keys.collect()
@@ -53,7 +57,8 @@ impl Controller for NodeLifecycleController {
         let Some(node) = view.nodes.at(key) else { return Plan::nothing() };
         let lease = view.leases.get(LEASES, &key.name).and_then(|lease| lease.spec.as_ref());
         let renewed = lease.and_then(|spec| spec.renew_time.as_ref()).map(|time| time.0);
-        let heartbeat = condition(node, "Ready").and_then(|ready| ready.last_heartbeat_time.as_ref()).map(|time| time.0);
+        let heartbeat =
+            condition(node, "Ready").and_then(|ready| ready.last_heartbeat_time.as_ref()).map(|time| time.0);
         let sign = renewed.max(heartbeat);
         if memory.seen_at.is_none() || memory.sign != sign {
             (memory.sign, memory.seen_at) = (sign, Some(now));
@@ -66,7 +71,11 @@ impl Controller for NodeLifecycleController {
             let changed = mark_unknown(&mut node, now);
             if changed {
                 plan.actions.push(Action::update_status(&node));
-                plan.actions.push(Action::Event(Event::normal(&node, "NodeNotReady", format!("Node {} status is now: NodeNotReady", key.name))));
+                plan.actions.push(Action::Event(Event::normal(
+                    &node,
+                    "NodeNotReady",
+                    format!("Node {} status is now: NodeNotReady", key.name),
+                )));
                 // What follows from it is planned when the new status is seen.
                 return plan;
             }
@@ -137,13 +146,20 @@ fn taint(node: &Node, now: Timestamp) -> Option<Action> {
     let managed = |taint: &Taint| {
         let by_condition = CONDITION_TAINTS.iter().any(|(_, _, key)| *key == taint.key);
         let by_cordon = taint.key == scheduler::predicate::TAINT_UNSCHEDULABLE;
-        ((by_condition || by_cordon) && taint.effect == "NoSchedule") || taint.key == NOT_READY || taint.key == UNREACHABLE
+        ((by_condition || by_cordon) && taint.effect == "NoSchedule")
+            || taint.key == NOT_READY
+            || taint.key == UNREACHABLE
     };
     let is_wanted = |taint: &Taint| wanted.contains(&(taint.key.as_str(), taint.effect.as_str()));
     let mut taints: Vec<Taint> = known.iter().filter(|taint| !managed(taint) || is_wanted(taint)).cloned().collect();
     for (key, effect) in &wanted {
         if !taints.iter().any(|taint| taint.key == *key && taint.effect == *effect) {
-            taints.push(Taint { key: (*key).into(), effect: (*effect).into(), time_added: Some(Time(now)), value: None });
+            taints.push(Taint {
+                key: (*key).into(),
+                effect: (*effect).into(),
+                time_added: Some(Time(now)),
+                value: None,
+            });
         }
     }
     (taints != known).then(|| Action::patch_unchanged(node, "", json!({"spec": {"taints": taints}})))

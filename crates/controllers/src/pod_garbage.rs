@@ -28,11 +28,18 @@ impl Controller for PodGarbageCollector {
 
     fn keys(view: &View, change: Change<'_>) -> Vec<Key> {
         match (change.old, change.new) {
-            (old, Some(Typed::Pod(pod))) if old.is_none() || meta::is_deleting(&pod.metadata) => vec![Key::of(&pod.metadata)],
-            (Some(Typed::Node(node)), None) => view.pods.indexed(meta::name(&node.metadata)).map(|pod| Key::of(&pod.metadata)).collect(),
-            (Some(Typed::Node(old)), Some(Typed::Node(node))) if old.spec != node.spec => {
-                view.pods.indexed(meta::name(&node.metadata)).filter(|pod| meta::is_deleting(&pod.metadata)).map(|pod| Key::of(&pod.metadata)).collect()
+            (old, Some(Typed::Pod(pod))) if old.is_none() || meta::is_deleting(&pod.metadata) => {
+                vec![Key::of(&pod.metadata)]
             }
+            (Some(Typed::Node(node)), None) => {
+                view.pods.indexed(meta::name(&node.metadata)).map(|pod| Key::of(&pod.metadata)).collect()
+            }
+            (Some(Typed::Node(old)), Some(Typed::Node(node))) if old.spec != node.spec => view
+                .pods
+                .indexed(meta::name(&node.metadata))
+                .filter(|pod| meta::is_deleting(&pod.metadata))
+                .map(|pod| Key::of(&pod.metadata))
+                .collect(),
             _ => Vec::new(),
         }
     }
@@ -49,15 +56,27 @@ impl Controller for PodGarbageCollector {
                 let since = *memory.absent_since.get_or_insert(now);
                 let at = since.checked_add(QUARANTINE).unwrap_or(now);
                 let mut plan = Plan::default();
-                if at > now { plan.requeue_at(at) } else { plan.actions.push(Action::delete_now(&**pod)) }
+                if at > now {
+                    plan.requeue_at(at)
+                } else {
+                    plan.actions.push(Action::delete_now(&**pod))
+                }
                 plan
             }
             Some(node) => {
                 memory.absent_since = None;
                 let taints = node.spec.as_ref().and_then(|spec| spec.taints.as_deref()).unwrap_or_default();
                 let fenced = taints.iter().any(|taint| taint.key == OUT_OF_SERVICE);
-                let ready = node.status.iter().flat_map(|status| status.conditions.iter().flatten()).any(|condition| condition.type_ == "Ready" && condition.status == "True");
-                let actions = if fenced && !ready && meta::is_deleting(&pod.metadata) { vec![Action::delete_now(&**pod)] } else { Vec::new() };
+                let ready = node
+                    .status
+                    .iter()
+                    .flat_map(|status| status.conditions.iter().flatten())
+                    .any(|condition| condition.type_ == "Ready" && condition.status == "True");
+                let actions = if fenced && !ready && meta::is_deleting(&pod.metadata) {
+                    vec![Action::delete_now(&**pod)]
+                } else {
+                    Vec::new()
+                };
                 Plan::of(actions)
             }
         }

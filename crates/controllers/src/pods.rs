@@ -1,7 +1,7 @@
 //! What controllers need to know of pods.
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{Pod, PodCondition, PodSpec, PodTemplateSpec};
+use k8s_openapi::api::core::v1::{Pod, PodCondition, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
 use crate::meta;
@@ -62,7 +62,7 @@ pub(crate) fn from_template(template: &PodTemplateSpec, namespace: &str, owner: 
             owner_references: Some(vec![owner]),
             ..ObjectMeta::default()
         },
-        spec: Some(template.spec.clone().unwrap_or_else(PodSpec::default)),
+        spec: Some(template.spec.clone().unwrap_or_default()),
         status: None,
     }
 }

@@ -25,12 +25,15 @@ impl Controller for ReplicaSetController {
             match side {
                 Typed::ReplicaSet(set) => keys.push(Key::of(&set.metadata)),
                 Typed::Pod(pod) => match meta::controller_of(&pod.metadata) {
-                    Some(owner) if owner.kind == "ReplicaSet" => keys.push(Key::new(meta::namespace(&pod.metadata), &*owner.name)),
+                    Some(owner) if owner.kind == "ReplicaSet" => {
+                        keys.push(Key::new(meta::namespace(&pod.metadata), &*owner.name))
+                    }
                     Some(_) => {}
                     None => {
-                        let matching = view.replica_sets.in_namespace(meta::namespace(&pod.metadata)).filter(|set| {
-                            Selector::compile(&set.spec.selector).matches(pod.metadata.labels.as_ref())
-                        });
+                        let matching = view
+                            .replica_sets
+                            .in_namespace(meta::namespace(&pod.metadata))
+                            .filter(|set| Selector::compile(&set.spec.selector).matches(pod.metadata.labels.as_ref()));
                         keys.extend(matching.map(|set| Key::of(&set.metadata)));
                     }
                 },

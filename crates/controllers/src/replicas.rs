@@ -56,7 +56,12 @@ impl Memory {
 }
 
 /// Pods that belong to the owner, after adopting and releasing; the actions for the latter.
-pub(crate) fn claim(view: &View, owner: &OwnerReference, owner_metadata: &ObjectMeta, selector: &Selector) -> (Vec<Arc<Pod>>, Vec<Action>) {
+pub(crate) fn claim(
+    view: &View,
+    owner: &OwnerReference,
+    owner_metadata: &ObjectMeta,
+    selector: &Selector,
+) -> (Vec<Arc<Pod>>, Vec<Action>) {
     let mut claimed = Vec::new();
     let mut actions = Vec::new();
     let namespace = meta::namespace(owner_metadata);
@@ -89,7 +94,8 @@ pub(crate) fn reconcile<K: Resource + Metadata<Ty = ObjectMeta>>(
     let owner = meta::controller_reference(object);
     let metadata = object.metadata();
     let (claimed, mut actions) = claim(view, &owner, metadata, &wanted.selector);
-    let terminating = claimed.iter().filter(|pod| meta::is_deleting(&pod.metadata) && !scheduler::is_terminal(pod)).count();
+    let terminating =
+        claimed.iter().filter(|pod| meta::is_deleting(&pod.metadata) && !scheduler::is_terminal(pod)).count();
     let active: Vec<Arc<Pod>> = claimed.into_iter().filter(|pod| pods::is_active(pod)).collect();
     let desired = usize::try_from(wanted.replicas).unwrap_or(0);
     if active.len() == desired {
@@ -126,7 +132,13 @@ fn create_actions<'a, K: Resource + Metadata<Ty = ObjectMeta>>(
     })
 }
 
-fn delete_actions<K: Resource + Metadata<Ty = ObjectMeta>>(view: &View, object: &K, active: &[Arc<Pod>], surplus: usize, now: Timestamp) -> Vec<Action> {
+fn delete_actions<K: Resource + Metadata<Ty = ObjectMeta>>(
+    view: &View,
+    object: &K,
+    active: &[Arc<Pod>],
+    surplus: usize,
+    now: Timestamp,
+) -> Vec<Action> {
     let ranked = rank_for_deletion(active, &pods_per_node(view, object, active), now);
     let deletion = |pod: &Arc<Pod>| {
         let name = meta::name(&pod.metadata);
@@ -140,11 +152,16 @@ fn delete_actions<K: Resource + Metadata<Ty = ObjectMeta>>(view: &View, object: 
 }
 
 /// How many active pods of the owner and its siblings (owners with the same controller) are on each node.
-fn pods_per_node<K: Resource + Metadata<Ty = ObjectMeta>>(view: &View, object: &K, active: &[Arc<Pod>]) -> HashMap<String, usize> {
+fn pods_per_node<K: Resource + Metadata<Ty = ObjectMeta>>(
+    view: &View,
+    object: &K,
+    active: &[Arc<Pod>],
+) -> HashMap<String, usize> {
     let mut counts: HashMap<String, usize> = HashMap::new();
     let parent = meta::controller_of(object.metadata());
     let siblings = parent.into_iter().flat_map(|parent| view.replica_sets.controlled_by(&parent.uid));
-    let mut related: Vec<&Arc<Pod>> = siblings.flat_map(|sibling| view.pods.controlled_by(meta::uid(&sibling.metadata))).collect();
+    let mut related: Vec<&Arc<Pod>> =
+        siblings.flat_map(|sibling| view.pods.controlled_by(meta::uid(&sibling.metadata))).collect();
     if parent.is_none() {
         related.extend(active);
     }
@@ -158,7 +175,9 @@ fn pods_per_node<K: Resource + Metadata<Ty = ObjectMeta>>(view: &View, object: &
 fn rank_for_deletion(active: &[Arc<Pod>], pods_per_node: &HashMap<String, usize>, now: Timestamp) -> Vec<Arc<Pod>> {
     // Ages are compared on a logarithmic scale, so that pods of about the same age are chosen without bias.
     let magnitude = |at: Option<Timestamp>| {
-        at.map_or(0, |at| u64::try_from(now.duration_since(at).as_secs()).unwrap_or(0).checked_ilog2().map_or(0, |log| log + 1))
+        at.map_or(0, |at| {
+            u64::try_from(now.duration_since(at).as_secs()).unwrap_or(0).checked_ilog2().map_or(0, |log| log + 1)
+        })
     };
     let mut ranked: Vec<Arc<Pod>> = active.to_vec();
     ranked.sort_by_cached_key(|pod| {
@@ -168,18 +187,31 @@ fn rank_for_deletion(active: &[Arc<Pod>], pods_per_node: &HashMap<String, usize>
             "Unknown" => 1,
             _ => 2,
         };
-        let cost: i32 = meta::annotation(&pod.metadata, "controller.kubernetes.io/pod-deletion-cost").and_then(|cost| cost.parse().ok()).unwrap_or(0);
+        let cost: i32 = meta::annotation(&pod.metadata, "controller.kubernetes.io/pod-deletion-cost")
+            .and_then(|cost| cost.parse().ok())
+            .unwrap_or(0);
         let crowd = pods_per_node.get(pods::node_name(pod)).copied().unwrap_or(0);
         let ready = pods::is_ready(pod);
         let ready_age = if ready { magnitude(pods::ready_since(pod)) } else { 0 };
         let age = magnitude(pod.metadata.creation_timestamp.as_ref().map(|time| time.0));
-        (assigned, phase, ready, cost, Reverse(crowd), ready_age, Reverse(pods::restarts(pod)), age, pod.metadata.uid.clone())
+        (
+            assigned,
+            phase,
+            ready,
+            cost,
+            Reverse(crowd),
+            ready_age,
+            Reverse(pods::restarts(pod)),
+            age,
+            pod.metadata.uid.clone(),
+        )
     });
     ranked
 }
 
 fn count(active: &[Arc<Pod>], wanted: &Wanted<'_>, now: Timestamp) -> Counts {
-    let template_labels = wanted.template.and_then(|template| template.metadata.as_ref()).and_then(|metadata| metadata.labels.clone());
+    let template_labels =
+        wanted.template.and_then(|template| template.metadata.as_ref()).and_then(|metadata| metadata.labels.clone());
     let template_selector = Selector::from_labels(&template_labels.unwrap_or_default());
     let mut counts = Counts::default();
     for pod in active {

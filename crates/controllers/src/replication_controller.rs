@@ -16,7 +16,8 @@ use crate::view::{Key, Typed, View};
 pub struct ReplicationControllerController;
 
 fn selector(controller: &ReplicationController) -> Selector {
-    let selector = controller.spec.as_ref().and_then(|spec| spec.selector.as_ref()).filter(|selector| !selector.is_empty());
+    let selector =
+        controller.spec.as_ref().and_then(|spec| spec.selector.as_ref()).filter(|selector| !selector.is_empty());
     selector.map_or_else(Selector::nothing, Selector::from_labels)
 }
 
@@ -30,11 +31,14 @@ impl Controller for ReplicationControllerController {
             match side {
                 Typed::ReplicationController(controller) => keys.push(Key::of(&controller.metadata)),
                 Typed::Pod(pod) => match meta::controller_of(&pod.metadata) {
-                    Some(owner) if owner.kind == "ReplicationController" => keys.push(Key::new(meta::namespace(&pod.metadata), &*owner.name)),
+                    Some(owner) if owner.kind == "ReplicationController" => {
+                        keys.push(Key::new(meta::namespace(&pod.metadata), &*owner.name))
+                    }
                     Some(_) => {}
                     None => {
                         let candidates = view.replication_controllers.in_namespace(meta::namespace(&pod.metadata));
-                        let matching = candidates.filter(|candidate| selector(candidate).matches(pod.metadata.labels.as_ref()));
+                        let matching =
+                            candidates.filter(|candidate| selector(candidate).matches(pod.metadata.labels.as_ref()));
                         keys.extend(matching.map(|candidate| Key::of(&candidate.metadata)));
                     }
                 },
@@ -57,7 +61,8 @@ impl Controller for ReplicationControllerController {
         let mut plan = Plan::of(actions);
         let status = status(controller, &counts, now);
         if controller.status.as_ref() != Some(&status) {
-            plan.actions.push(Action::update_status(&ReplicationController { status: Some(status), ..(**controller).clone() }));
+            plan.actions
+                .push(Action::update_status(&ReplicationController { status: Some(status), ..(**controller).clone() }));
         }
         if let Some(at) = counts.next_available_at {
             plan.requeue_at(at);

@@ -28,7 +28,9 @@ impl Controller for RootCaPublisher {
     fn keys(_view: &View, change: Change<'_>) -> Vec<Key> {
         let keys = change.sides().filter_map(|side| match side {
             Typed::Namespace(namespace) => Some(Key::new("", meta::name(&namespace.metadata))),
-            Typed::ConfigMap(map) if meta::name(&map.metadata) == NAME => Some(Key::new("", meta::namespace(&map.metadata))),
+            Typed::ConfigMap(map) if meta::name(&map.metadata) == NAME => {
+                Some(Key::new("", meta::namespace(&map.metadata)))
+            }
             _ => None,
         });
         keys.collect()

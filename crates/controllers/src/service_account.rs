@@ -35,7 +35,11 @@ impl Controller for ServiceAccountController {
             return Plan::nothing();
         }
         let account = ServiceAccount {
-            metadata: ObjectMeta { name: Some(DEFAULT.into()), namespace: Some(key.name.clone()), ..ObjectMeta::default() },
+            metadata: ObjectMeta {
+                name: Some(DEFAULT.into()),
+                namespace: Some(key.name.clone()),
+                ..ObjectMeta::default()
+            },
             ..ServiceAccount::default()
         };
         Plan::of(vec![Action::create(&account).exists_is_success().action()])

@@ -33,7 +33,9 @@ pub(crate) fn publishes_not_ready(service: &Service) -> bool {
 /// Pods that a Service selects, that have an address and have not ended.
 pub(crate) fn backends(view: &View, service: &Service, selector: &Selector) -> Vec<Arc<Pod>> {
     let pods = view.pods.in_namespace(meta::namespace(&service.metadata));
-    let behind = pods.filter(|pod| selector.matches(pod.metadata.labels.as_ref()) && !scheduler::is_terminal(pod) && address(pod, false).is_some());
+    let behind = pods.filter(|pod| {
+        selector.matches(pod.metadata.labels.as_ref()) && !scheduler::is_terminal(pod) && address(pod, false).is_some()
+    });
     behind.cloned().collect()
 }
 
@@ -64,9 +66,12 @@ pub(crate) fn target_port(port: &ServicePort, pod: &Pod) -> Option<i32> {
 
 fn named_port(pod: &Pod, name: &str, protocol: &str) -> Option<i32> {
     let spec = pod.spec.as_ref()?;
-    let sidecars = spec.init_containers.iter().flatten().filter(|container| container.restart_policy.as_deref() == Some("Always"));
-    let ports = spec.containers.iter().chain(sidecars).flat_map(|container: &Container| container.ports.iter().flatten());
-    let mut named = ports.filter(|port| port.name.as_deref() == Some(name) && port.protocol.as_deref().unwrap_or("TCP") == protocol);
+    let sidecars =
+        spec.init_containers.iter().flatten().filter(|container| container.restart_policy.as_deref() == Some("Always"));
+    let ports =
+        spec.containers.iter().chain(sidecars).flat_map(|container: &Container| container.ports.iter().flatten());
+    let mut named = ports
+        .filter(|port| port.name.as_deref() == Some(name) && port.protocol.as_deref().unwrap_or("TCP") == protocol);
     named.next().map(|port| port.container_port)
 }
 
@@ -83,7 +88,9 @@ pub(crate) fn services_concerned(view: &View, change: Change<'_>) -> Vec<Key> {
             Typed::Service(service) => keys.push(Key::of(&service.metadata)),
             Typed::Pod(pod) => {
                 let services = view.services.in_namespace(meta::namespace(&pod.metadata));
-                let selecting = services.filter(|service| selector(service).is_some_and(|selector| selector.matches(pod.metadata.labels.as_ref())));
+                let selecting = services.filter(|service| {
+                    selector(service).is_some_and(|selector| selector.matches(pod.metadata.labels.as_ref()))
+                });
                 keys.extend(selecting.map(|service| Key::of(&service.metadata)));
             }
             _ => {}

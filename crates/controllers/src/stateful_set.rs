@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetStatus};
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, PersistentVolumeClaimVolumeSource, Pod, PodTemplateSpec, Volume};
+use k8s_openapi::api::core::v1::{
+    PersistentVolumeClaim, PersistentVolumeClaimVolumeSource, Pod, PodTemplateSpec, Volume,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use scheduler::selector::Selector;
 
@@ -36,11 +38,14 @@ impl Controller for StatefulSetController {
                 Typed::Pod(_) | Typed::ControllerRevision(_) => {
                     let metadata = side.metadata();
                     match meta::controller_of(metadata) {
-                        Some(owner) if owner.kind == "StatefulSet" => keys.push(Key::new(meta::namespace(metadata), &*owner.name)),
+                        Some(owner) if owner.kind == "StatefulSet" => {
+                            keys.push(Key::new(meta::namespace(metadata), &*owner.name))
+                        }
                         Some(_) => {}
                         None => {
                             let candidates = view.stateful_sets.in_namespace(meta::namespace(metadata));
-                            let matching = candidates.filter(|set| Selector::compile(&set.spec.selector).matches(metadata.labels.as_ref()));
+                            let matching = candidates
+                                .filter(|set| Selector::compile(&set.spec.selector).matches(metadata.labels.as_ref()));
                             keys.extend(matching.map(|set| Key::of(&set.metadata)));
                         }
                     }
@@ -52,7 +57,9 @@ impl Controller for StatefulSetController {
     }
 
     fn plan(view: &View, key: &Key, _memory: &mut (), now: Timestamp) -> Plan {
-        let Some(set) = view.stateful_sets.at(key).filter(|set| !meta::is_deleting(&set.metadata)) else { return Plan::nothing() };
+        let Some(set) = view.stateful_sets.at(key).filter(|set| !meta::is_deleting(&set.metadata)) else {
+            return Plan::nothing();
+        };
         let owner = meta::controller_reference(&**set);
         let (claimed, claims) = replicas::claim(view, &owner, &set.metadata, &Selector::compile(&set.spec.selector));
         let collisions = set.status.as_ref().and_then(|status| status.collision_count).unwrap_or(0);
@@ -61,14 +68,23 @@ impl Controller for StatefulSetController {
         let mut actions = claims;
         actions.append(&mut state.history.actions);
         actions.extend(state.step());
-        let live: BTreeSet<String> = claimed.iter().filter_map(|pod| meta::label(&pod.metadata, REVISION_HASH)).map(|name| state.hash_of(name)).collect();
+        let live: BTreeSet<String> = claimed
+            .iter()
+            .filter_map(|pod| meta::label(&pod.metadata, REVISION_HASH))
+            .map(|name| state.hash_of(name))
+            .collect();
         actions.extend(state.history.clean_up(set.spec.revision_history_limit, &live));
         let mut plan = Plan::of(actions);
         let status = state.status();
         if set.status.as_ref() != Some(&status) {
             plan.actions.push(Action::update_status(&StatefulSet { status: Some(status), ..(**set).clone() }));
         }
-        let soon = state.pods.values().filter_map(|pod| pods::available_at(pod, state.min_ready_seconds())).filter(|at| *at > now).min();
+        let soon = state
+            .pods
+            .values()
+            .filter_map(|pod| pods::available_at(pod, state.min_ready_seconds()))
+            .filter(|at| *at > now)
+            .min();
         if let Some(at) = soon {
             plan.requeue_at(at);
         }
@@ -92,9 +108,12 @@ struct Stateful<'a> {
 impl<'a> Stateful<'a> {
     fn new(view: &'a View, set: &'a StatefulSet, history: History, claimed: &[Arc<Pod>], now: Timestamp) -> Self {
         let prefix = meta::name_prefix(meta::name(&set.metadata));
-        let ordinal = |pod: &Arc<Pod>| meta::name(&pod.metadata).strip_prefix(&prefix).and_then(|ordinal| ordinal.parse::<i32>().ok());
+        let ordinal = |pod: &Arc<Pod>| {
+            meta::name(&pod.metadata).strip_prefix(&prefix).and_then(|ordinal| ordinal.parse::<i32>().ok())
+        };
         let pods = claimed.iter().filter_map(|pod| Some((ordinal(pod)?, pod.clone()))).collect();
-        let recorded = set.status.as_ref().and_then(|status| status.current_revision.clone()).filter(|name| !name.is_empty());
+        let recorded =
+            set.status.as_ref().and_then(|status| status.current_revision.clone()).filter(|name| !name.is_empty());
         Self {
             view,
             set,
@@ -110,7 +129,10 @@ impl<'a> Stateful<'a> {
 
     /// Pods carry the revision's name; the history knows it by its hash.
     fn hash_of(&self, revision_name: &str) -> String {
-        revision_name.strip_prefix(&meta::name_prefix(meta::name(&self.set.metadata))).unwrap_or(revision_name).to_owned()
+        revision_name
+            .strip_prefix(&meta::name_prefix(meta::name(&self.set.metadata)))
+            .unwrap_or(revision_name)
+            .to_owned()
     }
 
     fn min_ready_seconds(&self) -> i32 {
@@ -118,7 +140,8 @@ impl<'a> Stateful<'a> {
     }
 
     fn is_available(&self, pod: &Pod) -> bool {
-        pods::phase(pod) == "Running" && pods::available_at(pod, self.min_ready_seconds()).is_some_and(|at| at <= self.now)
+        pods::phase(pod) == "Running"
+            && pods::available_at(pod, self.min_ready_seconds()).is_some_and(|at| at <= self.now)
     }
 
     fn is_healthy(&self, pod: &Pod) -> bool {
@@ -142,7 +165,12 @@ impl<'a> Stateful<'a> {
             match self.pods.get(&ordinal) {
                 None => actions.extend(self.create(ordinal)),
                 Some(pod) if scheduler::is_terminal(pod) && !meta::is_deleting(&pod.metadata) => {
-                    let message = format!("StatefulSet {}/{} is recreating failed Pod {}", meta::namespace(&self.set.metadata), meta::name(&self.set.metadata), meta::name(&pod.metadata));
+                    let message = format!(
+                        "StatefulSet {}/{} is recreating failed Pod {}",
+                        meta::namespace(&self.set.metadata),
+                        meta::name(&self.set.metadata),
+                        meta::name(&pod.metadata)
+                    );
                     actions.push(Action::Event(Event::warning(self.set, "RecreatingFailedPod", message)));
                     actions.push(self.delete(pod));
                 }
@@ -157,7 +185,8 @@ impl<'a> Stateful<'a> {
                 return actions;
             }
         }
-        let condemned: Vec<&Arc<Pod>> = self.pods.iter().rev().filter(|(ordinal, _)| !wanted.contains(ordinal)).map(|(_, pod)| pod).collect();
+        let condemned: Vec<&Arc<Pod>> =
+            self.pods.iter().rev().filter(|(ordinal, _)| !wanted.contains(ordinal)).map(|(_, pod)| pod).collect();
         for pod in &condemned {
             if !meta::is_deleting(&pod.metadata) {
                 actions.push(self.delete(pod));
@@ -179,8 +208,11 @@ impl<'a> Stateful<'a> {
             return Vec::new();
         }
         let rolling = strategy.and_then(|strategy| strategy.rolling_update.as_ref());
-        let max = meta::scaled_value(rolling.and_then(|rolling| rolling.max_unavailable.as_ref()), "1", self.replicas, true).max(1);
-        let mut unavailable = i32::try_from(self.pods.values().filter(|pod| !self.is_healthy(pod)).count()).unwrap_or(i32::MAX);
+        let max =
+            meta::scaled_value(rolling.and_then(|rolling| rolling.max_unavailable.as_ref()), "1", self.replicas, true)
+                .max(1);
+        let mut unavailable =
+            i32::try_from(self.pods.values().filter(|pod| !self.is_healthy(pod)).count()).unwrap_or(i32::MAX);
         let mut actions = Vec::new();
         let from = self.first + self.partition();
         for (_, pod) in self.pods.range(from..).rev() {
@@ -223,7 +255,8 @@ impl<'a> Stateful<'a> {
         let set_name = meta::name(&self.set.metadata);
         let name = format!("{set_name}-{ordinal}");
         let (template, revision) = self.template_for(ordinal);
-        let mut pod = pods::from_template(&template, meta::namespace(&self.set.metadata), meta::controller_reference(self.set));
+        let mut pod =
+            pods::from_template(&template, meta::namespace(&self.set.metadata), meta::controller_reference(self.set));
         pod.metadata.generate_name = None;
         pod.metadata.name = Some(name.clone());
         let labels = pod.metadata.labels.get_or_insert_default();
@@ -238,7 +271,10 @@ impl<'a> Stateful<'a> {
                 let volumes = spec.volumes.get_or_insert_default();
                 volumes.retain(|volume| volume.name != volume_name);
                 volumes.push(Volume {
-                    persistent_volume_claim: Some(PersistentVolumeClaimVolumeSource { claim_name: format!("{volume_name}-{name}"), read_only: None }),
+                    persistent_volume_claim: Some(PersistentVolumeClaimVolumeSource {
+                        claim_name: format!("{volume_name}-{name}"),
+                        read_only: None,
+                    }),
                     name: volume_name,
                     ..Volume::default()
                 });
@@ -289,7 +325,9 @@ impl<'a> Stateful<'a> {
     }
 
     fn status(&self) -> StatefulSetStatus {
-        let count = |holds: &dyn Fn(&Pod) -> bool| i32::try_from(self.pods.values().filter(|pod| holds(pod)).count()).unwrap_or(i32::MAX);
+        let count = |holds: &dyn Fn(&Pod) -> bool| {
+            i32::try_from(self.pods.values().filter(|pod| holds(pod)).count()).unwrap_or(i32::MAX)
+        };
         let old = self.set.status.clone().unwrap_or_default();
         let replicas = count(&|_| true);
         let ready = count(&|pod| pods::phase(pod) == "Running" && pods::is_ready(pod));

@@ -73,7 +73,8 @@ fn tolerations(pod: &Pod) -> &[Toleration] {
 
 /// When the taint drives the pod out; `None` for never.
 fn tolerated_until(taint: &Taint, tolerations: &[Toleration], since: Timestamp) -> Option<Timestamp> {
-    let matching: Vec<&Toleration> = tolerations.iter().filter(|toleration| scheduler::predicate::tolerates(toleration, taint)).collect();
+    let matching: Vec<&Toleration> =
+        tolerations.iter().filter(|toleration| scheduler::predicate::tolerates(toleration, taint)).collect();
     if matching.is_empty() {
         return Some(Timestamp::MIN);
     }

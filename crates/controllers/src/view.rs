@@ -63,8 +63,23 @@ macro_rules! no_index {
     ($($kind:ty),* $(,)?) => { $(impl Indexed for $kind {})* };
 }
 no_index!(
-    Node, Namespace, Service, Endpoints, ReplicaSet, Deployment, ReplicationController, DaemonSet, StatefulSet, ControllerRevision,
-    Job, CronJob, ServiceAccount, ConfigMap, Lease, PodDisruptionBudget, PersistentVolumeClaim,
+    Node,
+    Namespace,
+    Service,
+    Endpoints,
+    ReplicaSet,
+    Deployment,
+    ReplicationController,
+    DaemonSet,
+    StatefulSet,
+    ControllerRevision,
+    Job,
+    CronJob,
+    ServiceAccount,
+    ConfigMap,
+    Lease,
+    PodDisruptionBudget,
+    PersistentVolumeClaim,
 );
 
 /// All objects of one kind, found by namespace and name, by controlling owner, and by the kind's own index.
@@ -79,7 +94,13 @@ pub struct Mirror<K> {
 
 impl<K> Default for Mirror<K> {
     fn default() -> Self {
-        Self { objects: HashMap::new(), by_controller: HashMap::new(), orphans: HashMap::new(), by_index: HashMap::new(), count: 0 }
+        Self {
+            objects: HashMap::new(),
+            by_controller: HashMap::new(),
+            orphans: HashMap::new(),
+            by_index: HashMap::new(),
+            count: 0,
+        }
     }
 }
 
@@ -230,7 +251,10 @@ impl MetadataIndex {
 
     /// All objects of a resource, with their uids.
     pub fn of_resource(&self, resource: &Resource) -> impl Iterator<Item = (&str, &MetadataEntry)> {
-        self.entries.iter().filter(move |(_, entry)| entry.resource == *resource).map(|(uid, entry)| (uid.as_str(), entry))
+        self.entries
+            .iter()
+            .filter(move |(_, entry)| entry.resource == *resource)
+            .map(|(uid, entry)| (uid.as_str(), entry))
     }
 
     /// One object by uid.

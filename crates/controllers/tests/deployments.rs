@@ -10,7 +10,10 @@ use serde_json::{Value, json};
 use simulation::{Cluster, condition, ready};
 
 fn cluster() -> Cluster {
-    Cluster::new().with::<DeploymentController>().with::<ReplicaSetController>().with::<ReplicationControllerController>()
+    Cluster::new()
+        .with::<DeploymentController>()
+        .with::<ReplicaSetController>()
+        .with::<ReplicationControllerController>()
 }
 
 fn deployment(replicas: i32, image: &str) -> Value {
@@ -25,14 +28,23 @@ fn deployment(replicas: i32, image: &str) -> Value {
 fn active_sets(cluster: &Cluster) -> Vec<(i64, String)> {
     let sets = cluster.all("ReplicaSet").into_iter().filter(|set| set["spec"]["replicas"] != 0);
     let mut active: Vec<(i64, String)> = sets
-        .map(|set| (set["spec"]["replicas"].as_i64().unwrap(), set["spec"]["template"]["spec"]["containers"][0]["image"].as_str().unwrap().to_owned()))
+        .map(|set| {
+            (
+                set["spec"]["replicas"].as_i64().unwrap(),
+                set["spec"]["template"]["spec"]["containers"][0]["image"].as_str().unwrap().to_owned(),
+            )
+        })
         .collect();
     active.sort();
     active
 }
 
 fn set_of<'a>(cluster: &'a Cluster, image: &str) -> &'a Value {
-    cluster.all("ReplicaSet").into_iter().find(|set| set["spec"]["template"]["spec"]["containers"][0]["image"] == image).unwrap()
+    cluster
+        .all("ReplicaSet")
+        .into_iter()
+        .find(|set| set["spec"]["template"]["spec"]["containers"][0]["image"] == image)
+        .unwrap()
 }
 
 fn reason<'a>(object: &'a Value, condition_type: &str) -> &'a str {
@@ -46,7 +58,13 @@ fn three_replicas_come_up_and_the_status_says_so() {
     cluster.settle();
     let web = cluster.get("Deployment", "default", "web").unwrap();
     let status = &web["status"];
-    for (count, expected) in [("replicas", 3), ("updatedReplicas", 3), ("readyReplicas", 3), ("availableReplicas", 3), ("observedGeneration", 1)] {
+    for (count, expected) in [
+        ("replicas", 3),
+        ("updatedReplicas", 3),
+        ("readyReplicas", 3),
+        ("availableReplicas", 3),
+        ("observedGeneration", 1),
+    ] {
         assert_eq!(status[count], expected, "{count}: {status}");
     }
     assert_eq!(status.get("unavailableReplicas"), None);
@@ -60,7 +78,13 @@ fn three_replicas_come_up_and_the_status_says_so() {
     assert_eq!(set["spec"]["selector"]["matchLabels"]["pod-template-hash"], hash);
     let messages = cluster.messages();
     assert!(messages.contains(&format!("ScalingReplicaSet: Scaled up replica set {name} from 0 to 3")), "{messages:?}");
-    assert_eq!(messages.iter().filter(|message| message.starts_with(&format!("SuccessfulCreate: Created pod: {name}-"))).count(), 3);
+    assert_eq!(
+        messages
+            .iter()
+            .filter(|message| message.starts_with(&format!("SuccessfulCreate: Created pod: {name}-")))
+            .count(),
+        3
+    );
     for pod in cluster.all("Pod") {
         assert_eq!(pod["metadata"]["labels"]["pod-template-hash"], hash);
         assert_eq!(pod["metadata"]["ownerReferences"][0]["name"], name);
@@ -165,7 +189,11 @@ fn pause_holds_a_rollout_and_history_is_trimmed() {
         cluster.apply(next);
         cluster.settle();
     }
-    let mut images: Vec<&str> = cluster.all("ReplicaSet").into_iter().map(|set| set["spec"]["template"]["spec"]["containers"][0]["image"].as_str().unwrap()).collect();
+    let mut images: Vec<&str> = cluster
+        .all("ReplicaSet")
+        .into_iter()
+        .map(|set| set["spec"]["template"]["spec"]["containers"][0]["image"].as_str().unwrap())
+        .collect();
     images.sort_unstable();
     assert_eq!(images, ["v4", "v5"]);
 }
@@ -217,7 +245,12 @@ fn scaling_down_takes_the_pods_that_matter_least() {
         "replicas": 3, "selector": {"app": "rc"},
         "template": {"metadata": {"labels": {"app": "rc"}}, "spec": {"containers": [{"name": "main", "image": "ok"}]}}}}));
     cluster.settle();
-    cluster.change("ReplicationController", "default", "rc", json!({"spec": {"replicas": 5, "template": {"spec": {"containers": [{"name": "main", "image": "slow"}]}}}}));
+    cluster.change(
+        "ReplicationController",
+        "default",
+        "rc",
+        json!({"spec": {"replicas": 5, "template": {"spec": {"containers": [{"name": "main", "image": "slow"}]}}}}),
+    );
     cluster.settle();
     assert_eq!(cluster.all("Pod").len(), 5);
     cluster.change("ReplicationController", "default", "rc", json!({"spec": {"replicas": 3}}));
@@ -233,7 +266,9 @@ fn min_ready_seconds_delays_availability() {
     slow["spec"]["minReadySeconds"] = json!(30);
     cluster.apply(slow);
     cluster.settle();
-    let available = |cluster: &Cluster| cluster.get("Deployment", "default", "web").unwrap()["status"]["availableReplicas"].as_i64().unwrap_or(0);
+    let available = |cluster: &Cluster| {
+        cluster.get("Deployment", "default", "web").unwrap()["status"]["availableReplicas"].as_i64().unwrap_or(0)
+    };
     assert_eq!(available(&cluster), 0);
     cluster.pass(31);
     assert_eq!(available(&cluster), 2);

@@ -21,7 +21,8 @@ use simulation::{Cluster, condition, merge};
 
 fn know_all_kinds(cluster: &mut Cluster) {
     let resources = View::resources().into_iter();
-    cluster.view.settings.mirrored = resources.map(|resource| ((resource.group.clone(), resource.kind.clone()), resource)).collect();
+    cluster.view.settings.mirrored =
+        resources.map(|resource| ((resource.group.clone(), resource.kind.clone()), resource)).collect();
 }
 
 fn namespace(name: &str) -> Value {
@@ -70,9 +71,17 @@ fn a_namespace_gets_its_account_and_ca_and_goes_with_everything_in_it() {
     cluster.pass(5);
     let going = cluster.get("Namespace", "", "default").unwrap();
     let remaining = condition(going, "NamespaceFinalizersRemaining").unwrap();
-    assert_eq!(remaining["message"], "Some content in the namespace has finalizers remaining: example.com/hold in 1 resource instances");
-    assert_eq!(condition(going, "NamespaceContentRemaining").unwrap()["message"], "Some resources are remaining: configmaps. has 1 resource instances");
-    assert!(cluster.all("Pod").is_empty() && cluster.all("Deployment").is_empty() && cluster.all("ReplicaSet").is_empty());
+    assert_eq!(
+        remaining["message"],
+        "Some content in the namespace has finalizers remaining: example.com/hold in 1 resource instances"
+    );
+    assert_eq!(
+        condition(going, "NamespaceContentRemaining").unwrap()["message"],
+        "Some resources are remaining: configmaps. has 1 resource instances"
+    );
+    assert!(
+        cluster.all("Pod").is_empty() && cluster.all("Deployment").is_empty() && cluster.all("ReplicaSet").is_empty()
+    );
     cluster.change("ConfigMap", "default", "held", json!({"metadata": {"finalizers": []}}));
     cluster.settle();
     cluster.pass(5);
@@ -84,7 +93,8 @@ fn a_namespace_gets_its_account_and_ca_and_goes_with_everything_in_it() {
 #[test]
 fn dependents_follow_their_owners() {
     let started = || {
-        let mut cluster = Cluster::new().with::<DeploymentController>().with::<ReplicaSetController>().with::<GarbageCollector>();
+        let mut cluster =
+            Cluster::new().with::<DeploymentController>().with::<ReplicaSetController>().with::<GarbageCollector>();
         know_all_kinds(&mut cluster);
         cluster.apply(deployment(2));
         cluster.settle();
@@ -97,16 +107,29 @@ fn dependents_follow_their_owners() {
     assert_eq!((cluster.all("ReplicaSet").len(), cluster.all("Pod").len()), (0, 0), "in the background");
 
     let mut cluster = started();
-    cluster.change("Deployment", "default", "web", json!({"metadata": {"finalizers": ["foregroundDeletion"], "deletionTimestamp": "2026-01-01T00:00:00Z"}}));
+    cluster.change(
+        "Deployment",
+        "default",
+        "web",
+        json!({"metadata": {"finalizers": ["foregroundDeletion"], "deletionTimestamp": "2026-01-01T00:00:00Z"}}),
+    );
     for _ in 0..50 {
         let owned = cluster.all("ReplicaSet").len();
         assert!(owned == 0 || cluster.get("Deployment", "default", "web").is_some(), "the owner goes last");
         cluster.step();
     }
-    assert!(cluster.all("Deployment").is_empty() && cluster.all("ReplicaSet").is_empty() && cluster.all("Pod").is_empty(), "in the foreground");
+    assert!(
+        cluster.all("Deployment").is_empty() && cluster.all("ReplicaSet").is_empty() && cluster.all("Pod").is_empty(),
+        "in the foreground"
+    );
 
     let mut cluster = started();
-    cluster.change("Deployment", "default", "web", json!({"metadata": {"finalizers": ["orphan"], "deletionTimestamp": "2026-01-01T00:00:00Z"}}));
+    cluster.change(
+        "Deployment",
+        "default",
+        "web",
+        json!({"metadata": {"finalizers": ["orphan"], "deletionTimestamp": "2026-01-01T00:00:00Z"}}),
+    );
     cluster.settle();
     assert!(cluster.all("Deployment").is_empty());
     let set = cluster.all("ReplicaSet")[0];
@@ -129,7 +152,12 @@ fn endpoints_of(cluster: &Cluster) -> Vec<(String, bool, bool, bool)> {
     let mut seen: Vec<(String, bool, bool, bool)> = endpoints
         .map(|endpoint| {
             let flag = |name: &str| endpoint["conditions"][name].as_bool().unwrap();
-            (endpoint["targetRef"]["name"].as_str().unwrap().to_owned(), flag("ready"), flag("serving"), flag("terminating"))
+            (
+                endpoint["targetRef"]["name"].as_str().unwrap().to_owned(),
+                flag("ready"),
+                flag("serving"),
+                flag("terminating"),
+            )
         })
         .collect();
     seen.sort();
@@ -146,23 +174,43 @@ fn service(changes: Value) -> Value {
 #[test]
 fn endpoints_follow_readiness_and_termination() {
     let mut cluster = Cluster::new().with::<EndpointSliceController>().with::<EndpointsController>();
-    cluster.apply(json!({"kind": "Node", "metadata": {"name": "node-a", "labels": {"topology.kubernetes.io/zone": "z1"}}}));
+    cluster.apply(
+        json!({"kind": "Node", "metadata": {"name": "node-a", "labels": {"topology.kubernetes.io/zone": "z1"}}}),
+    );
     cluster.apply(service(json!({})));
     cluster.settle();
-    assert_eq!((cluster.all("EndpointSlice").len(), endpoints_of(&cluster)), (1, vec![]), "an empty slice says that nothing is there");
+    assert_eq!(
+        (cluster.all("EndpointSlice").len(), endpoints_of(&cluster)),
+        (1, vec![]),
+        "an empty slice says that nothing is there"
+    );
     cluster.never_ready.insert("web".into());
     cluster.apply(pod("starting", json!({"status": {"phase": "Running", "podIP": "10.0.9.9"}})));
-    cluster.apply(pod("going", json!({"spec": {"nodeName": "node-a"}, "metadata": {"finalizers": ["x"]},
-        "status": {"phase": "Running", "podIP": "10.0.9.8", "conditions": [{"type": "Ready", "status": "True"}]}})));
+    cluster.apply(pod(
+        "going",
+        json!({"spec": {"nodeName": "node-a"}, "metadata": {"finalizers": ["x"]},
+        "status": {"phase": "Running", "podIP": "10.0.9.8", "conditions": [{"type": "Ready", "status": "True"}]}}),
+    ));
     cluster.settle();
     assert_eq!(endpoints_of(&cluster), [("going".into(), true, true, false), ("starting".into(), false, false, false)]);
     let legacy = &cluster.get("Endpoints", "default", "web").unwrap()["subsets"][0];
-    assert_eq!((&legacy["addresses"][0]["ip"], &legacy["notReadyAddresses"][0]["ip"]), (&json!("10.0.9.8"), &json!("10.0.9.9")));
+    assert_eq!(
+        (&legacy["addresses"][0]["ip"], &legacy["notReadyAddresses"][0]["ip"]),
+        (&json!("10.0.9.8"), &json!("10.0.9.9"))
+    );
     assert_eq!(legacy["ports"][0], json!({"name": "http", "port": 8080, "protocol": "TCP"}));
     let slice = cluster.all("EndpointSlice")[0].clone();
     assert_eq!(slice["ports"][0], json!({"name": "http", "port": 8080, "protocol": "TCP"}));
-    assert_eq!(slice["metadata"]["labels"], json!({"team": "a", "kubernetes.io/service-name": "web", "endpointslice.kubernetes.io/managed-by": "endpointslice-controller.k8s.io"}));
-    let going = slice["endpoints"].as_array().unwrap().iter().find(|endpoint| endpoint["targetRef"]["name"] == "going").unwrap();
+    assert_eq!(
+        slice["metadata"]["labels"],
+        json!({"team": "a", "kubernetes.io/service-name": "web", "endpointslice.kubernetes.io/managed-by": "endpointslice-controller.k8s.io"})
+    );
+    let going = slice["endpoints"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|endpoint| endpoint["targetRef"]["name"] == "going")
+        .unwrap();
     assert_eq!((&going["nodeName"], &going["zone"]), (&json!("node-a"), &json!("z1")));
     cluster.change("Pod", "default", "going", json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}}));
     cluster.step();
@@ -181,12 +229,15 @@ fn slices_hold_a_hundred_and_change_as_little_as_possible() {
     }
     cluster.settle();
     let sizes = |cluster: &Cluster| {
-        let mut sizes: Vec<usize> = cluster.all("EndpointSlice").iter().map(|slice| slice["endpoints"].as_array().unwrap().len()).collect();
+        let mut sizes: Vec<usize> =
+            cluster.all("EndpointSlice").iter().map(|slice| slice["endpoints"].as_array().unwrap().len()).collect();
         sizes.sort_unstable();
         sizes
     };
     assert_eq!(sizes(&cluster), [50, 100, 100]);
-    let versions = |cluster: &Cluster| -> Vec<Value> { cluster.all("EndpointSlice").iter().map(|slice| slice["metadata"]["resourceVersion"].clone()).collect() };
+    let versions = |cluster: &Cluster| -> Vec<Value> {
+        cluster.all("EndpointSlice").iter().map(|slice| slice["metadata"]["resourceVersion"].clone()).collect()
+    };
     let before = versions(&cluster);
     cluster.delete("Pod", "default", "p000");
     cluster.settle();
@@ -206,7 +257,10 @@ fn node(ready: &str) -> Value {
 
 fn taints(cluster: &Cluster) -> Vec<String> {
     let taints = cluster.get("Node", "", "node-a").unwrap()["spec"]["taints"].as_array().cloned().unwrap_or_default();
-    let mut texts: Vec<String> = taints.iter().map(|taint| format!("{}:{}", taint["key"].as_str().unwrap(), taint["effect"].as_str().unwrap())).collect();
+    let mut texts: Vec<String> = taints
+        .iter()
+        .map(|taint| format!("{}:{}", taint["key"].as_str().unwrap(), taint["effect"].as_str().unwrap()))
+        .collect();
     texts.sort();
     texts
 }
@@ -237,11 +291,19 @@ fn a_silent_node_is_tainted_its_endpoints_leave_and_its_pods_after_their_time() 
     }
     assert_eq!(taints(&cluster), Vec::<String>::new(), "a node that renews its lease is left alone");
     cluster.pass(11);
-    assert_eq!(taints(&cluster), ["node.kubernetes.io/unreachable:NoExecute", "node.kubernetes.io/unreachable:NoSchedule"]);
+    assert_eq!(
+        taints(&cluster),
+        ["node.kubernetes.io/unreachable:NoExecute", "node.kubernetes.io/unreachable:NoSchedule"]
+    );
     let ready = condition(cluster.get("Node", "", "node-a").unwrap(), "Ready").unwrap().clone();
-    assert_eq!((&ready["status"], &ready["reason"], &ready["message"]), (&json!("Unknown"), &json!("NodeStatusUnknown"), &json!("Kubelet stopped posting node status.")));
+    assert_eq!(
+        (&ready["status"], &ready["reason"], &ready["message"]),
+        (&json!("Unknown"), &json!("NodeStatusUnknown"), &json!("Kubelet stopped posting node status."))
+    );
     assert!(endpoints_of(&cluster).iter().all(|(_, ready, ..)| !ready), "{:?}", endpoints_of(&cluster));
-    let names = |cluster: &Cluster| -> Vec<String> { cluster.all("Pod").iter().map(|pod| pod["metadata"]["name"].as_str().unwrap().to_owned()).collect() };
+    let names = |cluster: &Cluster| -> Vec<String> {
+        cluster.all("Pod").iter().map(|pod| pod["metadata"]["name"].as_str().unwrap().to_owned()).collect()
+    };
     assert_eq!(names(&cluster), ["forever", "patient"]);
     cluster.pass(290);
     assert_eq!(names(&cluster), ["forever", "patient"], "five minutes are not over");
@@ -250,7 +312,12 @@ fn a_silent_node_is_tainted_its_endpoints_leave_and_its_pods_after_their_time() 
     assert!(cluster.messages().contains(&"TaintManagerEviction: Marking for deletion Pod default/patient".to_owned()));
     // The node comes back.
     cluster.change("Lease", "kube-node-lease", "node-a", json!({"spec": {"renewTime": cluster.now}}));
-    cluster.change("Node", "", "node-a", json!({"status": {"conditions": [{"type": "Ready", "status": "True", "lastHeartbeatTime": cluster.now}]}}));
+    cluster.change(
+        "Node",
+        "",
+        "node-a",
+        json!({"status": {"conditions": [{"type": "Ready", "status": "True", "lastHeartbeatTime": cluster.now}]}}),
+    );
     cluster.settle();
     assert_eq!(taints(&cluster), Vec::<String>::new());
     // And goes for good.
@@ -265,11 +332,29 @@ fn a_silent_node_is_tainted_its_endpoints_leave_and_its_pods_after_their_time() 
 fn conditions_and_cordons_become_taints_and_other_taints_stay() {
     let mut cluster = Cluster::new().with::<NodeLifecycleController>();
     cluster.apply(node("False"));
-    cluster.change("Node", "", "node-a", json!({"spec": {"unschedulable": true, "taints": [{"key": "mine", "effect": "NoSchedule"}]}}));
+    cluster.change(
+        "Node",
+        "",
+        "node-a",
+        json!({"spec": {"unschedulable": true, "taints": [{"key": "mine", "effect": "NoSchedule"}]}}),
+    );
     cluster.settle();
-    assert_eq!(taints(&cluster), ["mine:NoSchedule", "node.kubernetes.io/not-ready:NoExecute", "node.kubernetes.io/not-ready:NoSchedule", "node.kubernetes.io/unschedulable:NoSchedule"]);
-    cluster.change("Node", "", "node-a", json!({"spec": {"unschedulable": null}, "status": {"conditions": [
-        {"type": "Ready", "status": "True"}, {"type": "DiskPressure", "status": "True"}]}}));
+    assert_eq!(
+        taints(&cluster),
+        [
+            "mine:NoSchedule",
+            "node.kubernetes.io/not-ready:NoExecute",
+            "node.kubernetes.io/not-ready:NoSchedule",
+            "node.kubernetes.io/unschedulable:NoSchedule"
+        ]
+    );
+    cluster.change(
+        "Node",
+        "",
+        "node-a",
+        json!({"spec": {"unschedulable": null}, "status": {"conditions": [
+        {"type": "Ready", "status": "True"}, {"type": "DiskPressure", "status": "True"}]}}),
+    );
     cluster.settle();
     assert_eq!(taints(&cluster), ["mine:NoSchedule", "node.kubernetes.io/disk-pressure:NoSchedule"]);
 }
@@ -277,7 +362,8 @@ fn conditions_and_cordons_become_taints_and_other_taints_stay() {
 #[test]
 fn budgets_allow_what_they_say() {
     let check = |spec: Value, healthy: i64, desired: i64, expected: i64, allowed: i64| {
-        let mut cluster = Cluster::new().with::<DeploymentController>().with::<ReplicaSetController>().with::<DisruptionController>();
+        let mut cluster =
+            Cluster::new().with::<DeploymentController>().with::<ReplicaSetController>().with::<DisruptionController>();
         cluster.apply(deployment(4));
         let mut budget = json!({"kind": "PodDisruptionBudget", "metadata": {"name": "web", "namespace": "default"}, "spec": {"selector": {"matchLabels": {"app": "web"}}}});
         merge(&mut budget["spec"], &spec);
@@ -285,7 +371,11 @@ fn budgets_allow_what_they_say() {
         cluster.settle();
         let budget = cluster.get("PodDisruptionBudget", "default", "web").unwrap();
         let count = |field: &str| budget["status"][field].as_i64().unwrap();
-        assert_eq!((count("currentHealthy"), count("desiredHealthy"), count("expectedPods"), count("disruptionsAllowed")), (healthy, desired, expected, allowed), "{spec}");
+        assert_eq!(
+            (count("currentHealthy"), count("desiredHealthy"), count("expectedPods"), count("disruptionsAllowed")),
+            (healthy, desired, expected, allowed),
+            "{spec}"
+        );
         let reason = if allowed > 0 { "SufficientPods" } else { "InsufficientPods" };
         assert_eq!(condition(budget, "DisruptionAllowed").unwrap()["reason"], reason);
     };

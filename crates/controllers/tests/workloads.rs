@@ -3,6 +3,7 @@
 
 mod simulation;
 
+use klynge_controllers::cron_job::CronJobController;
 use klynge_controllers::daemon_set::DaemonSetController;
 use klynge_controllers::garbage::GarbageCollector;
 use klynge_controllers::job::{JobController, TtlAfterFinishedController};
@@ -43,15 +44,52 @@ fn jobs_end_as_documented() {
         cluster.pass(3600);
         assert_eq!(has(&cluster, ended).as_deref(), Some(reason), "{case}: {:#}", status(&cluster));
         let count = |field: &str| status(&cluster)[field].as_i64().unwrap_or(0);
-        assert_eq!((count("succeeded"), count("failed"), count("active")), (succeeded, failed, 0), "{case}: {:#}", status(&cluster));
-        let held = cluster.all("Pod").into_iter().filter(|pod| pod["metadata"]["finalizers"].as_array().is_some_and(|held| !held.is_empty())).count();
+        assert_eq!(
+            (count("succeeded"), count("failed"), count("active")),
+            (succeeded, failed, 0),
+            "{case}: {:#}",
+            status(&cluster)
+        );
+        let held = cluster
+            .all("Pod")
+            .into_iter()
+            .filter(|pod| pod["metadata"]["finalizers"].as_array().is_some_and(|held| !held.is_empty()))
+            .count();
         assert_eq!(held, 0, "{case}: every pod is released");
-        assert_eq!(cluster.get("Job", "default", "work").unwrap()["status"]["uncountedTerminatedPods"], json!({}), "{case}");
+        assert_eq!(
+            cluster.get("Job", "default", "work").unwrap()["status"]["uncountedTerminatedPods"],
+            json!({}),
+            "{case}"
+        );
     };
     check("one pod", "good", json!({}), "Complete", "CompletionsReached", 1, 0);
-    check("many", "good", json!({"spec": {"completions": 7, "parallelism": 3}}), "Complete", "CompletionsReached", 7, 0);
-    check("work queue", "good", json!({"spec": {"completions": null, "parallelism": 3}}), "Complete", "CompletionsReached", 3, 0);
-    check("indexed", "good", json!({"spec": {"completions": 5, "parallelism": 2, "completionMode": "Indexed"}}), "Complete", "CompletionsReached", 5, 0);
+    check(
+        "many",
+        "good",
+        json!({"spec": {"completions": 7, "parallelism": 3}}),
+        "Complete",
+        "CompletionsReached",
+        7,
+        0,
+    );
+    check(
+        "work queue",
+        "good",
+        json!({"spec": {"completions": null, "parallelism": 3}}),
+        "Complete",
+        "CompletionsReached",
+        3,
+        0,
+    );
+    check(
+        "indexed",
+        "good",
+        json!({"spec": {"completions": 5, "parallelism": 2, "completionMode": "Indexed"}}),
+        "Complete",
+        "CompletionsReached",
+        5,
+        0,
+    );
     check("back-off", "bad", json!({"spec": {"backoffLimit": 2}}), "Failed", "BackoffLimitExceeded", 0, 3);
     check("deadline", "stays", json!({"spec": {"activeDeadlineSeconds": 60}}), "Failed", "DeadlineExceeded", 0, 1);
     check("nothing to do", "good", json!({"spec": {"completions": 0}}), "Complete", "CompletionsReached", 0, 0);
@@ -123,7 +161,8 @@ fn failure_rules_end_a_job_or_forgive_a_failure() {
 fn a_finished_job_is_deleted_after_its_time_and_its_pods_with_it() {
     let mut cluster = jobs().with::<GarbageCollector>();
     let resources = klynge_controllers::View::resources();
-    cluster.view.settings.mirrored = resources.into_iter().map(|resource| ((resource.group.clone(), resource.kind.clone()), resource)).collect();
+    cluster.view.settings.mirrored =
+        resources.into_iter().map(|resource| ((resource.group.clone(), resource.kind.clone()), resource)).collect();
     cluster.succeeding.insert("good".into());
     cluster.apply(job("good", json!({"spec": {"ttlSecondsAfterFinished": 100}})));
     cluster.settle();
@@ -135,7 +174,8 @@ fn a_finished_job_is_deleted_after_its_time_and_its_pods_with_it() {
 }
 
 fn node(name: &str, changes: Value) -> Value {
-    let mut node = json!({"kind": "Node", "metadata": {"name": name, "labels": {"kubernetes.io/hostname": name}}, "spec": {}});
+    let mut node =
+        json!({"kind": "Node", "metadata": {"name": name, "labels": {"kubernetes.io/hostname": name}}, "spec": {}});
     merge(&mut node, &changes);
     node
 }
@@ -166,7 +206,14 @@ fn a_daemon_runs_on_every_node_that_is_meant() {
     cluster.settle();
     assert_eq!(daemon_nodes(&cluster, "v1"), ["a", "b", "cordoned"]);
     let status = cluster.get("DaemonSet", "kube-system", "agent").unwrap()["status"].clone();
-    for (field, expected) in [("desiredNumberScheduled", 3), ("currentNumberScheduled", 3), ("numberReady", 3), ("updatedNumberScheduled", 3), ("numberAvailable", 3), ("numberMisscheduled", 0)] {
+    for (field, expected) in [
+        ("desiredNumberScheduled", 3),
+        ("currentNumberScheduled", 3),
+        ("numberReady", 3),
+        ("updatedNumberScheduled", 3),
+        ("numberAvailable", 3),
+        ("numberMisscheduled", 0),
+    ] {
         assert_eq!(status[field], expected, "{field}: {status}");
     }
     cluster.change("Node", "", "b", json!({"spec": {"taints": [{"key": "gone", "effect": "NoExecute"}]}}));
@@ -176,7 +223,12 @@ fn a_daemon_runs_on_every_node_that_is_meant() {
     cluster.change("Pod", "kube-system", &failed, json!({"status": {"phase": "Failed"}}));
     cluster.settle();
     assert_eq!(daemon_nodes(&cluster, "v1"), ["a", "cordoned"]);
-    assert!(cluster.messages().iter().any(|message| message.starts_with("FailedDaemonPod: Found failed daemon pod kube-system/agent-")));
+    assert!(
+        cluster
+            .messages()
+            .iter()
+            .any(|message| message.starts_with("FailedDaemonPod: Found failed daemon pod kube-system/agent-"))
+    );
 }
 
 #[test]
@@ -201,7 +253,8 @@ fn a_daemon_rolls_node_by_node_or_surges_and_remembers_revisions() {
         cluster.apply(version("v1"));
         cluster.settle();
         assert_eq!(daemon_nodes(&cluster, "v1"), ["a", "b", "c"], "{strategy}");
-        let mut revisions: Vec<i64> = cluster.all("ControllerRevision").iter().map(|revision| revision["revision"].as_i64().unwrap()).collect();
+        let mut revisions: Vec<i64> =
+            cluster.all("ControllerRevision").iter().map(|revision| revision["revision"].as_i64().unwrap()).collect();
         revisions.sort_unstable();
         assert_eq!(revisions, [2, 3], "the first template became the newest revision again");
     };
@@ -235,7 +288,13 @@ fn stateful(replicas: i32, image: &str, changes: Value) -> Value {
 
 fn stateful_pods(cluster: &Cluster) -> Vec<(String, String)> {
     let pods = cluster.all("Pod").into_iter();
-    pods.map(|pod| (pod["metadata"]["name"].as_str().unwrap().to_owned(), pod["spec"]["containers"][0]["image"].as_str().unwrap().to_owned())).collect()
+    pods.map(|pod| {
+        (
+            pod["metadata"]["name"].as_str().unwrap().to_owned(),
+            pod["spec"]["containers"][0]["image"].as_str().unwrap().to_owned(),
+        )
+    })
+    .collect()
 }
 
 fn named(pods: &[(&str, &str)]) -> Vec<(String, String)> {
@@ -251,7 +310,14 @@ fn a_stateful_set_keeps_names_order_and_storage() {
     cluster.settle();
     assert_eq!(stateful_pods(&cluster), named(&[("db-0", "v1"), ("db-1", "v1"), ("db-2", "v1")]));
     let pod = cluster.get("Pod", "default", "db-1").unwrap();
-    assert_eq!((&pod["spec"]["hostname"], &pod["spec"]["subdomain"], &pod["metadata"]["labels"]["apps.kubernetes.io/pod-index"]), (&json!("db-1"), &json!("db"), &json!("1")));
+    assert_eq!(
+        (
+            &pod["spec"]["hostname"],
+            &pod["spec"]["subdomain"],
+            &pod["metadata"]["labels"]["apps.kubernetes.io/pod-index"]
+        ),
+        (&json!("db-1"), &json!("db"), &json!("1"))
+    );
     assert_eq!(pod["spec"]["volumes"][0], json!({"name": "data", "persistentVolumeClaim": {"claimName": "data-db-1"}}));
     assert!(cluster.messages().contains(&"SuccessfulCreate: create Pod db-0 in StatefulSet db successful".to_owned()));
     cluster.delete("Pod", "default", "db-1");
@@ -262,7 +328,10 @@ fn a_stateful_set_keeps_names_order_and_storage() {
     assert_eq!(stateful_pods(&cluster), named(&[("db-0", "v1")]));
     assert_eq!(cluster.all("PersistentVolumeClaim").len(), 3, "storage outlives its pods");
     let status = &cluster.get("StatefulSet", "default", "db").unwrap()["status"];
-    assert_eq!((&status["replicas"], &status["readyReplicas"], &status["currentRevision"] == &status["updateRevision"]), (&json!(1), &json!(1), true));
+    assert_eq!(
+        (&status["replicas"], &status["readyReplicas"], status["currentRevision"] == status["updateRevision"]),
+        (&json!(1), &json!(1), true)
+    );
 }
 
 #[test]
@@ -279,8 +348,16 @@ fn a_stateful_set_updates_from_above_down_to_its_partition() {
     };
     check(json!({}), 2, &[("db-0", "v2"), ("db-1", "v2"), ("db-2", "v2")]);
     check(json!({"spec": {"podManagementPolicy": "Parallel"}}), 2, &[("db-0", "v2"), ("db-1", "v2"), ("db-2", "v2")]);
-    check(json!({"spec": {"updateStrategy": {"rollingUpdate": {"partition": 2}}}}), 2, &[("db-0", "v1"), ("db-1", "v1"), ("db-2", "v2")]);
-    check(json!({"spec": {"updateStrategy": {"type": "OnDelete"}}}), 3, &[("db-0", "v1"), ("db-1", "v1"), ("db-2", "v1")]);
+    check(
+        json!({"spec": {"updateStrategy": {"rollingUpdate": {"partition": 2}}}}),
+        2,
+        &[("db-0", "v1"), ("db-1", "v1"), ("db-2", "v2")],
+    );
+    check(
+        json!({"spec": {"updateStrategy": {"type": "OnDelete"}}}),
+        3,
+        &[("db-0", "v1"), ("db-1", "v1"), ("db-2", "v1")],
+    );
 }
 
 #[test]
@@ -301,4 +378,32 @@ fn a_broken_update_stops_and_a_pod_below_the_partition_keeps_its_revision() {
     cluster.delete("Pod", "default", "db-0");
     cluster.settle();
     assert_eq!(stateful_pods(&cluster), named(&[("db-0", "v1"), ("db-1", "v1"), ("db-2", "v2")]));
+}
+
+#[test]
+fn a_cron_job_runs_on_time_and_obeys_its_policies() {
+    let check = |changes: Value, image: &str, minutes: i64, jobs: usize, active: usize| {
+        let mut cluster = Cluster::new().with::<JobController>().with::<CronJobController>();
+        cluster.succeeding.insert("good".into());
+        let mut cron = json!({"kind": "CronJob", "metadata": {"name": "tick", "namespace": "default"}, "spec": {
+            "schedule": "*/5 * * * *", "successfulJobsHistoryLimit": 2, "jobTemplate": {"spec": {"parallelism": 1, "completions": 1,
+            "template": {"metadata": {}, "spec": {"restartPolicy": "Never", "containers": [{"name": "main", "image": image}]}}}}}});
+        merge(&mut cron, &changes);
+        cluster.apply(cron);
+        cluster.settle();
+        for _ in 0..minutes {
+            cluster.pass(60);
+        }
+        let status = cluster.get("CronJob", "default", "tick").unwrap()["status"].clone();
+        let listed = status["active"].as_array().map_or(0, Vec::len);
+        assert_eq!((cluster.all("Job").len(), listed), (jobs, active), "{changes}: {status:#}");
+    };
+    check(json!({}), "good", 4, 0, 0);
+    check(json!({}), "good", 6, 1, 0);
+    check(json!({}), "good", 31, 2, 0);
+    check(json!({"spec": {"suspend": true}}), "good", 31, 0, 0);
+    check(json!({}), "stays", 11, 2, 2);
+    check(json!({"spec": {"concurrencyPolicy": "Forbid"}}), "stays", 16, 1, 1);
+    check(json!({"spec": {"concurrencyPolicy": "Replace"}}), "stays", 16, 1, 1);
+    check(json!({"spec": {"schedule": "nonsense"}}), "good", 10, 0, 0);
 }

@@ -1,12 +1,12 @@
 //! One run over a queue of pods: the places given so far, and the shapes of pods seen so far.
 
 use std::collections::HashMap;
-use std::rc::Rc;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Pod;
 
 use crate::class::Class;
+use crate::domains::Domains;
 use crate::node_info::{NodeInfo, Usage};
 use crate::place::Decision;
 use crate::pod_info::{PodInfo, same_shape, shape_hash};
@@ -17,17 +17,6 @@ use crate::snapshot::Snapshot;
 const CLASSES_BYTES_MAX: usize = 64 << 20;
 const CLASS_BYTES_PER_SLOT: usize = 40;
 
-/// The values of one topology key, as small numbers per node slot.
-#[derive(Debug)]
-pub(crate) struct Domains {
-    /// `MISSING` where a node lacks the label.
-    pub(crate) of_slot: Vec<u32>,
-    pub(crate) count: usize,
-}
-
-/// A node without the topology label.
-pub(crate) const MISSING: u32 = u32::MAX;
-
 /// What all shapes share: the snapshot, and the places given in this run on top of it.
 #[derive(Debug)]
 pub(crate) struct Run<'a> {
@@ -35,7 +24,7 @@ pub(crate) struct Run<'a> {
     overlay: HashMap<u32, Usage>,
     /// Every place given in this run, in order; each shape catches up from where it last looked.
     pub(crate) journal: Vec<(Arc<PodInfo>, u32)>,
-    domains: HashMap<String, Rc<Domains>>,
+    domains: HashMap<String, Arc<Domains>>,
 }
 
 impl<'a> Run<'a> {
@@ -49,19 +38,21 @@ impl<'a> Run<'a> {
         slots.filter_map(|(info, slot)| info.as_ref().filter(|info| info.node.is_some()).map(|info| (slot, info)))
     }
 
-    pub(crate) fn domains(&mut self, key: &str) -> Rc<Domains> {
+    pub(crate) fn domains(&mut self, key: &str) -> Arc<Domains> {
         if let Some(domains) = self.domains.get(key) {
             return domains.clone();
         }
-        let mut numbers: HashMap<&str, u32> = HashMap::new();
-        let mut of_slot = vec![MISSING; self.snapshot.slots.len()];
-        for (slot, node) in self.nodes() {
-            if let Some(value) = node.labels().and_then(|labels| labels.get(key)) {
-                let next = u32::try_from(numbers.len()).unwrap_or(MISSING);
-                of_slot[slot as usize] = *numbers.entry(value).or_insert(next);
+        let domains = match self.snapshot.domains.get(key) {
+            Some(kept) => kept.clone(),
+            None => {
+                let mut domains = Domains::default();
+                for (slot, node) in self.nodes() {
+                    domains.set(slot, node.labels().and_then(|labels| labels.get(key)).map(String::as_str));
+                }
+                domains.cover(self.snapshot.slots.len());
+                Arc::new(domains)
             }
-        }
-        let domains = Rc::new(Domains { of_slot, count: numbers.len() });
+        };
         self.domains.insert(key.to_owned(), domains.clone());
         domains
     }
@@ -112,11 +103,13 @@ impl<'a> Batch<'a> {
         let ignore_identity = self.ignores_identity_labels(pod);
         let hash = shape_hash(pod, ignore_identity);
         let candidates = self.class_of_hash.get(&hash).into_iter().flatten();
-        let known = candidates.copied().find(|index| same_shape(&self.classes[*index].info().pod, pod, ignore_identity));
+        let known =
+            candidates.copied().find(|index| same_shape(&self.classes[*index].info().pod, pod, ignore_identity));
         if let Some(index) = known {
             return index;
         }
-        let classes_max = (CLASSES_BYTES_MAX / (CLASS_BYTES_PER_SLOT * self.run.snapshot.slots.len().max(1))).clamp(8, 1024);
+        let classes_max =
+            (CLASSES_BYTES_MAX / (CLASS_BYTES_PER_SLOT * self.run.snapshot.slots.len().max(1))).clamp(8, 1024);
         if self.classes.len() >= classes_max {
             self.classes.clear();
             self.class_of_hash.clear();
@@ -130,7 +123,9 @@ impl<'a> Batch<'a> {
     /// Labels that only number the pods of a workload matter as soon as any selector may look at them.
     fn ignores_identity_labels(&self, pod: &Pod) -> bool {
         let Some(spec) = &pod.spec else { return true };
-        spec.affinity.as_ref().is_none_or(|affinity| affinity.pod_affinity.is_none() && affinity.pod_anti_affinity.is_none())
+        spec.affinity
+            .as_ref()
+            .is_none_or(|affinity| affinity.pod_affinity.is_none() && affinity.pod_anti_affinity.is_none())
             && spec.topology_spread_constraints.as_ref().is_none_or(Vec::is_empty)
             && self.run.snapshot.pods_with_affinities.is_empty()
             && self.run.journal.iter().all(|(info, _)| info.affinities.is_none())

@@ -11,15 +11,21 @@ use crate::predicate;
 use crate::score::{self, Ties, normalise, own_score};
 use crate::topology::{PodAffinityState, SpreadState};
 
-/// No known node in this slot, or the node refuses the shape.
+/// The node has no room for the shape now.
 const REFUSED: i64 = -1;
+/// No known node in this slot, or one that refuses the shape whatever is placed.
+const REFUSED_FOR_GOOD: i64 = -2;
+/// Not judged yet, or not since a pod was placed there.
+const UNKNOWN: i64 = -3;
+/// Clusters up to this size are looked at whole; in larger ones a share of the nodes is enough, as upstream has it.
+const CANDIDATES_MIN: usize = 100;
 
 type Explanation = (Arc<str>, Arc<BTreeMap<String, usize>>);
 
 #[derive(Debug)]
 pub(crate) struct Class {
     info: Arc<PodInfo>,
-    /// The score of a node by itself, or `REFUSED`; one entry per slot.
+    /// The score of a node by itself, or why there is none; one entry per slot, filled when a node is first looked at.
     own: Vec<i64>,
     /// Preferences of the shape that are normalised over the candidates; empty if there are none.
     node_preference: Vec<i64>,
@@ -35,7 +41,7 @@ impl Class {
     pub(crate) fn new(info: Arc<PodInfo>, run: &mut Run<'_>) -> Self {
         let slots = run.snapshot.slots.len();
         let mut class = Self {
-            own: vec![REFUSED; slots],
+            own: vec![UNKNOWN; slots],
             node_preference: Vec::new(),
             taint_preference: Vec::new(),
             spread: SpreadState::new(&info, run),
@@ -45,24 +51,8 @@ impl Class {
             candidates: Vec::new(),
             info,
         };
-        let has_preference = predicate::has_node_preference(&class.info.pod);
-        if has_preference {
+        if predicate::has_node_preference(&class.info.pod) {
             class.node_preference = vec![0; slots];
-        }
-        for (slot, node) in run.nodes() {
-            let usage = run.usage(slot, node);
-            if static_refusal(&class.info, node).is_some() {
-                continue;
-            }
-            if has_preference && let Some(spec) = &class.info.pod.spec {
-                class.node_preference[slot as usize] = predicate::node_affinity_preference(spec, node.labels(), &node.name);
-            }
-            let dislikes = predicate::untolerated_preferences(node.taints(), class.info.tolerations());
-            if dislikes > 0 {
-                class.taint_preference.resize(slots, 0);
-                class.taint_preference[slot as usize] = dislikes;
-            }
-            class.own[slot as usize] = class.own_if_admitted(node, usage, run);
         }
         class
     }
@@ -71,18 +61,44 @@ impl Class {
         &self.info
     }
 
-    fn own_if_admitted(&self, node: &NodeInfo, usage: &Usage, run: &Run<'_>) -> i64 {
-        if admits(&self.info, node, usage) { own_score(&self.info, node, usage, run.snapshot) } else { REFUSED }
+    /// Judges the node in a slot and remembers it.
+    fn judge(&mut self, slot: usize, run: &Run<'_>) -> i64 {
+        let number = u32::try_from(slot).unwrap_or(u32::MAX);
+        let Some(node) = run.snapshot.slot(number).filter(|node| node.node.is_some()) else {
+            self.own[slot] = REFUSED_FOR_GOOD;
+            return REFUSED_FOR_GOOD;
+        };
+        let usage = run.usage(number, node);
+        self.own[slot] = if static_refusal(&self.info, node).is_some() {
+            REFUSED_FOR_GOOD
+        } else if admits(&self.info, node, usage) {
+            own_score(&self.info, node, usage, run.snapshot)
+        } else {
+            REFUSED
+        };
+        if self.own[slot] >= 0 {
+            self.note_preferences(slot, node);
+        }
+        self.own[slot]
+    }
+
+    fn note_preferences(&mut self, slot: usize, node: &NodeInfo) {
+        if let (Some(preference), Some(spec)) = (self.node_preference.get_mut(slot), &self.info.pod.spec) {
+            *preference = predicate::node_affinity_preference(spec, node.labels(), &node.name);
+        }
+        let dislikes = predicate::untolerated_preferences(node.taints(), self.info.tolerations());
+        if dislikes > 0 {
+            self.taint_preference.resize(self.own.len(), 0);
+            self.taint_preference[slot] = dislikes;
+        }
     }
 
     /// Takes in the places given since this shape last looked.
     pub(crate) fn catch_up(&mut self, run: &Run<'_>) {
         for index in self.journal_seen..run.journal.len() {
             let (placed, slot) = &run.journal[index];
-            if self.own[*slot as usize] != REFUSED
-                && let Some(node) = run.snapshot.slot(*slot)
-            {
-                self.own[*slot as usize] = self.own_if_admitted(node, run.usage(*slot, node), run);
+            if self.own[*slot as usize] != REFUSED_FOR_GOOD {
+                self.own[*slot as usize] = UNKNOWN;
             }
             self.spread.absorb(placed, *slot);
             self.affinity.absorb(&self.info, placed, *slot, run.snapshot, 1);
@@ -98,24 +114,17 @@ impl Class {
         }
         // Starting at a random slot and taking the first best one spreads equal choices without a random number per node.
         let start = ties.below(slots);
-        let order = (start..slots).chain(0..start);
-        let compares = !self.node_preference.is_empty() || !self.taint_preference.is_empty() || self.spread.scores() || self.affinity.scores();
-        if !compares && !self.spread.filters() && !self.affinity.filters() {
-            let mut best: Option<(i64, usize)> = None;
-            for slot in order {
-                let score = self.own[slot];
-                if score > best.map_or(REFUSED, |(score, _)| score) {
-                    best = Some((score, slot));
-                }
-            }
-            return best.and_then(|(_, slot)| u32::try_from(slot).ok());
-        }
+        let enough = candidates_enough(run.snapshot.nodes_live);
         self.spread.prepare();
         let mut candidates = std::mem::take(&mut self.candidates);
         candidates.clear();
-        for slot in order {
-            if self.own[slot] != REFUSED && self.spread.admits(slot).is_none() && self.affinity.admits(slot).is_none() {
+        for slot in (start..slots).chain(0..start) {
+            let own = if self.own[slot] == UNKNOWN { self.judge(slot, run) } else { self.own[slot] };
+            if own >= 0 && self.spread.admits(slot).is_none() && self.affinity.admits(slot).is_none() {
                 candidates.extend(u32::try_from(slot));
+                if candidates.len() >= enough {
+                    break;
+                }
             }
         }
         let best = self.best_of(&candidates);
@@ -124,7 +133,9 @@ impl Class {
     }
 
     fn best_of(&self, candidates: &[u32]) -> Option<u32> {
-        let highest = |raw: &[i64]| candidates.iter().map(|slot| raw.get(*slot as usize).copied().unwrap_or(0)).max().unwrap_or(0);
+        let highest = |raw: &[i64]| {
+            candidates.iter().map(|slot| raw.get(*slot as usize).copied().unwrap_or(0)).max().unwrap_or(0)
+        };
         let preference_max = highest(&self.node_preference);
         let dislikes_max = highest(&self.taint_preference);
         let spread = self.spread.score(candidates);
@@ -182,6 +193,15 @@ impl Class {
     }
 }
 
+/// How many nodes that admit a pod are compared: half of them in a small cluster, five in a hundred in a very large one.
+fn candidates_enough(nodes: usize) -> usize {
+    if nodes < CANDIDATES_MIN {
+        return nodes.max(1);
+    }
+    let percent = 50_usize.saturating_sub(nodes / 125).max(5);
+    (nodes * percent / 100).max(CANDIDATES_MIN)
+}
+
 /// Filters whose answer no placement changes.
 fn static_refusal(info: &PodInfo, node: &NodeInfo) -> Option<Refusal> {
     let spec = info.pod.spec.as_ref()?;
@@ -208,7 +228,11 @@ fn admits(info: &PodInfo, node: &NodeInfo, usage: &Usage) -> bool {
     usage.pods < node.pods_max
         && fits(info.requests.cpu_milli, node.allocatable.cpu_milli, usage.requested.cpu_milli)
         && fits(info.requests.memory_bytes, node.allocatable.memory_bytes, usage.requested.memory_bytes)
-        && fits(info.requests.ephemeral_storage_bytes, node.allocatable.ephemeral_storage_bytes, usage.requested.ephemeral_storage_bytes)
+        && fits(
+            info.requests.ephemeral_storage_bytes,
+            node.allocatable.ephemeral_storage_bytes,
+            usage.requested.ephemeral_storage_bytes,
+        )
         && info.requests.extended.iter().all(|(name, wanted)| {
             fits(*wanted, node.allocatable.extended_amount(name), usage.requested.extended_amount(name))
         })
@@ -228,7 +252,12 @@ fn insufficient(info: &PodInfo, node: &NodeInfo, usage: &Usage) -> Vec<Refusal> 
     let (wanted, offered, taken) = (&info.requests, &node.allocatable, &usage.requested);
     check("cpu", wanted.cpu_milli, offered.cpu_milli, taken.cpu_milli);
     check("memory", wanted.memory_bytes, offered.memory_bytes, taken.memory_bytes);
-    check("ephemeral-storage", wanted.ephemeral_storage_bytes, offered.ephemeral_storage_bytes, taken.ephemeral_storage_bytes);
+    check(
+        "ephemeral-storage",
+        wanted.ephemeral_storage_bytes,
+        offered.ephemeral_storage_bytes,
+        taken.ephemeral_storage_bytes,
+    );
     for (name, amount) in &wanted.extended {
         check(name, *amount, offered.extended_amount(name), taken.extended_amount(name));
     }

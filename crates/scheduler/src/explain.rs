@@ -16,7 +16,10 @@ pub(crate) enum Refusal {
     Ports,
     TooManyPods,
     /// `never`: the node could not take the pod even if it were empty.
-    Insufficient { resource: Arc<str>, never: bool },
+    Insufficient {
+        resource: Arc<str>,
+        never: bool,
+    },
     Spread,
     SpreadLabelMissing,
     PodAffinity,
@@ -35,7 +38,9 @@ impl Refusal {
             Self::TooManyPods => "Too many pods".into(),
             Self::Insufficient { resource, .. } => format!("Insufficient {resource}"),
             Self::Spread => "node(s) didn't match pod topology spread constraints".into(),
-            Self::SpreadLabelMissing => "node(s) didn't match pod topology spread constraints (missing required label)".into(),
+            Self::SpreadLabelMissing => {
+                "node(s) didn't match pod topology spread constraints (missing required label)".into()
+            }
             Self::PodAffinity => "node(s) didn't match pod affinity rules".into(),
             Self::PodAntiAffinity => "node(s) didn't match pod anti-affinity rules".into(),
             Self::ExistingPodAntiAffinity => "node(s) didn't satisfy existing pods anti-affinity rules".into(),
@@ -45,9 +50,16 @@ impl Refusal {
     /// Whether removing pods from the node could change the answer.
     fn removing_pods_helps(&self) -> bool {
         match self {
-            Self::Unschedulable | Self::NodeName | Self::Taints | Self::NodeAffinity | Self::SpreadLabelMissing | Self::PodAffinity => false,
+            Self::Unschedulable
+            | Self::NodeName
+            | Self::Taints
+            | Self::NodeAffinity
+            | Self::SpreadLabelMissing
+            | Self::PodAffinity => false,
             Self::Insufficient { never, .. } => !never,
-            Self::Ports | Self::TooManyPods | Self::Spread | Self::PodAntiAffinity | Self::ExistingPodAntiAffinity => true,
+            Self::Ports | Self::TooManyPods | Self::Spread | Self::PodAntiAffinity | Self::ExistingPodAntiAffinity => {
+                true
+            }
         }
     }
 }

@@ -4,10 +4,11 @@
 
 mod batch;
 mod class;
+mod domains;
 mod explain;
 mod node_info;
-mod pod_info;
 mod place;
+mod pod_info;
 pub mod predicate;
 pub mod quantity;
 mod resources;

@@ -60,7 +60,10 @@ pub fn place(snapshot: &Snapshot, pods: &[Arc<Pod>], parameters: Parameters) -> 
         by_priority.then_with(|| left.metadata.creation_timestamp.cmp(&right.metadata.creation_timestamp))
     });
     let mut batch = Batch::new(snapshot, parameters.seed);
-    queue.into_iter().map(|pod| if is_gated(pod) { Decision::Gated { pod: pod.clone() } } else { batch.decide(pod) }).collect()
+    queue
+        .into_iter()
+        .map(|pod| if is_gated(pod) { Decision::Gated { pod: pod.clone() } } else { batch.decide(pod) })
+        .collect()
 }
 
 fn is_gated(pod: &Pod) -> bool {

@@ -56,7 +56,10 @@ impl AffinityTerm {
     /// Whether a pod with these labels in this namespace is meant by the term.
     pub(crate) fn matches(&self, namespace: &str, namespace_labels: Option<&Labels>, labels: Option<&Labels>) -> bool {
         let in_namespace = self.namespaces.iter().any(|name| name == namespace)
-            || self.namespace_selector.as_ref().is_some_and(|selector| selector.is_everything() || selector.matches(namespace_labels));
+            || self
+                .namespace_selector
+                .as_ref()
+                .is_some_and(|selector| selector.is_everything() || selector.matches(namespace_labels));
         in_namespace && self.selector.matches(labels)
     }
 }
@@ -87,7 +90,14 @@ impl PodInfo {
         let scoring = pod_requests_for_scoring(&pod);
         let host_ports = host_ports(&pod);
         let affinities = affinities(&pod).map(Box::new);
-        Self { requests, scoring_cpu_milli: scoring.cpu_milli, scoring_memory_bytes: scoring.memory_bytes, host_ports, affinities, pod }
+        Self {
+            requests,
+            scoring_cpu_milli: scoring.cpu_milli,
+            scoring_memory_bytes: scoring.memory_bytes,
+            host_ports,
+            affinities,
+            pod,
+        }
     }
 
     pub(crate) fn namespace(&self) -> &str {
@@ -128,7 +138,8 @@ pub fn is_terminal(pod: &Pod) -> bool {
 
 fn host_ports(pod: &Pod) -> Vec<HostPort> {
     let Some(spec) = &pod.spec else { return Vec::new() };
-    let sidecars = spec.init_containers.iter().flatten().filter(|container| container.restart_policy.as_deref() == Some("Always"));
+    let sidecars =
+        spec.init_containers.iter().flatten().filter(|container| container.restart_policy.as_deref() == Some("Always"));
     let containers = spec.containers.iter().chain(sidecars);
     let ports = containers.flat_map(|container| container.ports.iter().flatten());
     let taken = ports.filter_map(|port| {
@@ -149,16 +160,25 @@ fn affinities(pod: &Pod) -> Option<PodAffinities> {
         terms.into_iter().flatten().map(|term| AffinityTerm::compile(term, namespace)).collect()
     };
     let weigh = |terms: Option<&Vec<WeightedPodAffinityTerm>>, sign: i64| -> Vec<(i64, AffinityTerm)> {
-        let weigh_one = |term: &WeightedPodAffinityTerm| (sign * i64::from(term.weight), AffinityTerm::compile(&term.pod_affinity_term, namespace));
+        let weigh_one = |term: &WeightedPodAffinityTerm| {
+            (sign * i64::from(term.weight), AffinityTerm::compile(&term.pod_affinity_term, namespace))
+        };
         terms.into_iter().flatten().map(weigh_one).collect()
     };
     let (towards, away) = (affinity.pod_affinity.as_ref(), affinity.pod_anti_affinity.as_ref());
     let mut compiled = PodAffinities {
         required: compile(towards.and_then(|terms| terms.required_during_scheduling_ignored_during_execution.as_ref())),
-        required_anti: compile(away.and_then(|terms| terms.required_during_scheduling_ignored_during_execution.as_ref())),
-        preferred: weigh(towards.and_then(|terms| terms.preferred_during_scheduling_ignored_during_execution.as_ref()), 1),
+        required_anti: compile(
+            away.and_then(|terms| terms.required_during_scheduling_ignored_during_execution.as_ref()),
+        ),
+        preferred: weigh(
+            towards.and_then(|terms| terms.preferred_during_scheduling_ignored_during_execution.as_ref()),
+            1,
+        ),
     };
-    compiled.preferred.extend(weigh(away.and_then(|terms| terms.preferred_during_scheduling_ignored_during_execution.as_ref()), -1));
+    compiled
+        .preferred
+        .extend(weigh(away.and_then(|terms| terms.preferred_during_scheduling_ignored_during_execution.as_ref()), -1));
     let empty = compiled.required.is_empty() && compiled.required_anti.is_empty() && compiled.preferred.is_empty();
     (!empty).then_some(compiled)
 }
@@ -202,7 +222,10 @@ fn same_spec(left: &PodSpec, right: &PodSpec) -> bool {
         && left.node_name == right.node_name
         && left.preemption_policy == right.preemption_policy
         && same_containers(&left.containers, &right.containers)
-        && same_containers(left.init_containers.as_deref().unwrap_or_default(), right.init_containers.as_deref().unwrap_or_default())
+        && same_containers(
+            left.init_containers.as_deref().unwrap_or_default(),
+            right.init_containers.as_deref().unwrap_or_default(),
+        )
 }
 
 fn same_containers(left: &[Container], right: &[Container]) -> bool {

@@ -1,6 +1,8 @@
 //! Node predicates that the scheduler and the DaemonSet controller share: taints and node affinity.
 
-use k8s_openapi::api::core::v1::{Affinity, Node, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, Pod, PodSpec, Taint, Toleration};
+use k8s_openapi::api::core::v1::{
+    Affinity, Node, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, Pod, PodSpec, Taint, Toleration,
+};
 
 use crate::selector::Labels;
 
@@ -31,7 +33,8 @@ pub fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
 /// The first taint with one of these effects that no toleration tolerates.
 pub fn untolerated<'a>(taints: &'a [Taint], tolerations: Option<&[Toleration]>, effects: &[&str]) -> Option<&'a Taint> {
     taints.iter().find(|taint| {
-        effects.contains(&taint.effect.as_str()) && !tolerations.unwrap_or_default().iter().any(|toleration| tolerates(toleration, taint))
+        effects.contains(&taint.effect.as_str())
+            && !tolerations.unwrap_or_default().iter().any(|toleration| tolerates(toleration, taint))
     })
 }
 
@@ -39,9 +42,10 @@ pub fn untolerated<'a>(taints: &'a [Taint], tolerations: Option<&[Toleration]>, 
 pub fn untolerated_preferences(taints: &[Taint], tolerations: Option<&[Toleration]>) -> i64 {
     let mut count = 0;
     for taint in taints.iter().filter(|taint| taint.effect == "PreferNoSchedule") {
-        let considered = tolerations.unwrap_or_default().iter().filter(|toleration| {
-            matches!(toleration.effect.as_deref(), None | Some("" | "PreferNoSchedule"))
-        });
+        let considered = tolerations
+            .unwrap_or_default()
+            .iter()
+            .filter(|toleration| matches!(toleration.effect.as_deref(), None | Some("" | "PreferNoSchedule")));
         if !considered.into_iter().any(|toleration| tolerates(toleration, taint)) {
             count += 1;
         }
@@ -61,8 +65,14 @@ pub fn cordoned(node: &Node, tolerations: Option<&[Toleration]>) -> bool {
 
 /// Whether nodeSelector and required node affinity admit the node.
 pub fn matches_node_affinity(spec: &PodSpec, labels: Option<&Labels>, node_name: &str) -> bool {
-    let selected = spec.node_selector.iter().flatten().all(|(key, value)| labels.and_then(|labels| labels.get(key)) == Some(value));
-    selected && required_terms(spec.affinity.as_ref()).is_none_or(|selector| matches_node_selector(selector, labels, node_name))
+    let selected = spec
+        .node_selector
+        .iter()
+        .flatten()
+        .all(|(key, value)| labels.and_then(|labels| labels.get(key)) == Some(value));
+    selected
+        && required_terms(spec.affinity.as_ref())
+            .is_none_or(|selector| matches_node_selector(selector, labels, node_name))
 }
 
 /// The required node affinity of a pod, if it has one.
@@ -84,7 +94,9 @@ pub fn matches_term(term: &NodeSelectorTerm, labels: Option<&Labels>, node_name:
     }
     let label = |key: &str| labels.and_then(|labels| labels.get(key)).map(String::as_str);
     expressions.iter().all(|requirement| requirement_holds(requirement, label(&requirement.key)))
-        && fields.iter().all(|requirement| requirement.key == "metadata.name" && requirement_holds(requirement, Some(node_name)))
+        && fields
+            .iter()
+            .all(|requirement| requirement.key == "metadata.name" && requirement_holds(requirement, Some(node_name)))
 }
 
 fn requirement_holds(requirement: &NodeSelectorRequirement, value: Option<&str>) -> bool {
@@ -110,13 +122,17 @@ fn requirement_holds(requirement: &NodeSelectorRequirement, value: Option<&str>)
 /// The preferred node affinity score of a node: the sum of the weights of the terms that match.
 pub fn node_affinity_preference(spec: &PodSpec, labels: Option<&Labels>, node_name: &str) -> i64 {
     let preferred = spec.affinity.as_ref().and_then(|affinity| affinity.node_affinity.as_ref());
-    let preferred = preferred.and_then(|affinity| affinity.preferred_during_scheduling_ignored_during_execution.as_ref());
+    let preferred =
+        preferred.and_then(|affinity| affinity.preferred_during_scheduling_ignored_during_execution.as_ref());
     let matching = preferred.into_iter().flatten().filter(|term| matches_term(&term.preference, labels, node_name));
     matching.map(|term| i64::from(term.weight)).sum()
 }
 
 /// Whether the pod has a preferred node affinity at all.
 pub fn has_node_preference(pod: &Pod) -> bool {
-    let affinity = pod.spec.as_ref().and_then(|spec| spec.affinity.as_ref()).and_then(|affinity| affinity.node_affinity.as_ref());
-    affinity.and_then(|affinity| affinity.preferred_during_scheduling_ignored_during_execution.as_ref()).is_some_and(|terms| !terms.is_empty())
+    let affinity =
+        pod.spec.as_ref().and_then(|spec| spec.affinity.as_ref()).and_then(|affinity| affinity.node_affinity.as_ref());
+    affinity
+        .and_then(|affinity| affinity.preferred_during_scheduling_ignored_during_execution.as_ref())
+        .is_some_and(|terms| !terms.is_empty())
 }

@@ -66,7 +66,8 @@ fn suffix_powers(suffix: &str) -> Option<(u32, i32)> {
 
 fn scale_up(mantissa: i128, scale: i128, binary_power: u32, decimal_power: i32) -> i128 {
     let saturated = i128::from(i64::MAX) + 1;
-    let Some(mut value) = mantissa.checked_mul(scale).and_then(|value| value.checked_mul(1_i128 << binary_power)) else {
+    let Some(mut value) = mantissa.checked_mul(scale).and_then(|value| value.checked_mul(1_i128 << binary_power))
+    else {
         return saturated;
     };
     for _ in 0..decimal_power.max(0) {

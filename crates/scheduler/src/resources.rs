@@ -71,7 +71,10 @@ impl Resources {
 
     /// True if nothing is asked for.
     pub fn is_zero(&self) -> bool {
-        self.cpu_milli == 0 && self.memory_bytes == 0 && self.ephemeral_storage_bytes == 0 && self.extended.iter().all(|(_, amount)| *amount == 0)
+        self.cpu_milli == 0
+            && self.memory_bytes == 0
+            && self.ephemeral_storage_bytes == 0
+            && self.extended.iter().all(|(_, amount)| *amount == 0)
     }
 }
 

@@ -35,7 +35,8 @@ fn balanced_allocation(pod: &PodInfo, node: &NodeInfo, usage: &Usage) -> i64 {
         return 0;
     }
     #[expect(clippy::cast_precision_loss, reason = "a score needs two digits")]
-    let fraction = |capacity: i64, used: i64| if capacity <= 0 { 1.0 } else { (used as f64 / capacity as f64).min(1.0) };
+    let fraction =
+        |capacity: i64, used: i64| if capacity <= 0 { 1.0 } else { (used as f64 / capacity as f64).min(1.0) };
     let cpu = fraction(node.allocatable.cpu_milli, usage.requested.cpu_milli + pod.requests.cpu_milli);
     let memory = fraction(node.allocatable.memory_bytes, usage.requested.memory_bytes + pod.requests.memory_bytes);
     #[expect(clippy::cast_possible_truncation, reason = "the value lies between 0 and 100")]

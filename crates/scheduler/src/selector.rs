@@ -65,8 +65,10 @@ impl Selector {
 
     /// Every given label must be present with its value.
     pub fn from_labels(labels: &Labels) -> Self {
-        let requirement =
-            |(key, value): (&String, &String)| Requirement { key: key.clone(), operator: Operator::In(vec![value.clone()]) };
+        let requirement = |(key, value): (&String, &String)| Requirement {
+            key: key.clone(),
+            operator: Operator::In(vec![value.clone()]),
+        };
         Self { requirements: Some(labels.iter().map(requirement).collect()) }
     }
 
@@ -118,9 +120,7 @@ mod tests {
             let labels = Labels::from([("app".into(), "web".into()), ("tier".into(), "front".into())]);
             assert_eq!(Selector::compile(&parsed).matches(Some(&labels)), expected, "{selector}");
         };
-        let expression = |operator: &str, key: &str, values: &[&str]| {
-            serde_json::json!({"matchExpressions": [{"key": key, "operator": operator, "values": values}]})
-        };
+        let expression = |operator: &str, key: &str, values: &[&str]| serde_json::json!({"matchExpressions": [{"key": key, "operator": operator, "values": values}]});
         check(serde_json::json!({}), true);
         check(serde_json::json!({"matchLabels": {"app": "web"}}), true);
         check(serde_json::json!({"matchLabels": {"app": "web", "tier": "back"}}), false);

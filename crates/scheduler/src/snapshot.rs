@@ -5,9 +5,11 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Node, Pod};
 
+use crate::domains::Domains;
 use crate::node_info::NodeInfo;
 use crate::pod_info::{PodInfo, is_terminal};
 use crate::selector::{Labels, Selector};
+use crate::topology::{HOSTNAME, ZONE};
 
 /// A pod that holds (or is assumed to hold) a place.
 #[derive(Debug)]
@@ -32,6 +34,8 @@ pub struct Snapshot {
     pub(crate) namespaces: HashMap<String, Labels>,
     pub(crate) services: HashMap<String, BTreeMap<String, Selector>>,
     pub(crate) image_nodes: HashMap<String, i64>,
+    /// Topology keys that nearly every pod is spread by; others are numbered when a pod names them.
+    pub(crate) domains: HashMap<&'static str, Arc<Domains>>,
 }
 
 impl Snapshot {
@@ -76,6 +80,9 @@ impl Snapshot {
             }
             None => {
                 self.slots.push(Some(info));
+                for domains in self.domains.values_mut() {
+                    Arc::make_mut(domains).cover(self.slots.len());
+                }
                 u32::try_from(self.slots.len() - 1).unwrap_or(u32::MAX)
             }
         };
@@ -103,6 +110,7 @@ impl Snapshot {
         info.set_node(node);
         self.nodes_live += usize::from(is_new);
         self.count_images(slot, 1);
+        self.number_domains(slot);
     }
 
     /// Removes a node; its pods stay known until they are removed themselves.
@@ -114,7 +122,22 @@ impl Snapshot {
             info.images.clear();
             self.nodes_live -= 1;
         }
+        self.number_domains(slot);
         self.release_if_empty(slot);
+    }
+
+    fn number_domains(&mut self, slot: u32) {
+        let slots = self.slots.len();
+        for key in [HOSTNAME, ZONE] {
+            let info = self.slots.get(slot as usize).and_then(Option::as_ref);
+            let value = info.and_then(NodeInfo::labels).and_then(|labels| labels.get(key)).map(String::as_str);
+            let domains = self.domains.entry(key).or_default();
+            if domains.of_slot.len() < slots || !domains.has(slot, value) {
+                let domains = Arc::make_mut(domains);
+                domains.set(slot, value);
+                domains.cover(slots);
+            }
+        }
     }
 
     fn count_images(&mut self, slot: u32, change: i64) {
@@ -142,7 +165,8 @@ impl Snapshot {
         if is_terminal(&pod) {
             return self.remove_pod(&uid);
         }
-        let Some(node) = pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).filter(|node| !node.is_empty()) else {
+        let Some(node) = pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).filter(|node| !node.is_empty())
+        else {
             if self.pods.get(&uid).is_some_and(|placed| !placed.assumed) {
                 self.remove_pod(&uid);
             }

@@ -1,12 +1,12 @@
 //! Filters and scores that count pods per topology domain: spread constraints and pod (anti-)affinity.
 
 use std::collections::HashMap;
-use std::rc::Rc;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::TopologySpreadConstraint;
 
-use crate::batch::{Domains, MISSING, Run};
+use crate::batch::Run;
+use crate::domains::{Domains, MISSING};
 use crate::explain::Refusal;
 use crate::pod_info::PodInfo;
 use crate::predicate;
@@ -14,14 +14,14 @@ use crate::score::SCORE_MAX;
 use crate::selector::Selector;
 use crate::snapshot::Snapshot;
 
-const HOSTNAME: &str = "kubernetes.io/hostname";
-const ZONE: &str = "topology.kubernetes.io/zone";
+pub(crate) const HOSTNAME: &str = "kubernetes.io/hostname";
+pub(crate) const ZONE: &str = "topology.kubernetes.io/zone";
 /// The weight with which a pod that is required by placed pods attracts (upstream's default hardPodAffinityWeight).
 const REQUIRED_AFFINITY_WEIGHT: i64 = 1;
 
 #[derive(Debug)]
 struct Constraint {
-    domains: Rc<Domains>,
+    domains: Arc<Domains>,
     is_hostname: bool,
     max_skew: i64,
     domains_min: usize,
@@ -45,7 +45,9 @@ impl Matching {
     fn matches(&self, pod: &PodInfo) -> bool {
         !pod.is_terminating()
             && match self {
-                Self::Selector { namespace, selector } => pod.namespace() == namespace && selector.matches(pod.labels()),
+                Self::Selector { namespace, selector } => {
+                    pod.namespace() == namespace && selector.matches(pod.labels())
+                }
                 Self::Owner(uid) => pod.spreading_owner() == Some(uid),
             }
     }
@@ -94,7 +96,8 @@ pub(crate) struct SpreadState {
 
 impl SpreadState {
     pub(crate) fn new(info: &PodInfo, run: &mut Run<'_>) -> Self {
-        let constraints = info.pod.spec.as_ref().and_then(|spec| spec.topology_spread_constraints.as_deref()).unwrap_or_default();
+        let constraints =
+            info.pod.spec.as_ref().and_then(|spec| spec.topology_spread_constraints.as_deref()).unwrap_or_default();
         if constraints.is_empty() {
             let Some(matching) = default_matching(info, run.snapshot) else { return Self::default() };
             return Self { soft: default_constraints(matching, run), ..Self::default() };
@@ -102,7 +105,11 @@ impl SpreadState {
         let mut state = Self { soft_requires_labels: true, ..Self::default() };
         for constraint in constraints {
             let compiled = compile(constraint, info, run);
-            if constraint.when_unsatisfiable == "DoNotSchedule" { state.hard.push(compiled) } else { state.soft.push(compiled) }
+            if constraint.when_unsatisfiable == "DoNotSchedule" {
+                state.hard.push(compiled)
+            } else {
+                state.soft.push(compiled)
+            }
         }
         restrict_to_labelled(&mut state.hard, run);
         restrict_to_labelled(&mut state.soft, run);
@@ -110,14 +117,6 @@ impl SpreadState {
             constraint.count_existing(run);
         }
         state
-    }
-
-    pub(crate) fn filters(&self) -> bool {
-        !self.hard.is_empty()
-    }
-
-    pub(crate) fn scores(&self) -> bool {
-        !self.soft.is_empty()
     }
 
     pub(crate) fn absorb(&mut self, pod: &PodInfo, slot: u32) {
@@ -172,8 +171,8 @@ impl SpreadState {
                 let share = constraint.pods[domain as usize] as f64 * weight + (constraint.max_skew - 1) as f64;
                 score += share;
             }
-            #[expect(clippy::cast_possible_truncation, reason = "a rounded score is small")]
-            raw.push((!ignored).then_some(score.round() as i64));
+            #[expect(clippy::cast_possible_truncation, reason = "a score is small, and never negative")]
+            raw.push((!ignored).then_some((score + 0.5) as i64));
         }
         let highest = raw.iter().flatten().max().copied().unwrap_or(0);
         let lowest = raw.iter().flatten().min().copied().unwrap_or(0);
@@ -226,7 +225,9 @@ fn default_constraints(matching: Matching, run: &mut Run<'_>) -> Vec<Constraint>
         }
         let matching = match &matching {
             Matching::Owner(uid) => Matching::Owner(uid.clone()),
-            Matching::Selector { namespace, selector } => Matching::Selector { namespace: namespace.clone(), selector: selector.clone() },
+            Matching::Selector { namespace, selector } => {
+                Matching::Selector { namespace: namespace.clone(), selector: selector.clone() }
+            }
         };
         let mut constraint = Constraint {
             is_hostname: key == HOSTNAME,
@@ -259,8 +260,10 @@ fn compile(constraint: &TopologySpreadConstraint, info: &PodInfo, run: &mut Run<
     let mut counts_slot = vec![false; domains.of_slot.len()];
     for (slot, node) in run.nodes() {
         let spec = info.pod.spec.as_ref();
-        let by_affinity = !honours_affinity || spec.is_none_or(|spec| predicate::matches_node_affinity(spec, node.labels(), &node.name));
-        let by_taints = !honours_taints || predicate::untolerated(node.taints(), info.tolerations(), &["NoSchedule", "NoExecute"]).is_none();
+        let by_affinity = !honours_affinity
+            || spec.is_none_or(|spec| predicate::matches_node_affinity(spec, node.labels(), &node.name));
+        let by_taints = !honours_taints
+            || predicate::untolerated(node.taints(), info.tolerations(), &["NoSchedule", "NoExecute"]).is_none();
         counts_slot[slot as usize] = by_affinity && by_taints;
     }
     Constraint {
@@ -292,12 +295,12 @@ fn restrict_to_labelled(constraints: &mut [Constraint], run: &Run<'_>) {
 
 #[derive(Debug)]
 struct DomainCounts {
-    domains: Rc<Domains>,
+    domains: Arc<Domains>,
     counts: Vec<i64>,
 }
 
 impl DomainCounts {
-    fn new(domains: Rc<Domains>) -> Self {
+    fn new(domains: Arc<Domains>) -> Self {
         Self { counts: vec![0; domains.count], domains }
     }
 
@@ -327,7 +330,7 @@ pub(crate) struct PodAffinityState {
     anti_affinity: Vec<DomainCounts>,
     existing_anti_affinity: HashMap<String, DomainCounts>,
     preferences: HashMap<String, DomainCounts>,
-    domains: HashMap<String, Rc<Domains>>,
+    domains: HashMap<String, Arc<Domains>>,
 }
 
 impl PodAffinityState {
@@ -336,8 +339,10 @@ impl PodAffinityState {
         let snapshot = run.snapshot;
         let placed_with_terms = snapshot.pods_with_affinities.iter().filter_map(|uid| snapshot.pods.get(uid));
         let placed_with_terms: Vec<Arc<PodInfo>> = placed_with_terms.map(|placed| placed.info.clone()).collect();
-        let journal_with_terms = run.journal.iter().filter(|(pod, _)| pod.affinities.is_some()).map(|(pod, _)| pod.clone());
-        let with_terms: Vec<Arc<PodInfo>> = placed_with_terms.into_iter().chain(journal_with_terms).chain([info.clone()]).collect();
+        let journal_with_terms =
+            run.journal.iter().filter(|(pod, _)| pod.affinities.is_some()).map(|(pod, _)| pod.clone());
+        let with_terms: Vec<Arc<PodInfo>> =
+            placed_with_terms.into_iter().chain(journal_with_terms).chain([info.clone()]).collect();
         for affinities in with_terms.iter().filter_map(|pod| pod.affinities.as_ref()) {
             let preferred = affinities.preferred.iter().map(|(_, term)| term);
             for term in affinities.required.iter().chain(&affinities.required_anti).chain(preferred) {
@@ -347,11 +352,13 @@ impl PodAffinityState {
             }
         }
         if let Some(own) = &info.affinities {
-            let counts = |term: &crate::pod_info::AffinityTerm| DomainCounts::new(state.domains[&term.topology_key].clone());
+            let counts =
+                |term: &crate::pod_info::AffinityTerm| DomainCounts::new(state.domains[&term.topology_key].clone());
             state.affinity = own.required.iter().map(counts).collect();
             state.anti_affinity = own.required_anti.iter().map(counts).collect();
             let own_labels = snapshot.namespaces.get(info.namespace());
-            state.matches_itself = own.required.iter().all(|term| term.matches(info.namespace(), own_labels, info.labels()));
+            state.matches_itself =
+                own.required.iter().all(|term| term.matches(info.namespace(), own_labels, info.labels()));
             for placed in snapshot.pods.values() {
                 state.absorb(info, &placed.info, placed.slot, snapshot, 1);
             }
@@ -366,19 +373,13 @@ impl PodAffinityState {
         state
     }
 
-    pub(crate) fn filters(&self) -> bool {
-        !self.affinity.is_empty() || !self.anti_affinity.is_empty() || !self.existing_anti_affinity.is_empty()
-    }
-
-    pub(crate) fn scores(&self) -> bool {
-        !self.preferences.is_empty()
-    }
-
     /// Takes a placed pod in, looking both ways.
     pub(crate) fn absorb(&mut self, info: &PodInfo, placed: &PodInfo, slot: u32, snapshot: &Snapshot, sign: i64) {
         if let Some(own) = &info.affinities {
             let labels = snapshot.namespaces.get(placed.namespace());
-            if !own.required.is_empty() && own.required.iter().all(|term| term.matches(placed.namespace(), labels, placed.labels())) {
+            if !own.required.is_empty()
+                && own.required.iter().all(|term| term.matches(placed.namespace(), labels, placed.labels()))
+            {
                 for counts in &mut self.affinity {
                     counts.add(slot, sign);
                 }
@@ -439,7 +440,13 @@ impl PodAffinityState {
     }
 }
 
-fn add_to(counts: &mut HashMap<String, DomainCounts>, domains: &HashMap<String, Rc<Domains>>, key: &str, slot: u32, amount: i64) {
+fn add_to(
+    counts: &mut HashMap<String, DomainCounts>,
+    domains: &HashMap<String, Arc<Domains>>,
+    key: &str,
+    slot: u32,
+    amount: i64,
+) {
     if let Some(known) = counts.get_mut(key) {
         known.add(slot, amount);
     } else if let Some(domains) = domains.get(key) {

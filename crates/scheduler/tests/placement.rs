@@ -1,5 +1,5 @@
 //! Tables of clusters, pods and the decisions they must lead to.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
+#![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -85,14 +85,48 @@ fn filters_refuse_in_upstreams_words() {
     };
     check("empty cluster", vec![], vec![], pod("a", json!({})), "no nodes available to schedule pods");
     check("one node", vec![node("n", json!({}))], vec![], pod("a", json!({})), "n");
-    refused("cordoned", node("n", json!({"spec": {"unschedulable": true}})), vec![], pod("a", json!({})), "node(s) were unschedulable", NOT_HELPFUL);
-    refused("tainted", node("n", taint("NoSchedule")), vec![], pod("a", json!({})), "node(s) had untolerated taint(s)", NOT_HELPFUL);
-    refused("executing taint", node("n", taint("NoExecute")), vec![], pod("a", json!({})), "node(s) had untolerated taint(s)", NOT_HELPFUL);
+    refused(
+        "cordoned",
+        node("n", json!({"spec": {"unschedulable": true}})),
+        vec![],
+        pod("a", json!({})),
+        "node(s) were unschedulable",
+        NOT_HELPFUL,
+    );
+    refused(
+        "tainted",
+        node("n", taint("NoSchedule")),
+        vec![],
+        pod("a", json!({})),
+        "node(s) had untolerated taint(s)",
+        NOT_HELPFUL,
+    );
+    refused(
+        "executing taint",
+        node("n", taint("NoExecute")),
+        vec![],
+        pod("a", json!({})),
+        "node(s) had untolerated taint(s)",
+        NOT_HELPFUL,
+    );
     let tolerant = json!({"spec": {"tolerations": [{"key": "dedicated", "operator": "Equal", "value": "db", "effect": "NoSchedule"}]}});
     check("tolerated", vec![node("n", taint("NoSchedule"))], vec![], pod("a", tolerant), "n");
     let selector = json!({"spec": {"nodeSelector": {"disk": "ssd"}}});
-    refused("selector", node("n", json!({})), vec![], pod("a", selector.clone()), "node(s) didn't match Pod's node affinity/selector", NOT_HELPFUL);
-    check("selected", vec![node("n", json!({})), node("s", json!({"metadata": {"labels": {"disk": "ssd"}}}))], vec![], pod("a", selector), "s");
+    refused(
+        "selector",
+        node("n", json!({})),
+        vec![],
+        pod("a", selector.clone()),
+        "node(s) didn't match Pod's node affinity/selector",
+        NOT_HELPFUL,
+    );
+    check(
+        "selected",
+        vec![node("n", json!({})), node("s", json!({"metadata": {"labels": {"disk": "ssd"}}}))],
+        vec![],
+        pod("a", selector),
+        "s",
+    );
     let by_field = json!({"spec": {"affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
         {"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["b"]}]}]}}}}});
     check("by field", vec![node("a", json!({})), node("b", json!({}))], vec![], pod("p", by_field), "b");
@@ -100,20 +134,48 @@ fn filters_refuse_in_upstreams_words() {
         let ports = json!([{"name": "main", "ports": [{"containerPort": 80, "hostPort": 80}]}]);
         pod(name, json!({"spec": {"nodeName": node, "containers": ports}}))
     };
-    refused("port taken", node("n", json!({})), vec![port("a", Some("n"))], port("b", None), "node(s) didn't have free ports for the requested pod ports", NO_VICTIMS);
+    refused(
+        "port taken",
+        node("n", json!({})),
+        vec![port("a", Some("n"))],
+        port("b", None),
+        "node(s) didn't have free ports for the requested pod ports",
+        NO_VICTIMS,
+    );
     refused("too large", node("n", json!({})), vec![], pod("a", cpu("5")), "Insufficient cpu", NOT_HELPFUL);
     let mut occupant = pod("a", cpu("3"));
     occupant["spec"]["nodeName"] = json!("n");
-    refused("occupied", node("n", json!({})), vec![occupant.clone()], pod("b", cpu("2")), "Insufficient cpu", NO_VICTIMS);
+    refused(
+        "occupied",
+        node("n", json!({})),
+        vec![occupant.clone()],
+        pod("b", cpu("2")),
+        "Insufficient cpu",
+        NO_VICTIMS,
+    );
     occupant["status"] = json!({"phase": "Succeeded"});
     check("an ended pod holds nothing", vec![node("n", json!({}))], vec![occupant], pod("b", cpu("2")), "n");
-    refused("full", node("n", json!({"status": {"allocatable": {"pods": "0"}}})), vec![], pod("a", json!({})), "Too many pods", NO_VICTIMS);
+    refused(
+        "full",
+        node("n", json!({"status": {"allocatable": {"pods": "0"}}})),
+        vec![],
+        pod("a", json!({})),
+        "Too many pods",
+        NO_VICTIMS,
+    );
     let device = json!({"spec": {"containers": [{"name": "m", "resources": {"requests": {"example.com/gpu": "1"}}}]}});
     refused("device", node("n", json!({})), vec![], pod("a", device), "Insufficient example.com/gpu", NOT_HELPFUL);
     let gated = json!({"spec": {"schedulingGates": [{"name": "wait"}]}});
     check("gated", vec![node("n", json!({}))], vec![], pod("a", gated), "gated");
     let never = json!({"spec": {"preemptionPolicy": "Never", "nodeName": "", "nodeSelector": {"x": "y"}}});
-    refused("never preempts", node("n", json!({})), vec![], pod("a", never), "node(s) didn't match Pod's node affinity/selector", "preemption: not eligible due to preemptionPolicy=Never.");
+    refused(
+        "never preempts",
+        node("n", json!({})),
+        vec![],
+        pod("a", never),
+        "node(s) didn't match Pod's node affinity/selector",
+        "preemption: not eligible due to preemptionPolicy=Never.",
+    );
 }
 
 #[test]
@@ -132,9 +194,7 @@ fn reasons_are_counted_and_sorted() {
 
 #[test]
 fn init_containers_sidecars_and_overhead_count() {
-    let request = |name: &str, cpu: &str, restart: Option<&str>| {
-        json!({"name": name, "restartPolicy": restart, "resources": {"requests": {"cpu": cpu}}})
-    };
+    let request = |name: &str, cpu: &str, restart: Option<&str>| json!({"name": name, "restartPolicy": restart, "resources": {"requests": {"cpu": cpu}}});
     let spec = json!({"spec": {
         "overhead": {"cpu": "100m"},
         "initContainers": [request("first", "3", None), request("side", "1", Some("Always")), request("last", "2500m", None)],
@@ -163,10 +223,12 @@ fn scores_choose_the_better_node() {
 #[test]
 fn equal_pods_of_one_owner_spread_over_hosts_and_zones() {
     let owned = |index: usize| {
-        let owner = json!([{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "w", "uid": "owner", "controller": true}]);
+        let owner =
+            json!([{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "w", "uid": "owner", "controller": true}]);
         pod(&format!("p{index}"), json!({"metadata": {"ownerReferences": owner}}))
     };
-    let zoned = |name: &str, zone: &str| node(name, json!({"metadata": {"labels": {"topology.kubernetes.io/zone": zone}}}));
+    let zoned =
+        |name: &str, zone: &str| node(name, json!({"metadata": {"labels": {"topology.kubernetes.io/zone": zone}}}));
     let snapshot = snapshot(vec![zoned("a", "1"), zoned("b", "1"), zoned("c", "2"), zoned("d", "2")], vec![]);
     for seed in 0..4 {
         let decisions = decide(&snapshot, (0..8).map(owned).collect(), seed);
@@ -207,7 +269,8 @@ fn pod_affinity_works_both_ways_and_within_a_batch() {
     let two = || vec![node("a", json!({})), node("b", json!({}))];
     check("towards", two(), vec![database.clone()], pod("p", affinity("podAffinity", &near)), "b");
     check("away", two(), vec![database.clone()], pod("p", affinity("podAntiAffinity", &near)), "a");
-    let dislikes_web = json!({"labelSelector": {"matchLabels": {"app": "web"}}, "topologyKey": "kubernetes.io/hostname"});
+    let dislikes_web =
+        json!({"labelSelector": {"matchLabels": {"app": "web"}}, "topologyKey": "kubernetes.io/hostname"});
     merge(&mut database, affinity("podAntiAffinity", &dislikes_web));
     check("an existing pod keeps others away", two(), vec![database], pod("p", json!({})), "a");
     let mut group: Vec<Value> = Vec::new();
@@ -227,7 +290,8 @@ fn pod_affinity_works_both_ways_and_within_a_batch() {
 fn priority_and_then_age_order_the_queue_and_a_seed_replays() {
     let snapshot = snapshot(vec![node("n", json!({"status": {"allocatable": {"pods": "1"}}}))], vec![]);
     let low = pod("low", json!({"metadata": {"creationTimestamp": "2026-01-01T00:00:00Z"}}));
-    let high = pod("high", json!({"metadata": {"creationTimestamp": "2026-01-02T00:00:00Z"}, "spec": {"priority": 10}}));
+    let high =
+        pod("high", json!({"metadata": {"creationTimestamp": "2026-01-02T00:00:00Z"}, "spec": {"priority": 10}}));
     let decisions = decide(&snapshot, vec![low, high], 0);
     assert_eq!(decisions[0].pod().metadata.name.as_deref(), Some("high"));
     assert_eq!(outcome(&decisions[0]), "n");
@@ -260,6 +324,11 @@ fn the_snapshot_forgets_what_leaves() {
     snapshot.set_node(Arc::new(serde_json::from_value(node("n", json!({}))).unwrap()));
     let second = decide(&snapshot, vec![pod("b", json!({}))], 0);
     assert_eq!(outcome(&second[0]), "n");
+    // A pod may be seen before its node; meanwhile others are placed as if the node were not there.
+    let early = Arc::new(serde_json::from_value(pod("early", json!({"spec": {"nodeName": "later"}}))).unwrap());
+    snapshot.set_pod(early);
+    assert_eq!(outcome(&decide(&snapshot, vec![pod("c", json!({}))], 0)[0]), "n");
+    snapshot.remove_pod("uid-early");
     snapshot.remove_pod("uid-a");
     assert_eq!((snapshot.nodes(), snapshot.placed_pods()), (1, 0));
 }

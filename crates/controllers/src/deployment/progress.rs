@@ -23,7 +23,12 @@ pub(super) fn finish(mut rollout: Rollout<'_>, memory: &mut Memory, now: Timesta
     if has_enough {
         conditions.set("Available", "True", "MinimumReplicasAvailable", "Deployment has minimum availability.");
     } else {
-        conditions.set("Available", "False", "MinimumReplicasUnavailable", "Deployment does not have minimum availability.");
+        conditions.set(
+            "Available",
+            "False",
+            "MinimumReplicasUnavailable",
+            "Deployment does not have minimum availability.",
+        );
     }
     if deadline(&rollout).is_none() {
         conditions.list.retain(|condition| condition.type_.as_deref() != Some("Progressing"));
@@ -39,7 +44,7 @@ pub(super) fn finish(mut rollout: Rollout<'_>, memory: &mut Memory, now: Timesta
     replica_failure(&rollout, &mut conditions);
     // Upstream lists Available first; a client that shows the last condition sees how the rollout goes.
     status.conditions = (!conditions.list.is_empty()).then_some(conditions.list);
-    if deployment.status.as_ref() != Some(&status) {
+    if !rollout.updates_itself && deployment.status.as_ref() != Some(&status) {
         rollout.actions.push(Action::update_status(&Deployment { status: Some(status), ..deployment.clone() }));
     }
     plan.actions = rollout.actions;
@@ -91,8 +96,15 @@ fn progress(
     };
     let name = meta::name(&current.metadata);
     match conditions.reason("Progressing") {
-        None => conditions.set("Progressing", "True", "NewReplicaSetCreated", &format!("Created new replica set \"{name}\"")),
-        Some("DeploymentPaused") => conditions.set("Progressing", "Unknown", "DeploymentResumed", "Deployment is resumed"),
+        None => conditions.set(
+            "Progressing",
+            "True",
+            "NewReplicaSetCreated",
+            &format!("Created new replica set \"{name}\""),
+        ),
+        Some("DeploymentPaused") => {
+            conditions.set("Progressing", "Unknown", "DeploymentResumed", "Deployment is resumed")
+        }
         Some(_) => {}
     }
     let was_complete = conditions.reason("Progressing") == Some("NewReplicaSetAvailable");
@@ -112,8 +124,11 @@ fn progress(
     } else if moved || was_complete {
         conditions.set("Progressing", "True", "ReplicaSetUpdated", &format!("ReplicaSet \"{name}\" is progressing."));
     } else {
-        let updated_at = conditions.find("Progressing").and_then(|condition| condition.last_update_time.as_ref()).map(|time| time.0);
-        let limit = deadline(rollout).zip(updated_at).and_then(|(seconds, at)| at.checked_add(SignedDuration::from_secs(seconds)).ok());
+        let updated_at =
+            conditions.find("Progressing").and_then(|condition| condition.last_update_time.as_ref()).map(|time| time.0);
+        let limit = deadline(rollout)
+            .zip(updated_at)
+            .and_then(|(seconds, at)| at.checked_add(SignedDuration::from_secs(seconds)).ok());
         match limit {
             Some(limit) if limit <= conditions.now => {
                 let message = format!("ReplicaSet \"{name}\" has timed out progressing.");
@@ -133,7 +148,8 @@ fn replica_failure(rollout: &Rollout<'_>, conditions: &mut Conditions) {
     });
     match failures.into_iter().next() {
         Some(failure) => {
-            let (reason, message) = (failure.reason.clone().unwrap_or_default(), failure.message.clone().unwrap_or_default());
+            let (reason, message) =
+                (failure.reason.clone().unwrap_or_default(), failure.message.clone().unwrap_or_default());
             conditions.set("ReplicaFailure", "True", &reason, &message);
         }
         None => conditions.list.retain(|condition| condition.type_.as_deref() != Some("ReplicaFailure")),

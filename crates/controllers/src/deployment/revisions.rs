@@ -7,7 +7,6 @@ use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetSpec};
 use k8s_openapi::api::core::v1::PodTemplateSpec;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use serde_json::json;
 
 use super::{Memory, Rollout, TEMPLATE_HASH, replicas};
 use crate::action::{Action, Event};
@@ -18,8 +17,14 @@ const REVISION_HISTORY: &str = "deployment.kubernetes.io/revision-history";
 const DESIRED: &str = "deployment.kubernetes.io/desired-replicas";
 const MAX: &str = "deployment.kubernetes.io/max-replicas";
 /// Annotations that describe the Deployment itself and are not handed on to its sets.
-const NOT_COPIED: [&str; 6] =
-    ["kubectl.kubernetes.io/last-applied-configuration", REVISION, REVISION_HISTORY, DESIRED, MAX, "deprecated.deployment.rollback.to"];
+const NOT_COPIED: [&str; 6] = [
+    "kubectl.kubernetes.io/last-applied-configuration",
+    REVISION,
+    REVISION_HISTORY,
+    DESIRED,
+    MAX,
+    "deprecated.deployment.rollback.to",
+];
 
 /// Whether the set was made from this template; the hash label that we add ourselves does not count.
 pub(super) fn same_template(set: &ReplicaSet, template: &PodTemplateSpec) -> bool {
@@ -77,7 +82,9 @@ impl Rollout<'_> {
         let mut changed = (*current).clone();
         let annotations = changed.metadata.annotations.get_or_insert_default();
         let mut dirty = false;
-        for (key, value) in self.deployment.metadata.annotations.iter().flatten().filter(|(key, _)| !NOT_COPIED.contains(&key.as_str())) {
+        for (key, value) in
+            self.deployment.metadata.annotations.iter().flatten().filter(|(key, _)| !NOT_COPIED.contains(&key.as_str()))
+        {
             dirty |= annotations.insert(key.clone(), value.clone()).as_ref() != Some(value);
         }
         let known = number(&current, REVISION).unwrap_or(0);
@@ -107,8 +114,11 @@ impl Rollout<'_> {
     /// The Deployment carries the number of its current revision.
     fn tell_revision(&mut self, revision: i64) {
         if meta::annotation(&self.deployment.metadata, REVISION) != Some(&*revision.to_string()) {
-            let patch = json!({"metadata": {"annotations": {REVISION: revision.to_string()}}});
-            self.actions.push(Action::patch(self.deployment, "", patch));
+            // An update, since upstream's role of this controller may not patch Deployments.
+            let mut changed = self.deployment.clone();
+            changed.metadata.annotations.get_or_insert_default().insert(REVISION.into(), revision.to_string());
+            self.actions.push(Action::update(&changed));
+            self.updates_itself = true;
         }
     }
 
@@ -118,7 +128,9 @@ impl Rollout<'_> {
         let Some(now) = self.sets().find(|set| meta::name(&set.metadata) == name).cloned() else { return };
         let mut event = event;
         self.actions.retain_mut(|action| match action {
-            Action::Update { target, on_success, .. } if target.name == name => {
+            Action::Update { target, on_success, .. }
+                if target.name == name && target.resource.kind == "ReplicaSet" =>
+            {
                 event = event.take().or_else(|| on_success.take());
                 false
             }
@@ -142,7 +154,8 @@ impl Rollout<'_> {
         let mut selector = self.spec.selector.clone();
         selector.match_labels.get_or_insert_default().insert(TEMPLATE_HASH.into(), hash.clone());
         let revision = self.next_revision();
-        let mut annotations: BTreeMap<String, String> = self.deployment.metadata.annotations.clone().unwrap_or_default();
+        let mut annotations: BTreeMap<String, String> =
+            self.deployment.metadata.annotations.clone().unwrap_or_default();
         annotations.retain(|key, _| !NOT_COPIED.contains(&key.as_str()));
         annotations.insert(REVISION.into(), revision.to_string());
         self.size_annotations(&mut annotations);
@@ -165,7 +178,11 @@ impl Rollout<'_> {
             status: None,
         };
         let event = (replicas > 0).then(|| self.scaled_event(&set, 0, replicas));
-        let failure = Event::warning(self.deployment, "ReplicaSetCreateError", format!("Failed to create new replica set {:?}: {{error}}", meta::name(&set.metadata)));
+        let failure = Event::warning(
+            self.deployment,
+            "ReplicaSetCreateError",
+            format!("Failed to create new replica set {:?}: {{error}}", meta::name(&set.metadata)),
+        );
         self.actions.push(Action::create(&set).with_events(event, Some(failure)).action());
         self.tell_revision(revision);
     }
@@ -179,12 +196,15 @@ impl Rollout<'_> {
     /// Deletes old sets beyond the history limit, oldest revision first.
     pub(super) fn clean_up(&mut self) {
         let limit = usize::try_from(self.spec.revision_history_limit.unwrap_or(10)).unwrap_or(0);
-        let mut candidates: Vec<Arc<ReplicaSet>> = self.old.iter().filter(|set| !meta::is_deleting(&set.metadata)).cloned().collect();
+        let mut candidates: Vec<Arc<ReplicaSet>> =
+            self.old.iter().filter(|set| !meta::is_deleting(&set.metadata)).cloned().collect();
         let surplus = candidates.len().saturating_sub(limit);
         candidates.sort_by_key(|set| number(set, REVISION).unwrap_or(0));
         for set in candidates.into_iter().take(surplus) {
             let idle = replicas(&set) == 0
-                && set.status.as_ref().is_some_and(|status| status.replicas == 0 && status.observed_generation >= set.metadata.generation);
+                && set.status.as_ref().is_some_and(|status| {
+                    status.replicas == 0 && status.observed_generation >= set.metadata.generation
+                });
             if idle {
                 self.actions.push(Action::delete(&*set));
             }
@@ -194,6 +214,10 @@ impl Rollout<'_> {
     /// A name that is taken by something else makes the next hash differ.
     pub(super) fn collision_count(&self, memory: &mut Memory) -> Option<i32> {
         let known = self.deployment.status.as_ref().and_then(|status| status.collision_count);
-        if std::mem::take(&mut memory.collided) && self.current.is_none() { Some(known.unwrap_or(0) + 1) } else { known }
+        if std::mem::take(&mut memory.collided) && self.current.is_none() {
+            Some(known.unwrap_or(0) + 1)
+        } else {
+            known
+        }
     }
 }

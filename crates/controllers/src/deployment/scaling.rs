@@ -23,10 +23,10 @@ impl Rollout<'_> {
         let active: Vec<Arc<ReplicaSet>> = self.sets().filter(|set| replicas(set) > 0).cloned().collect();
         if active.len() <= 1 {
             let newest = self.current.clone().or_else(|| self.old.last().cloned());
-            if let Some(set) = active.into_iter().next().or(newest) {
-                if replicas(&set) != self.desired || desired_annotation(&set) != Some(self.desired) {
-                    self.resize(&set, self.desired);
-                }
+            if let Some(set) = active.into_iter().next().or(newest)
+                && (replicas(&set) != self.desired || desired_annotation(&set) != Some(self.desired))
+            {
+                self.resize(&set, self.desired);
             }
             return;
         }

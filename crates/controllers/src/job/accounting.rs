@@ -13,7 +13,8 @@ use crate::pods;
 pub(super) fn ended_at(pod: &Pod) -> Option<Timestamp> {
     let status = pod.status.as_ref()?;
     let containers = status.container_statuses.iter().flatten();
-    let ends = containers.filter_map(|container| container.state.as_ref()?.terminated.as_ref()?.finished_at.as_ref().map(|time| time.0));
+    let ends = containers
+        .filter_map(|container| container.state.as_ref()?.terminated.as_ref()?.finished_at.as_ref().map(|time| time.0));
     ends.max().or_else(|| pods::condition(pod, "Ready")?.last_transition_time.as_ref().map(|time| time.0))
 }
 
@@ -55,7 +56,8 @@ impl Work<'_> {
     /// between steps neither loses an end nor counts it twice.
     pub(super) fn account(&mut self) {
         let (mut succeeded, mut failed) = (self.uncounted(true), self.uncounted(false));
-        let waits_for_phase = self.spec.pod_replacement_policy.as_deref() == Some("Failed") || self.spec.pod_failure_policy.is_some();
+        let waits_for_phase =
+            self.spec.pod_replacement_policy.as_deref() == Some("Failed") || self.spec.pod_failure_policy.is_some();
         let mut counted = (0, 0);
         let known: BTreeSet<String> = succeeded.union(&failed).cloned().collect();
         for uid in &known {
@@ -79,7 +81,9 @@ impl Work<'_> {
                 "Succeeded" => {
                     if !self.indexed {
                         succeeded.insert(uid.to_owned());
-                    } else if let Some(index) = index_of(pod).filter(|index| i64::from(*index) < i64::from(self.spec.completions.unwrap_or(0))) {
+                    } else if let Some(index) =
+                        index_of(pod).filter(|index| i64::from(*index) < i64::from(self.spec.completions.unwrap_or(0)))
+                    {
                         self.completed.insert(index);
                         succeeded.insert(uid.to_owned());
                     }

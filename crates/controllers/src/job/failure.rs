@@ -20,9 +20,14 @@ impl Work<'_> {
                 let place = format!("pod {}/{}", meta::namespace(&pod.metadata), meta::name(&pod.metadata));
                 let message = match detail {
                     Detail::ExitCode { container, code } => {
-                        format!("Container {container} for {place} failed with exit code {code} matching FailJob rule at index {index}")
+                        format!(
+                            "Container {container} for {place} failed with exit code {code} matching FailJob rule at index {index}"
+                        )
                     }
-                    Detail::Condition(condition) => format!("{} has condition {condition} matching FailJob rule at index {index}", place.replacen("pod", "Pod", 1)),
+                    Detail::Condition(condition) => format!(
+                        "{} has condition {condition} matching FailJob rule at index {index}",
+                        place.replacen("pod", "Pod", 1)
+                    ),
                 };
                 return Some(("PodFailurePolicy", message));
             }
@@ -89,6 +94,7 @@ fn matches(rule: &PodFailurePolicyRule, pod: &Pod) -> Option<Detail> {
     }
     rule.on_pod_conditions.iter().flatten().find_map(|pattern| {
         let condition = pods::condition(pod, &pattern.type_)?;
-        (condition.status == pattern.status.as_deref().unwrap_or("True")).then(|| Detail::Condition(pattern.type_.clone()))
+        (condition.status == pattern.status.as_deref().unwrap_or("True"))
+            .then(|| Detail::Condition(pattern.type_.clone()))
     })
 }
