@@ -40,6 +40,9 @@ impl Archive {
         let mut header = tar::Header::new_gnu();
         header.set_entry_type(kind);
         header.set_mode(mode);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(0);
         header.set_size(content.len() as u64);
         self.0.append_data(&mut header, path, content).unwrap();
     }
@@ -58,6 +61,9 @@ fn image() -> Vec<u8> {
         let mut header = tar::Header::new_gnu();
         header.set_entry_type(tar::EntryType::Symlink);
         header.set_mode(0o777);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(0);
         header.set_size(0);
         layer.0.append_link(&mut header, format!("bin/{applet}"), "busybox").unwrap();
     }
