@@ -13,5 +13,6 @@ same "pods that answered" 2 "$seen"
 pod=$(k -n $NS get pods -l app=web -o jsonpath='{.items[0].metadata.name}')
 for _ in 1 2 3 4 5 6; do k -n $NS exec $pod -- wget -q -O - http://web.$NS.svc.cluster.local/cgi-bin/clock.cgi; done
 k -n $NS scale deployment web --replicas=0
-eventually 30 sh -c "! curl -sS --max-time 2 http://$address/ 2>/dev/null"
-refuses '[Rr]efused' curl -sS --max-time 2 http://$address/
+# While the last pods end, they still serve (as upstream's fallback to terminating endpoints has it); then it is refused.
+k -n $NS delete pods --all --grace-period=1 --wait=true --timeout=60s
+eventually 30 refuses '[Rr]efused|[Cc]onnection' curl -sS --max-time 2 http://$address/cgi-bin/clock.cgi
