@@ -1,7 +1,7 @@
 //! JSON: what is read is written back to the same tree.
 #![no_main]
 
-use klynge_object::{Limits, json};
+use object::{Limits, json};
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     if let Ok(decoded) = json::decode(bytes, &Limits::REQUEST) {

@@ -1,7 +1,7 @@
 //! YAML: no input hangs, crashes or grows without bound; what is read can be written and read again.
 #![no_main]
 
-use klynge_object::{Limits, yaml};
+use object::{Limits, yaml};
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     if let Ok(decoded) = yaml::decode(bytes, &Limits::REQUEST) {
