@@ -2,7 +2,7 @@
 
 #![expect(clippy::print_stdout, reason = "a benchmark prints its table")]
 
-use client::{ClusterClient, DeleteOptions, Endpoint, Https, Query, Request, Target, Verb, WriteOptions};
+use klynge_client::{ClusterClient, DeleteOptions, Endpoint, Https, Query, Request, Target, Verb, WriteOptions};
 use futures_util::StreamExt as _;
 use object::{GroupVersionResource, Limits, Value, json, meta, yaml};
 use std::time::{Duration, Instant};

@@ -5,8 +5,8 @@ mod failure;
 mod output;
 
 pub(crate) use arguments::{
-    Arguments, Command, CompletionsArguments, DownArguments, ExplainArguments, Global, ImageCommand, RunArguments, ServerArguments,
-    StatusArguments, UpArguments,
+    Arguments, Command, DownArguments, ExplainArguments, Global, ImageCommand, RunArguments, ServerArguments,
+    UpArguments,
 };
 pub(crate) use failure::Failure;
 pub(crate) use output::{Format, Output};
