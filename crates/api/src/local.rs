@@ -153,7 +153,7 @@ impl ClusterClient for LocalClient {
         let request = WatchRequest {
             bookmarks: true,
             after: Some(revision),
-            timeout_seconds: Some(u64::MAX / 4), // in process nobody has to come back
+            timeout_seconds: Some(u64::MAX), // in process nobody has to come back
             ..WatchRequest::default()
         };
         let feed = Feed::start(&self.core, &scope, selection, &request).await?;

@@ -36,6 +36,11 @@ pub(crate) async fn handle(context: Context, request: Request<Incoming>) -> Resu
     if !info.subresource.is_empty() {
         let role = scope.row.subresource(&info.subresource).ok_or_else(Status::no_such_path)?.role.clone();
         if is_proxied(&role) {
+            if info.verb == "get" && matches!(role, Role::Exec | Role::Attach | Role::PortForward) {
+                // A WebSocket opens with GET; as upstream since 1.35, it needs what the same POST would need.
+                let wanted = crate::serve::path::RequestInfo { verb: "create".to_owned(), ..info.clone() };
+                context.core.authorize(&super::dispatch::attributes(&context.user, &wanted))?;
+            }
             return proxy::handle(&context, &scope, &role, request).await;
         }
     } else if !scope.row.has_verb(&info.verb) {

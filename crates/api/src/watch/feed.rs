@@ -13,6 +13,8 @@ use tokio::time::{Instant, sleep_until};
 const BOOKMARK_EVERY: Duration = Duration::from_secs(55);
 /// Upstream ends watches that name no timeout after 30 to 60 minutes.
 const TIMEOUT_MINIMUM: Duration = Duration::from_secs(1800);
+/// Longer timeouts are cut to this: in effect none.
+const TIMEOUT_MAX: Duration = Duration::from_secs(10 * 365 * 86_400);
 /// Initial entries are handed out so many at a time.
 const INITIAL_CHUNK: usize = 256;
 
@@ -108,7 +110,7 @@ impl Feed {
             pending_error,
             bookmarks: request.bookmarks,
             next_bookmark: now + BOOKMARK_EVERY,
-            deadline: now + timeout.unwrap_or(TIMEOUT_MINIMUM + jitter),
+            deadline: now + timeout.unwrap_or(TIMEOUT_MINIMUM + jitter).min(TIMEOUT_MAX),
             ended: false,
         })
     }

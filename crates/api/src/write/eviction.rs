@@ -3,10 +3,11 @@
 use super::commit;
 use super::delete::{DeleteRequest, delete};
 use super::prepare::Body;
+use super::update::{Part, update_with};
 use crate::core::{Call, Outcome, decoded};
 use client::{DeleteOptions, Deletion};
 use object::selector::labels;
-use object::{Cause, Status, Value, meta, time};
+use object::{Cause, Map, Status, Value, meta, time};
 use std::sync::Arc;
 use store::{CommitError, Entry, Expect, Transaction};
 
@@ -41,9 +42,40 @@ pub(crate) async fn evict(call: &Call<'_>, body: Body) -> Result<Outcome, Status
         }
     }
     if !dry_run {
+        if !goes_freely(&pod) {
+            mark_disrupted(call).await?;
+        }
         delete(call, &request).await?;
     }
     Ok(Outcome::success(201, &call.scope, "", ""))
+}
+
+/// Tells the pod's owners why it goes, as upstream does before the delete.
+async fn mark_disrupted(call: &Call<'_>) -> Result<(), Status> {
+    let scope = crate::core::Scope { subresource: "", ..call.scope.clone() };
+    let now = time::format_rfc3339(call.now);
+    let marked = update_with(&call.about(scope), Part::Bind, "Update", &mut |current| {
+        let mut pod = current.clone();
+        pod.remove(&["metadata", "resourceVersion"]);
+        let mut conditions = pod.at(&["status", "conditions"]).and_then(Value::as_array).unwrap_or_default().to_vec();
+        conditions.retain(|one| one.str_at(&["type"]) != Some("DisruptionTarget"));
+        let condition: Map = [
+            ("type", "DisruptionTarget"),
+            ("status", "True"),
+            ("reason", "EvictionByEvictionAPI"),
+            ("message", "Eviction API: evicting"),
+            ("lastTransitionTime", now.as_str()),
+        ]
+        .into_iter()
+        .collect();
+        conditions.push(condition.into());
+        pod.set(&["status", "conditions"], conditions.into());
+        Ok(pod)
+    });
+    match marked.await {
+        Err(status) if !status.is_not_found() => Err(status),
+        _ => Ok(()),
+    }
 }
 
 /// DeleteOptions as an Eviction, or a DELETE's body, carries them.

@@ -104,6 +104,7 @@ pub(crate) async fn update_with(
             return Ok(Outcome::ok(Answered::Entry(entry)));
         }
         if call.options.dry_run {
+            metadata::of_mut(&mut new).insert("resourceVersion", entry.revision.to_string());
             return Ok(Outcome::ok(Answered::Hub(new)));
         }
         let expect = Expect::Revision(entry.revision);
