@@ -41,7 +41,13 @@ pub(crate) fn validate_selector(object: &Value, causes: &mut Vec<Cause>) {
     match Selector::from_label_selector(selector) {
         Err(error) => causes.push(invalid("spec.selector", selector, &error.to_string())),
         Ok(parsed) if parsed.is_everything() => {
-            causes.push(invalid("spec.selector", selector, "empty selector is invalid for deployment"));
+            // ReplicaSets share the sentence of Deployments.
+            let kind = match object.str_at(&["kind"]) {
+                Some("DaemonSet") => "daemonset",
+                Some("StatefulSet") => "statefulset",
+                _ => "deployment",
+            };
+            causes.push(invalid("spec.selector", selector, &format!("empty selector is invalid for {kind}")));
         }
         Ok(parsed) => matches_template(object, &parsed, causes),
     }

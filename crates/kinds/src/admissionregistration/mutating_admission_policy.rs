@@ -1,6 +1,10 @@
 //! MutatingAdmissionPolicy: changes objects by expressions.
 
+use super::webhooks;
 use crate::Resource;
+use crate::cells;
+use object::Value;
+use object::table::Column;
 
 /// The row of MutatingAdmissionPolicy.
 pub(super) fn row() -> Resource {
@@ -8,4 +12,11 @@ pub(super) fn row() -> Resource {
         .cluster()
         .in_api_extensions()
         .generation(&["spec"])
+        .with_columns(vec![
+            Column::name(),
+            Column::new("Mutations", |policy, _| Value::Int(cells::count(policy, &["spec", "mutations"])))
+                .of("integer"),
+            Column::new("ParamKind", |policy, _| webhooks::param_kind(policy)),
+            Column::age(),
+        ])
 }

@@ -1,6 +1,9 @@
 //! MutatingWebhookConfiguration: webhooks that change objects.
 
+use super::webhooks;
+use crate::Hooks;
 use crate::Resource;
+use object::Value;
 
 /// The row of MutatingWebhookConfiguration.
 pub(super) fn row() -> Resource {
@@ -8,4 +11,14 @@ pub(super) fn row() -> Resource {
         .cluster()
         .in_api_extensions()
         .generation(&["webhooks"])
+        .with_columns(webhooks::columns())
+        .with_hooks(Webhooks)
+}
+
+struct Webhooks;
+
+impl Hooks for Webhooks {
+    fn default(&self, configuration: &mut Value) {
+        webhooks::default_webhooks(configuration, true);
+    }
 }

@@ -1,6 +1,10 @@
 //! ValidatingAdmissionPolicy: accepts or refuses objects by expressions.
 
+use super::webhooks;
 use crate::Resource;
+use crate::cells;
+use object::Value;
+use object::table::Column;
 
 /// The row of ValidatingAdmissionPolicy.
 pub(super) fn row() -> Resource {
@@ -9,4 +13,11 @@ pub(super) fn row() -> Resource {
         .in_api_extensions()
         .generation(&["spec"])
         .status()
+        .with_columns(vec![
+            Column::name(),
+            Column::new("Validations", |policy, _| Value::Int(cells::count(policy, &["spec", "validations"])))
+                .of("integer"),
+            Column::new("ParamKind", |policy, _| webhooks::param_kind(policy)),
+            Column::age(),
+        ])
 }

@@ -1,6 +1,9 @@
 //! ValidatingAdmissionPolicyBinding: where a ValidatingAdmissionPolicy applies.
 
+use super::webhooks;
 use crate::Resource;
+use crate::cells;
+use object::table::Column;
 
 /// The row of ValidatingAdmissionPolicyBinding.
 pub(super) fn row() -> Resource {
@@ -13,4 +16,10 @@ pub(super) fn row() -> Resource {
     .cluster()
     .in_api_extensions()
     .generation(&["spec"])
+    .with_columns(vec![
+        Column::name(),
+        Column::new("PolicyName", |binding, _| cells::text(binding, &["spec", "policyName"])),
+        Column::new("ParamRef", |binding, _| webhooks::param_reference(binding)),
+        Column::age(),
+    ])
 }

@@ -1,6 +1,9 @@
 //! ValidatingWebhookConfiguration: webhooks that accept or refuse objects.
 
+use super::webhooks;
+use crate::Hooks;
 use crate::Resource;
+use object::Value;
 
 /// The row of ValidatingWebhookConfiguration.
 pub(super) fn row() -> Resource {
@@ -13,4 +16,14 @@ pub(super) fn row() -> Resource {
     .cluster()
     .in_api_extensions()
     .generation(&["webhooks"])
+    .with_columns(webhooks::columns())
+    .with_hooks(Webhooks)
+}
+
+struct Webhooks;
+
+impl Hooks for Webhooks {
+    fn default(&self, configuration: &mut Value) {
+        webhooks::default_webhooks(configuration, false);
+    }
 }

@@ -1,6 +1,7 @@
 //! The kinds of autoscaling.
 
 mod horizontal_pod_autoscaler;
+mod targets;
 
 use crate::Resource;
 

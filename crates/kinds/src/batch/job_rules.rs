@@ -70,10 +70,10 @@ pub(super) fn default_job(job: &mut Value) {
     let replacement = if missing("podFailurePolicy", job) { "TerminatingOrFailed" } else { "Failed" };
     default_to(job, &["spec", "podReplacementPolicy"], replacement);
     template::default_template(job, &["spec", "template"]);
-    if let Some(labels) = job.at(&["spec", "template", "metadata", "labels"]).cloned() {
-        if job.at(&["metadata", "labels"]).and_then(Value::as_object).is_none_or(Map::is_empty) {
-            job.set(&["metadata", "labels"], labels);
-        }
+    if let Some(labels) = job.at(&["spec", "template", "metadata", "labels"]).cloned()
+        && job.at(&["metadata", "labels"]).and_then(Value::as_object).is_none_or(Map::is_empty)
+    {
+        job.set(&["metadata", "labels"], labels);
     }
 }
 

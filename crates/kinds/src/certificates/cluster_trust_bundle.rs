@@ -1,6 +1,8 @@
 //! ClusterTrustBundle: certificates of authorities to trust.
 
+use crate::cells;
 use crate::row::{NameRule, Resource};
+use object::table::Column;
 
 /// The row of ClusterTrustBundle.
 pub(super) fn row() -> Resource {
@@ -8,4 +10,8 @@ pub(super) fn row() -> Resource {
         .cluster()
         .names(NameRule::PathSegment)
         .selectable("spec.signerName")
+        .with_columns(vec![
+            Column::name(),
+            Column::new("SignerName", |bundle, _| cells::text_or(bundle, &["spec", "signerName"], "<none>")),
+        ])
 }

@@ -26,7 +26,8 @@ pub(super) fn row() -> Resource {
         .with_hooks(Event)
 }
 
-struct Event;
+/// The code of events, whichever group they are written through.
+pub(crate) struct Event;
 
 impl Hooks for Event {
     fn validate(&self, event: &Value) -> Vec<Cause> {

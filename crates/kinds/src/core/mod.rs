@@ -28,6 +28,7 @@ mod service_rules;
 
 use crate::Resource;
 
+pub(crate) use event::Event;
 pub(crate) use event_columns::columns as event_columns;
 pub(crate) use pod_defaults::default_pod_spec;
 pub use pod_defaults::{default_toleration_seconds, qos_class};

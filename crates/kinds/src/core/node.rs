@@ -74,10 +74,10 @@ struct Node;
 
 impl Hooks for Node {
     fn default(&self, node: &mut Value) {
-        if node.at(&["status", "allocatable"]).is_none() {
-            if let Some(capacity) = node.at(&["status", "capacity"]).cloned() {
-                node.set(&["status", "allocatable"], capacity);
-            }
+        if node.at(&["status", "allocatable"]).is_none()
+            && let Some(capacity) = node.at(&["status", "capacity"]).cloned()
+        {
+            node.set(&["status", "allocatable"], capacity);
         }
     }
 

@@ -40,7 +40,7 @@ fn default_container(container: &mut Value) {
     if container.as_object().is_none() {
         return;
     }
-    if !container.str_at(&["imagePullPolicy"]).is_some_and(|policy| !policy.is_empty()) {
+    if container.str_at(&["imagePullPolicy"]).is_none_or(|policy| policy.is_empty()) {
         let policy = pull_policy(container.str_at(&["image"]).unwrap_or_default());
         container.set(&["imagePullPolicy"], policy.into());
     }

@@ -77,7 +77,7 @@ fn validate_volumes<'a>(spec: &'a Value, field: &str, causes: &mut Vec<Cause>) -
             .as_object()
             .map_or(0, |map| map.iter().filter(|(key, one)| *key != "name" && !one.is_null()).count());
         if sources > 1 {
-            let last = volume.as_object().and_then(|map| map.keys().filter(|key| *key != "name").next_back());
+            let last = volume.as_object().and_then(|map| map.keys().rfind(|key| *key != "name"));
             let field = format!("{field}.{}", last.unwrap_or_default());
             causes.push(forbidden(&field, "may not specify more than 1 volume type"));
         } else if sources == 0 {
@@ -232,10 +232,10 @@ fn validate_probe(probe: &Value, field: &str, kind: &str, causes: &mut Vec<Cause
     for name in ["initialDelaySeconds", "timeoutSeconds", "periodSeconds", "successThreshold", "failureThreshold"] {
         in_range(causes, probe, &[name], &format!("{field}.{name}"), 0, i64::MAX);
     }
-    if kind != "readinessProbe" {
-        if let Some(number) = probe.i64_at(&["successThreshold"]).filter(|number| *number > 1) {
-            causes.push(invalid(&format!("{field}.successThreshold"), &Value::Int(number), "must be 1"));
-        }
+    if kind != "readinessProbe"
+        && let Some(number) = probe.i64_at(&["successThreshold"]).filter(|number| *number > 1)
+    {
+        causes.push(invalid(&format!("{field}.successThreshold"), &Value::Int(number), "must be 1"));
     }
 }
 

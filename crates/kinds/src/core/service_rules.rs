@@ -58,10 +58,10 @@ pub(super) fn keep_allocated(new: &mut Value, old: &Value) {
             }
         }
         for name in ["ipFamilies", "ipFamilyPolicy"] {
-            if new.at(&["spec", name]).is_none_or(Value::is_null) {
-                if let Some(value) = old.at(&["spec", name]).cloned() {
-                    new.set(&["spec", name], value);
-                }
+            if new.at(&["spec", name]).is_none_or(Value::is_null)
+                && let Some(value) = old.at(&["spec", name]).cloned()
+            {
+                new.set(&["spec", name], value);
             }
         }
     }
@@ -82,10 +82,10 @@ pub(super) fn keep_allocated(new: &mut Value, old: &Value) {
             }
         }
         let unset = new.i64_at(&["spec", "healthCheckNodePort"]).unwrap_or_default() == 0;
-        if let Some(port) = old.at(&["spec", "healthCheckNodePort"]).filter(|_| unset).cloned() {
-            if new.str_at(&["spec", "externalTrafficPolicy"]) == Some("Local") {
-                new.set(&["spec", "healthCheckNodePort"], port);
-            }
+        if let Some(port) = old.at(&["spec", "healthCheckNodePort"]).filter(|_| unset).cloned()
+            && new.str_at(&["spec", "externalTrafficPolicy"]) == Some("Local")
+        {
+            new.set(&["spec", "healthCheckNodePort"], port);
         }
     }
 }

@@ -6,12 +6,11 @@ use object::Value;
 
 /// The row of Event.
 pub(super) fn row() -> Resource {
-    Resource::new("events.k8s.io", "v1", "Event", "events").short(&["ev"]).stored_as(
-        "events",
-        GroupVersionKind::parse("v1", "Event"),
-        to_hub,
-        from_hub,
-    )
+    Resource::new("events.k8s.io", "v1", "Event", "events")
+        .short(&["ev"])
+        .with_columns(crate::core::event_columns())
+        .with_hooks(crate::core::Event)
+        .stored_as("events", GroupVersionKind::parse("v1", "Event"), to_hub, from_hub)
 }
 
 /// What core events call the members of events.k8s.io.

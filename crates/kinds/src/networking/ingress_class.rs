@@ -1,8 +1,48 @@
 //! IngressClass: who implements an Ingress.
 
+use crate::Hooks;
 use crate::Resource;
+use crate::cells;
+use crate::validation::immutable;
+use object::table::Column;
+use object::{Cause, Value};
 
 /// The row of IngressClass.
 pub(super) fn row() -> Resource {
-    Resource::new("networking.k8s.io", "v1", "IngressClass", "ingressclasses").cluster().generation(&["spec"])
+    Resource::new("networking.k8s.io", "v1", "IngressClass", "ingressclasses")
+        .cluster()
+        .generation(&["spec"])
+        .with_columns(vec![
+            Column::name(),
+            Column::new("Controller", |class, _| cells::text(class, &["spec", "controller"])),
+            Column::new("Parameters", |class, _| {
+                match class.at(&["spec", "parameters"]).filter(|one| !one.is_null()) {
+                    None => "<none>".into(),
+                    Some(parameters) => {
+                        let group =
+                            parameters.str_at(&["apiGroup"]).map(|group| format!(".{group}")).unwrap_or_default();
+                        let part = |name: &str| parameters.str_at(&[name]).unwrap_or_default();
+                        format!("{}{group}/{}", part("kind"), part("name")).into()
+                    }
+                }
+            }),
+            Column::age(),
+        ])
+        .with_hooks(IngressClass)
+}
+
+struct IngressClass;
+
+impl Hooks for IngressClass {
+    fn default(&self, class: &mut Value) {
+        if class.at(&["spec", "parameters"]).is_some_and(|one| !one.is_null()) {
+            crate::edit::default_to(class, &["spec", "parameters", "scope"], "Cluster");
+        }
+    }
+
+    fn validate_update(&self, new: &Value, old: &Value) -> Vec<Cause> {
+        let mut causes = Vec::new();
+        immutable(&mut causes, new, old, &["spec", "controller"]);
+        causes
+    }
 }

@@ -1,6 +1,10 @@
 //! IPAddress: one allocated cluster address.
 
+use crate::Hooks;
 use crate::row::{NameRule, Resource};
+use crate::validation::immutable;
+use object::table::Column;
+use object::{Cause, Value};
 
 /// The row of IPAddress.
 pub(super) fn row() -> Resource {
@@ -8,4 +12,30 @@ pub(super) fn row() -> Resource {
         .cluster()
         .short(&["ip"])
         .names(NameRule::IpAddress)
+        .with_columns(vec![
+            Column::name(),
+            Column::new("ParentRef", |address, _| {
+                match address.at(&["spec", "parentRef"]).filter(|one| !one.is_null()) {
+                    None => "<none>".into(),
+                    Some(parent) => {
+                        let parts = ["group", "resource", "namespace", "name"];
+                        let parts =
+                            parts.iter().filter_map(|name| parent.str_at(&[name])).filter(|part| !part.is_empty());
+                        parts.collect::<Vec<_>>().join("/").into()
+                    }
+                }
+            }),
+            Column::age(),
+        ])
+        .with_hooks(IpAddress)
+}
+
+struct IpAddress;
+
+impl Hooks for IpAddress {
+    fn validate_update(&self, new: &Value, old: &Value) -> Vec<Cause> {
+        let mut causes = Vec::new();
+        immutable(&mut causes, new, old, &["spec", "parentRef"]);
+        causes
+    }
 }

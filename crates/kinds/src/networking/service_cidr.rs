@@ -1,8 +1,50 @@
 //! ServiceCIDR: a range of cluster addresses.
 
+use crate::Hooks;
 use crate::Resource;
+use crate::edit::items;
+use crate::validation::{immutable, invalid_text};
+use object::table::Column;
+use object::{Cause, Value};
 
 /// The row of ServiceCIDR.
 pub(super) fn row() -> Resource {
-    Resource::new("networking.k8s.io", "v1", "ServiceCIDR", "servicecidrs").cluster().status()
+    Resource::new("networking.k8s.io", "v1", "ServiceCIDR", "servicecidrs")
+        .cluster()
+        .status()
+        .with_columns(vec![
+            Column::name(),
+            Column::new("CIDRs", |range, _| {
+                let all: Vec<&str> = items(range, &["spec", "cidrs"]).iter().filter_map(Value::as_str).collect();
+                all.join(",").into()
+            }),
+            Column::age(),
+        ])
+        .with_hooks(ServiceCidr)
+}
+
+struct ServiceCidr;
+
+impl Hooks for ServiceCidr {
+    fn validate(&self, range: &Value) -> Vec<Cause> {
+        let mut causes = Vec::new();
+        for (at, cidr) in items(range, &["spec", "cidrs"]).iter().enumerate() {
+            let text = cidr.as_str().unwrap_or_default();
+            let parts = text
+                .split_once('/')
+                .and_then(|(ip, bits)| Some((ip.parse::<std::net::IpAddr>().ok()?, bits.parse::<u8>().ok()?)));
+            let fits = parts.is_some_and(|(ip, bits)| bits <= if ip.is_ipv4() { 32 } else { 128 });
+            if !fits {
+                let detail = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";
+                causes.push(invalid_text(&format!("spec.cidrs[{at}]"), text, detail));
+            }
+        }
+        causes
+    }
+
+    fn validate_update(&self, new: &Value, old: &Value) -> Vec<Cause> {
+        let mut causes = Vec::new();
+        immutable(&mut causes, new, old, &["spec", "cidrs"]);
+        causes
+    }
 }

@@ -1,5 +1,6 @@
 //! The kinds of rbac.authorization.k8s.io.
 
+mod bindings;
 mod cluster_role;
 mod cluster_role_binding;
 mod role;

@@ -77,23 +77,23 @@ pub(crate) fn has_text(object: &Value, path: &[&str]) -> bool {
 
 /// Complains where the text at `path` is there and none of `supported`.
 pub(crate) fn one_of(causes: &mut Vec<Cause>, object: &Value, path: &[&str], field: &str, supported: &[&str]) {
-    if let Some(value) = object.at(path) {
-        if !value.as_str().is_some_and(|text| supported.contains(&text)) {
-            causes.push(not_supported(field, value, supported));
-        }
+    if let Some(value) = object.at(path)
+        && !value.as_str().is_some_and(|text| supported.contains(&text))
+    {
+        causes.push(not_supported(field, value, supported));
     }
 }
 
 /// Complains where the number at `path` is there and outside of a range.
 pub(crate) fn in_range(causes: &mut Vec<Cause>, object: &Value, path: &[&str], field: &str, least: i64, most: i64) {
-    if let Some(number) = object.i64_at(path) {
-        if number < least || number > most {
-            let detail = if most == i64::MAX {
-                format!("must be greater than or equal to {least}")
-            } else {
-                format!("must be between {least} and {most}, inclusive")
-            };
-            causes.push(invalid(field, &Value::Int(number), &detail));
-        }
+    if let Some(number) = object.i64_at(path)
+        && (number < least || number > most)
+    {
+        let detail = if most == i64::MAX {
+            format!("must be greater than or equal to {least}")
+        } else {
+            format!("must be between {least} and {most}, inclusive")
+        };
+        causes.push(invalid(field, &Value::Int(number), &detail));
     }
 }

@@ -79,9 +79,8 @@ fn common(object: &Value, causes: &mut Vec<Cause>) {
     for (at, owner) in list(object, "ownerReferences").iter().enumerate() {
         let field = |name: &str| format!("metadata.ownerReferences[{at}].{name}");
         let text = |name: &str| owner.str_at(&[name]).unwrap_or_default();
-        match text("apiVersion").rsplit_once('/').map_or(text("apiVersion"), |(_, version)| version) {
-            "" => causes.push(invalid_text(&field("apiVersion"), text("apiVersion"), "version must not be empty")),
-            _ => {}
+        if text("apiVersion").rsplit('/').next().is_none_or(str::is_empty) {
+            causes.push(invalid_text(&field("apiVersion"), text("apiVersion"), "version must not be empty"))
         }
         for name in ["kind", "name", "uid"] {
             if text(name).is_empty() {

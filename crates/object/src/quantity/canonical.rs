@@ -158,10 +158,10 @@ mod tests {
         assert_eq!(quantity("1.1").value(), 2);
         assert_eq!(quantity("1500m").value(), 2);
         assert_eq!(quantity("9E").milli_value(), i64::MAX);
-        assert_eq!(quantity("1Gi").add(quantity("1024Mi")).to_string(), "2Gi");
-        assert_eq!(quantity("100m").add(quantity("900m")).to_string(), "1");
-        assert_eq!(quantity("1").sub(quantity("1500m")).to_string(), "-500m");
-        assert_eq!(quantity("9E").add(quantity("9E")).value(), i64::MAX);
+        assert_eq!((quantity("1Gi") + quantity("1024Mi")).to_string(), "2Gi");
+        assert_eq!((quantity("100m") + quantity("900m")).to_string(), "1");
+        assert_eq!((quantity("1") - quantity("1500m")).to_string(), "-500m");
+        assert_eq!((quantity("9E") + quantity("9E")).value(), i64::MAX);
         assert_eq!(quantity("0.0000001").round_up_to_milli().to_string(), "1m");
     }
 

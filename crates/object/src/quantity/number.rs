@@ -175,19 +175,6 @@ impl Quantity {
         Quantity { nano: divide_away(self.nano, ONE / 1_000) * (ONE / 1_000), ..self }
     }
 
-    /// The sum, capped; zero takes the other's notation.
-    #[must_use]
-    pub fn add(self, other: Quantity) -> Self {
-        let format = if self.nano == 0 { other.format } else { self.format };
-        Quantity { nano: (self.nano + other.nano).clamp(-NANO_MAX, NANO_MAX), format }
-    }
-
-    /// The difference, capped; zero takes the other's notation.
-    #[must_use]
-    pub fn sub(self, other: Quantity) -> Self {
-        self.add(Quantity { nano: -other.nano, ..other })
-    }
-
     /// True for zero.
     #[must_use]
     pub fn is_zero(&self) -> bool {
@@ -258,6 +245,23 @@ fn magnitude(parts: &Parts<'_>) -> i128 {
     // At most 10^9 * 2^60 * 10^9 / scale; dividing first where scale divides ONE, which it always does.
     let fraction = fraction * (ONE / scale) * multiplier + i128::from(more);
     (whole + fraction).min(NANO_MAX)
+}
+
+/// The sum, capped; zero takes the other's notation.
+impl std::ops::Add for Quantity {
+    type Output = Quantity;
+    fn add(self, other: Quantity) -> Quantity {
+        let format = if self.nano == 0 { other.format } else { self.format };
+        Quantity { nano: (self.nano + other.nano).clamp(-NANO_MAX, NANO_MAX), format }
+    }
+}
+
+/// The difference, capped; zero takes the other's notation.
+impl std::ops::Sub for Quantity {
+    type Output = Quantity;
+    fn sub(self, other: Quantity) -> Quantity {
+        self + Quantity { nano: -other.nano, ..other }
+    }
 }
 
 impl PartialEq for Quantity {

@@ -5,13 +5,16 @@ use jiff::Timestamp;
 use std::fmt;
 use std::sync::Arc;
 
+/// A cell's function that owns what it needs.
+pub type SharedCell = dyn Fn(&Value, Timestamp) -> Value + Send + Sync;
+
 /// How the cell of a column is made. `now` turns timestamps into ages.
 #[derive(Clone)]
 pub enum Cell {
     /// A built-in kind's function.
     Function(fn(&Value, Timestamp) -> Value),
     /// A function that owns what it needs, as a custom resource's printer column does.
-    Shared(Arc<dyn Fn(&Value, Timestamp) -> Value + Send + Sync>),
+    Shared(Arc<SharedCell>),
 }
 
 impl Cell {

@@ -3,5 +3,5 @@
 mod column;
 mod render;
 
-pub use column::{Cell, Column};
+pub use column::{Cell, Column, SharedCell};
 pub use render::{IncludeObject, age, default_columns, render};
