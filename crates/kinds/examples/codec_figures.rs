@@ -70,7 +70,9 @@ fn main() {
     held("typed", || serde_json::from_slice::<Pod>(text).unwrap());
     time("decode JSON to tree", || drop(black_box(decode(text, &limits).unwrap())));
     time("decode JSON to typed (serde_json)", || drop(black_box(serde_json::from_slice::<Pod>(text).unwrap())));
-    time("decode JSON to serde_json::Value", || drop(black_box(serde_json::from_slice::<serde_json::Value>(text).unwrap())));
+    time("decode JSON to serde_json::Value", || {
+        drop(black_box(serde_json::from_slice::<serde_json::Value>(text).unwrap()))
+    });
     time("clone tree", || drop(black_box(tree.clone())));
     time("clone tree, prune, check, normalise, default", || {
         let mut tree = tree.clone();

@@ -85,7 +85,8 @@ fn parse(text: &'static str) -> Result<Loaded, String> {
 
 fn close(structs: &mut [Struct], fields: &mut Vec<Field>) {
     if let Some(last) = structs.last_mut() {
-        last.fields = fields.drain(..).collect();
+        last.fields = std::mem::take(fields);
+        last.fields.shrink_to_fit();
     }
 }
 
@@ -174,9 +175,8 @@ mod tests {
 
     #[test]
     fn the_committed_data_loads() {
-        let started = std::time::Instant::now();
         let loaded = parse(DATA).unwrap();
-        println!("{:?} for {} structs", started.elapsed(), loaded.schemas.iter().count());
+        assert!(loaded.schemas.iter().count() > 800);
         for (_, one) in loaded.schemas.iter() {
             assert!(one.fields.windows(2).all(|pair| pair[0].name < pair[1].name), "{}", one.name);
             let mut numbers: Vec<u32> = one.fields.iter().map(|field| field.number).filter(|n| *n > 0).collect();

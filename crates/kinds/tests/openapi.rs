@@ -12,7 +12,11 @@ fn words(list: &[&str]) -> Vec<Str> {
 }
 
 fn row(group: &str, version: &str, kind: &str, package: &str) -> Served {
-    let own = |group: &str, version: &str, kind: &str| GroupVersionKind { group: group.into(), version: version.into(), kind: kind.into() };
+    let own = |group: &str, version: &str, kind: &str| GroupVersionKind {
+        group: group.into(),
+        version: version.into(),
+        kind: kind.into(),
+    };
     Served {
         group: group.into(),
         version: version.into(),
@@ -23,8 +27,16 @@ fn row(group: &str, version: &str, kind: &str, package: &str) -> Served {
         namespaced: kind != "Node" && kind != "CustomResourceDefinition",
         verbs: words(&["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"]),
         subresources: vec![
-            ServedSubresource { name: "status".into(), kind: own(group, version, kind), verbs: words(&["get", "patch", "update"]) },
-            ServedSubresource { name: "scale".into(), kind: own("autoscaling", "v1", "Scale"), verbs: words(&["get", "patch", "update"]) },
+            ServedSubresource {
+                name: "status".into(),
+                kind: own(group, version, kind),
+                verbs: words(&["get", "patch", "update"]),
+            },
+            ServedSubresource {
+                name: "scale".into(),
+                kind: own("autoscaling", "v1", "Scale"),
+                verbs: words(&["get", "patch", "update"]),
+            },
         ],
     }
 }
@@ -34,7 +46,12 @@ fn rows() -> Vec<Served> {
         row("", "v1", "Pod", "io.k8s.api.core"),
         row("", "v1", "Node", "io.k8s.api.core"),
         row("apps", "v1", "Deployment", "io.k8s.api.apps"),
-        row("apiextensions.k8s.io", "v1", "CustomResourceDefinition", "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions"),
+        row(
+            "apiextensions.k8s.io",
+            "v1",
+            "CustomResourceDefinition",
+            "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions",
+        ),
     ]
 }
 
@@ -60,16 +77,24 @@ fn kubectl_finds_what_it_looks_for() {
     assert_eq!(patch.str_at(&["x-kubernetes-group-version-kind", "kind"]), Some("Deployment"));
     assert_eq!(patch.str_at(&["x-kubernetes-action"]), Some("patch"));
     assert_eq!(patch.str_at(&["operationId"]), Some("patchAppsV1NamespacedDeployment"));
-    let names: Vec<&str> = patch.get("parameters").unwrap().as_array().unwrap().iter().map(|one| one.str_at(&["name"]).unwrap()).collect();
+    let names: Vec<&str> =
+        patch.get("parameters").unwrap().as_array().unwrap().iter().map(|one| one.str_at(&["name"]).unwrap()).collect();
     assert!(names.contains(&"fieldValidation") && names.contains(&"dryRun"));
-    let replicas = document.at(&["components", "schemas", "io.k8s.api.apps.v1.DeploymentSpec", "properties", "replicas"]).unwrap();
+    let replicas =
+        document.at(&["components", "schemas", "io.k8s.api.apps.v1.DeploymentSpec", "properties", "replicas"]).unwrap();
     assert!(replicas.str_at(&["description"]).unwrap().contains("Number of desired pods"));
     assert_eq!(replicas.i64_at(&["default"]), Some(1));
-    let scale = document.at(&["paths", "/apis/apps/v1/namespaces/{namespace}/deployments/{name}/scale", "get", "operationId"]);
+    let scale =
+        document.at(&["paths", "/apis/apps/v1/namespaces/{namespace}/deployments/{name}/scale", "get", "operationId"]);
     assert_eq!(scale.unwrap().as_str(), Some("readAppsV1NamespacedDeploymentScale"));
     assert!(v3(&rows(), "apps", "v9", "v1.37.0").is_none());
     let index = v3_index(&rows(), "v1.37.0");
-    assert!(index.str_at(&["paths", "apis/apps/v1", "serverRelativeURL"]).unwrap().starts_with("/openapi/v3/apis/apps/v1?hash="));
+    assert!(
+        index
+            .str_at(&["paths", "apis/apps/v1", "serverRelativeURL"])
+            .unwrap()
+            .starts_with("/openapi/v3/apis/apps/v1?hash=")
+    );
     assert!(index.at(&["paths", "api/v1"]).is_some());
 }
 
@@ -104,17 +129,27 @@ fn the_protobuf_form_holds_the_definitions() {
 fn facts(value: &Value) -> Value {
     match value {
         Value::Object(map) => Value::Object(
-            map.iter().filter(|(key, value)| *key != "description" || value.as_str().is_none()).map(|(key, value)| (key, facts(value))).collect(),
+            map.iter()
+                .filter(|(key, value)| *key != "description" || value.as_str().is_none())
+                .map(|(key, value)| (key, facts(value)))
+                .collect(),
         ),
         Value::Array(items) => Value::Array(items.iter().map(facts).collect()),
         other => other.clone(),
     }
 }
 
+/// Definitions whose members were renamed in 1.37.
+fn renamed(definition: &str) -> bool {
+    definition.ends_with("NodeAllocatableResourceClaimStatus")
+}
+
 #[test]
 fn definitions_agree_with_the_published_document() {
-    let root = std::env::var_os("KLYNGE_FIXTURES")
-        .map_or_else(|| std::path::PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../../shared/kubernetes"), Into::into);
+    let root = std::env::var_os("KLYNGE_FIXTURES").map_or_else(
+        || std::path::PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../../shared/kubernetes"),
+        Into::into,
+    );
     let Ok(file) = std::fs::File::open(root.join("swagger-1.36.json.gz")) else {
         eprintln!("SKIPPED: no swagger-1.36.json.gz in {} (set KLYNGE_FIXTURES)", root.display());
         return;
@@ -127,13 +162,24 @@ fn definitions_agree_with_the_published_document() {
     let (mut compared, mut found) = (0, Vec::new());
     for (name, definition) in ours.get("definitions").unwrap().as_object().unwrap().iter() {
         let Some(theirs) = published.at(&["definitions", name]) else { continue };
+        for member in ["type", "required", "x-kubernetes-map-type"] {
+            let sorted = |value: &Value| {
+                let mut words: Vec<String> =
+                    value.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect();
+                words.sort();
+                (words, value.as_str().map(str::to_owned))
+            };
+            let (ours, theirs) = (definition.get(member), theirs.get(member));
+            if ours.map(sorted) != theirs.map(sorted) && !renamed(name) {
+                found.push(format!("{name} {member}: {ours:?} published {theirs:?}"));
+            }
+        }
         let empty = object::Map::new();
         let theirs = theirs.get("properties").and_then(Value::as_object).unwrap_or(&empty).clone();
         for (member, theirs) in theirs.iter() {
             compared += 1;
             match definition.at(&["properties", member]) {
-                // Renamed in 1.37.
-                None if name.ends_with("NodeAllocatableResourceClaimStatus") => {}
+                None if renamed(name) => {}
                 None => found.push(format!("{name}.{member}: missing")),
                 Some(ours) => {
                     let (mut ours, mut theirs) = (facts(ours), facts(theirs));

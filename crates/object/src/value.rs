@@ -215,6 +215,20 @@ impl Map {
         (Map(members), duplicates)
     }
 
+    /// Adds a member at the end without looking; false where order or uniqueness is lost until [`Map::restore_order`].
+    pub(crate) fn push(&mut self, key: Str, value: Value) -> bool {
+        let in_order = self.0.last().is_none_or(|last| last.0 < key);
+        self.0.push((key, value));
+        in_order
+    }
+
+    /// Sorts after [`Map::push`]; of equal keys the last one stays.
+    pub(crate) fn restore_order(&mut self) {
+        if !self.0.is_sorted_by(|a, b| a.0 < b.0) {
+            *self = Map::from_members(std::mem::take(&mut self.0)).0;
+        }
+    }
+
     fn position(&self, key: &str) -> Result<usize, usize> {
         self.0.binary_search_by(|member| member.0.as_str().cmp(key))
     }

@@ -79,9 +79,7 @@ fn add_list(draft: &mut Draft, item: &str, directory: &str, list_kind: &str, gro
     };
     definition.fields.insert("apiVersion".into(), field("s", None));
     definition.fields.insert("kind".into(), field("s", None));
-    definition
-        .fields
-        .insert("metadata".into(), field("@io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta", Some(1)));
+    definition.fields.insert("metadata".into(), field("@io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta", Some(1)));
     let mut items = field(&format!("[@{item}"), Some(2));
     items.required = true;
     items.keep = Some(true);

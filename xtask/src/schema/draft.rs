@@ -201,10 +201,7 @@ impl Draft {
                 continue;
             }
             if let Some(kind) = self.embedded_type(definition, target) {
-                definition.fields.insert(
-                    String::new(),
-                    Facts { kind, number: Some(field.number), ..Facts::default() },
-                );
+                definition.fields.insert(String::new(), Facts { kind, number: Some(field.number), ..Facts::default() });
             }
         }
     }

@@ -19,7 +19,9 @@ pub(super) fn apply(text: &str, draft: &mut Draft) -> Result<(), String> {
                 match word.split_once('=') {
                     Some(("k", kind)) => {
                         let parts: Vec<&str> = kind.split('/').collect();
-                        let [group, version, kind] = parts.as_slice() else { return Err(wrong("a kind needs three parts")) };
+                        let [group, version, kind] = parts.as_slice() else {
+                            return Err(wrong("a kind needs three parts"));
+                        };
                         definition.kinds.push(((*group).into(), (*version).into(), (*kind).into()));
                     }
                     None if word == "atomic" => definition.atomic = true,
@@ -58,7 +60,11 @@ pub(super) fn apply(text: &str, draft: &mut Draft) -> Result<(), String> {
             facts.default = Some(json.to_owned());
         }
         if facts.kind.is_empty() {
-            return Err(wrong(if known { "a member without a type" } else { "no such member, and no type to make one" }));
+            return Err(wrong(if known {
+                "a member without a type"
+            } else {
+                "no such member, and no type to make one"
+            }));
         }
     }
     Ok(())

@@ -21,10 +21,20 @@ pub(super) fn read(path: &Path, draft: &mut Draft) -> Result<(), String> {
         let Some(definition) = draft.definitions.get_mut(name) else { continue };
         definition.known_in_swagger = true;
         definition.atomic |= schema["x-kubernetes-map-type"] == "atomic";
+        // The bindings' own idea of required also names what Rust has no Option for.
+        let required: Vec<&str> =
+            schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        for (name, facts) in &mut definition.fields {
+            facts.required = required.contains(&name.as_str());
+        }
         for (name, property) in schema["properties"].as_object().into_iter().flatten() {
             let Some(facts) = definition.fields.get_mut(name) else { continue };
-            let keys: Vec<&str> =
-                property["x-kubernetes-list-map-keys"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+            let keys: Vec<&str> = property["x-kubernetes-list-map-keys"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter_map(Value::as_str)
+                .collect();
             let list = property["x-kubernetes-list-type"].as_str().or(property["x-kubernetes-map-type"].as_str());
             facts.list = match list {
                 Some("map") => Some(format!("map:{}", keys.join(","))),
@@ -32,6 +42,11 @@ pub(super) fn read(path: &Path, draft: &mut Draft) -> Result<(), String> {
             };
             facts.patch_strategy = property["x-kubernetes-patch-strategy"].as_str().unwrap_or_default().to_owned();
             facts.patch_key = property["x-kubernetes-patch-merge-key"].as_str().map(str::to_owned);
+        }
+    }
+    for definition in draft.definitions.values_mut().filter(|definition| !definition.known_in_swagger) {
+        if let Some(metadata) = definition.fields.get_mut("metadata") {
+            metadata.required = false;
         }
     }
     Ok(())

@@ -151,7 +151,8 @@ impl<'a> Definitions<'a> {
 
     fn of_type(&mut self, owner: &str, kind: &Type, member: &str) -> Value {
         let scalar = |name: &str| object([("type", Value::from(name))]);
-        let formatted = |name: &str, format: &str| object([("type", Value::from(name)), ("format", Value::from(format))]);
+        let formatted =
+            |name: &str, format: &str| object([("type", Value::from(name)), ("format", Value::from(format))]);
         match kind {
             Type::Bool => scalar("boolean"),
             Type::Int32 => formatted("integer", "int32"),

@@ -90,7 +90,14 @@ pub(super) fn capital(word: &str) -> String {
 }
 
 /// The operation that a verb of discovery stands for on a collection's or an object's path.
-pub(super) fn operation(verb: &str, part: &str, name: &str, definition: &str, list: &str, kind: &GroupVersionKind) -> Option<Operation> {
+pub(super) fn operation(
+    verb: &str,
+    part: &str,
+    name: &str,
+    definition: &str,
+    list: &str,
+    kind: &GroupVersionKind,
+) -> Option<Operation> {
     let mut operation = Operation {
         method: "get",
         action: "get",
@@ -144,7 +151,12 @@ pub(super) fn operation(verb: &str, part: &str, name: &str, definition: &str, li
         }
         "deletecollection" => {
             (operation.method, operation.action) = ("delete", "deletecollection");
-            operation.parameters = DELETE.iter().chain(&LIST).filter(|one| !matches!(one.0, "watch" | "allowWatchBookmarks")).copied().collect();
+            operation.parameters = DELETE
+                .iter()
+                .chain(&LIST)
+                .filter(|one| !matches!(one.0, "watch" | "allowWatchBookmarks"))
+                .copied()
+                .collect();
             operation.body = Some(DELETE_OPTIONS.to_owned());
             operation.answer = Some(STATUS.to_owned());
             operation.id = format!("delete{part}Collection{name}");

@@ -26,8 +26,11 @@ pub(super) fn add(served: &Served, dialect: Dialect, paths: &mut Map, want: &mut
     let part = id_part(&served.group, &served.version);
     let scope = if served.namespaced { "Namespaced" } else { "" };
     let base = format!("/{}", served.prefix());
-    let collection =
-        if served.namespaced { format!("{base}/namespaces/{{namespace}}/{}", served.plural) } else { format!("{base}/{}", served.plural) };
+    let collection = if served.namespaced {
+        format!("{base}/namespaces/{{namespace}}/{}", served.plural)
+    } else {
+        format!("{base}/{}", served.plural)
+    };
     let kind = served.group_version_kind();
     let list = served.list_definition();
     let build = |verb: &str, name: &str| operation(verb, &part, name, &served.definition, &list, &kind);
@@ -49,7 +52,11 @@ pub(super) fn add(served: &Served, dialect: Dialect, paths: &mut Map, want: &mut
             shared.push(path_parameter(dialect, "name", &format!("name of the {}", served.kind)));
         }
         if has_namespace {
-            shared.push(path_parameter(dialect, "namespace", "object name and auth scope, such as for teams and projects"));
+            shared.push(path_parameter(
+                dialect,
+                "namespace",
+                "object name and auth scope, such as for teams and projects",
+            ));
         }
         shared.push(query_parameter(dialect, PRETTY));
         item.insert("parameters", shared);
@@ -171,7 +178,10 @@ fn render(operation: &Operation, dialect: Dialect, tag: &str) -> Value {
     let mut responses = Map::new();
     for code in ["200"].iter().chain(operation.codes) {
         let mut response: Map = [("description", code_text(code))].into_iter().collect();
-        let schema = operation.answer.as_ref().map_or_else(|| object([("type", Value::from("string"))]), |name| dialect.reference(name));
+        let schema = operation
+            .answer
+            .as_ref()
+            .map_or_else(|| object([("type", Value::from("string"))]), |name| dialect.reference(name));
         if dialect == Dialect::V2 {
             response.insert("schema", schema);
         } else {

@@ -40,7 +40,11 @@ impl Served {
     /// `api/v1` or `apis/apps/v1`.
     #[must_use]
     pub fn prefix(&self) -> String {
-        if self.group.is_empty() { format!("api/{}", self.version) } else { format!("apis/{}/{}", self.group, self.version) }
+        if self.group.is_empty() {
+            format!("api/{}", self.version)
+        } else {
+            format!("apis/{}/{}", self.group, self.version)
+        }
     }
 
     pub(super) fn list_definition(&self) -> String {

@@ -45,19 +45,6 @@ struct Scanner<'a> {
     scratch: String,
 }
 
-/// Bytes that end a run of plain characters in a string.
-const SPECIAL: [bool; 256] = {
-    let mut table = [false; 256];
-    let mut byte = 0;
-    while byte < 0x20 {
-        table[byte] = true;
-        byte += 1;
-    }
-    table[b'"' as usize] = true;
-    table[b'\\' as usize] = true;
-    table
-};
-
 impl Scanner<'_> {
     fn peek(&self) -> Option<u8> {
         self.bytes.get(self.at).copied()
@@ -193,7 +180,7 @@ impl Scanner<'_> {
     /// The end of the plain run that starts at `self.at`.
     fn plain_end(&self) -> usize {
         let rest = self.bytes.get(self.at..).unwrap_or_default();
-        self.at + rest.iter().position(|byte| SPECIAL[usize::from(*byte)]).unwrap_or(rest.len())
+        self.at + super::plain::length(rest)
     }
 
     fn string(&mut self) -> Result<Str, DecodeError> {

@@ -86,40 +86,27 @@ fn push_float(number: f64, out: &mut Vec<u8>) {
     out.extend_from_slice(text.as_bytes());
 }
 
-/// What stands for a byte in a string: 0 for itself, `u` for a \u escape, else the letter after the backslash.
-const ESCAPE: [u8; 256] = {
-    let mut table = [0; 256];
-    let mut byte = 0;
-    while byte < 0x20 {
-        table[byte] = b'u';
-        byte += 1;
-    }
-    table[8] = b'b';
-    table[9] = b't';
-    table[10] = b'n';
-    table[12] = b'f';
-    table[13] = b'r';
-    table[b'"' as usize] = b'"';
-    table[b'\\' as usize] = b'\\';
-    table
-};
-
 fn push_string(text: &str, out: &mut Vec<u8>) {
     out.push(b'"');
     let mut rest = text.as_bytes();
-    while let Some(at) = rest.iter().position(|byte| ESCAPE[usize::from(*byte)] != 0) {
-        out.extend_from_slice(&rest[..at]);
-        let byte = rest[at];
-        match ESCAPE[usize::from(byte)] {
-            b'u' => {
+    loop {
+        let (plain, tail) = rest.split_at(super::plain::length(rest));
+        out.extend_from_slice(plain);
+        let Some((byte, after)) = tail.split_first() else { break };
+        match byte {
+            b'"' | b'\\' => out.extend_from_slice(&[b'\\', *byte]),
+            b'\n' => out.extend_from_slice(b"\\n"),
+            b'\r' => out.extend_from_slice(b"\\r"),
+            b'\t' => out.extend_from_slice(b"\\t"),
+            8 => out.extend_from_slice(b"\\b"),
+            12 => out.extend_from_slice(b"\\f"),
+            control => {
                 let digit = |nibble: u8| b"0123456789abcdef"[usize::from(nibble & 15)];
-                out.extend_from_slice(&[b'\\', b'u', b'0', b'0', digit(byte >> 4), digit(byte)]);
+                out.extend_from_slice(&[b'\\', b'u', b'0', b'0', digit(control >> 4), digit(*control)]);
             }
-            letter => out.extend_from_slice(&[b'\\', letter]),
         }
-        rest = &rest[at + 1..];
+        rest = after;
     }
-    out.extend_from_slice(rest);
     out.push(b'"');
 }
 

@@ -2,6 +2,7 @@
 
 mod decode;
 mod encode;
+mod plain;
 
 pub use crate::codec::{DUPLICATES_MAX, DecodeError, Decoded, Limits};
 pub use decode::decode;

@@ -14,7 +14,9 @@ pub fn decode(schemas: &Schemas, type_id: TypeId, bytes: &[u8], limits: &Limits)
     if bytes.len() > limits.bytes {
         return Err(DecodeError::size(bytes.len(), limits.bytes));
     }
-    Decoder { schemas, depth_left: limits.depth, nodes_left: limits.nodes, limits }.message(type_id, bytes)
+    let members = Vec::with_capacity(64);
+    Decoder { schemas, depth_left: limits.depth, nodes_left: limits.nodes, limits, members, unordered: false }
+        .message(type_id, bytes)
 }
 
 pub(super) struct Decoder<'a> {
@@ -22,9 +24,12 @@ pub(super) struct Decoder<'a> {
     depth_left: usize,
     nodes_left: usize,
     limits: &'a Limits,
+    // The members of all open messages: each moves into an exactly sized map when it closes.
+    members: Vec<(Str, Value)>,
+    // Whether some map's entries came out of order; maps are then sorted when their message closes, because inserting
+    // each in its place would let a hostile sender spend quadratic time.
+    unordered: bool,
 }
-
-type Members = Vec<(Str, Value)>;
 
 impl Decoder<'_> {
     fn enter(&mut self) -> Result<(), DecodeError> {
@@ -39,20 +44,27 @@ impl Decoder<'_> {
     }
 
     pub(super) fn message(&mut self, id: TypeId, bytes: &[u8]) -> Result<Value, DecodeError> {
-        let mut members = Vec::with_capacity(8);
-        self.members(id, bytes, &mut members)?;
+        let start = self.members.len();
+        self.fields(id, bytes, start)?;
         // An empty list can't be told from an absent one on the wire; lists of objects always show theirs.
         if let Some(items) = self.schemas.get(id).field("items")
-            && items.keep_empty
-            && !members.iter().any(|member| member.0 == "items")
+            && items.required
+            && matches!(items.kind, Type::List(_))
+            && !self.members[start..].iter().any(|member| member.0 == "items")
         {
-            members.push((items.name.clone(), Value::Array(Vec::new())));
+            self.members.push((items.name.clone(), Value::Array(Vec::new())));
         }
-        members.shrink_to_fit();
-        Ok(Value::Object(Map::from_members(members).0))
+        if self.unordered {
+            for (_, value) in &mut self.members[start..] {
+                if let Value::Object(map) = value {
+                    map.restore_order();
+                }
+            }
+        }
+        Ok(Value::Object(Map::from_members(self.members.drain(start..).collect()).0))
     }
 
-    fn members(&mut self, id: TypeId, bytes: &[u8], members: &mut Members) -> Result<(), DecodeError> {
+    fn fields(&mut self, id: TypeId, bytes: &[u8], start: usize) -> Result<(), DecodeError> {
         self.enter()?;
         let schemas = self.schemas;
         let free_form = json_schema::applies(schemas, id);
@@ -61,20 +73,20 @@ impl Decoder<'_> {
             let Some(field) = schemas.by_number(id, number) else { continue };
             if field.is_embedded() {
                 if let (Type::Struct(inner), Part::Bytes(bytes)) = (&field.kind, part) {
-                    self.members(*inner, bytes, members)?;
+                    self.fields(*inner, bytes, start)?;
                 }
                 continue;
             }
-            if free_form && json_schema::decode(self, id, field, part, members)? {
+            if free_form && json_schema::decode(self, id, field, part, start)? {
                 continue;
             }
-            self.field(field, part, members)?;
+            self.field(field, part, start)?;
         }
         self.depth_left += 1;
         Ok(())
     }
 
-    fn field(&mut self, field: &Field, part: Part<'_>, members: &mut Members) -> Result<(), DecodeError> {
+    fn field(&mut self, field: &Field, part: Part<'_>, start: usize) -> Result<(), DecodeError> {
         match &field.kind {
             Type::List(item) => {
                 // Packed numbers come in one part, everything else one item per part.
@@ -83,30 +95,65 @@ impl Decoder<'_> {
                     let mut reader = Reader::new(bytes);
                     while let Some(number) = reader.next_packed()? {
                         let value = self.single(field, item, Part::Varint(number))?;
-                        list(members, &field.name).push(value);
+                        self.list(start, &field.name).push(value);
                     }
                     return Ok(());
                 }
                 let value = self.single(field, item, part)?;
-                list(members, &field.name).push(value);
+                self.list(start, &field.name).push(value);
             }
             Type::Map(item) => {
                 let Part::Bytes(entry) = part else { return Err(mismatch(field)) };
                 let (key, value) = self.entry(field, item, entry)?;
-                map(members, &field.name).push((key, value));
+                self.insert(start, &field.name, key, value);
             }
             kind => {
                 let value = self.single(field, kind, part)?;
                 if is_zero(&value, kind) && !field.keep_empty {
                     return Ok(());
                 }
-                match members.iter_mut().find(|member| member.0 == field.name) {
-                    Some(member) => member.1 = value,
-                    None => members.push((field.name.clone(), value)),
-                }
+                self.set(start, &field.name, value);
             }
         }
         Ok(())
+    }
+
+    /// The member `name` of the message whose members begin at `start`, made with `empty` first where it is missing.
+    fn slot(&mut self, start: usize, name: &Str, empty: Value) -> &mut Value {
+        // The parts of one list or map follow each other.
+        let at = match self.members[start..].iter().rposition(|member| member.0 == *name) {
+            Some(at) => start + at,
+            None => {
+                self.members.push((name.clone(), empty));
+                self.members.len() - 1
+            }
+        };
+        &mut self.members[at].1
+    }
+
+    pub(super) fn set(&mut self, start: usize, name: &Str, value: Value) {
+        *self.slot(start, name, Value::Null) = value;
+    }
+
+    fn list(&mut self, start: usize, name: &Str) -> &mut Vec<Value> {
+        let slot = self.slot(start, name, Value::Array(Vec::new()));
+        if !matches!(slot, Value::Array(_)) {
+            *slot = Value::Array(Vec::new());
+        }
+        match slot {
+            Value::Array(items) => items,
+            _ => unreachable!("just made a list"),
+        }
+    }
+
+    /// Adds an entry to the map `name`.
+    pub(super) fn insert(&mut self, start: usize, name: &Str, key: Str, value: Value) {
+        let slot = self.slot(start, name, Value::Object(Map::new()));
+        if !matches!(slot, Value::Object(_)) {
+            *slot = Value::Object(Map::new());
+        }
+        let in_order = slot.as_object_mut().is_none_or(|map| map.push(key, value));
+        self.unordered |= !in_order;
     }
 
     pub(super) fn entry(&mut self, field: &Field, item: &Type, bytes: &[u8]) -> Result<(Str, Value), DecodeError> {
@@ -196,50 +243,6 @@ impl Decoder<'_> {
         self.nodes_left = self.nodes_left.saturating_sub(raw.len() / 8);
         Ok(decoded.value)
     }
-}
-
-fn list<'a>(members: &'a mut Members, name: &Str) -> &'a mut Vec<Value> {
-    let at = slot(members, name, || Value::Array(Vec::new()));
-    match &mut members[at].1 {
-        Value::Array(items) => items,
-        other => {
-            *other = Value::Array(Vec::new());
-            match other {
-                Value::Array(items) => items,
-                _ => unreachable!("just set to a list"),
-            }
-        }
-    }
-}
-
-struct Entries<'a>(&'a mut Map);
-
-impl Entries<'_> {
-    fn push(&mut self, (key, value): (Str, Value)) {
-        self.0.insert(key, value);
-    }
-}
-
-fn map<'a>(members: &'a mut Members, name: &Str) -> Entries<'a> {
-    let at = slot(members, name, || Value::Object(Map::new()));
-    match &mut members[at].1 {
-        Value::Object(map) => Entries(map),
-        other => {
-            *other = Value::Object(Map::new());
-            match other {
-                Value::Object(map) => Entries(map),
-                _ => unreachable!("just set to a map"),
-            }
-        }
-    }
-}
-
-fn slot(members: &mut Members, name: &Str, empty: impl FnOnce() -> Value) -> usize {
-    // The parts of one list or map follow each other.
-    members.iter().rposition(|member| member.0 == *name).unwrap_or_else(|| {
-        members.push((name.clone(), empty()));
-        members.len() - 1
-    })
 }
 
 /// Whether a value is what Go's omitempty leaves out. Lists, maps and structs that are on the wire were set.

@@ -46,20 +46,24 @@ pub fn encode(schemas: &Schemas, type_id: TypeId, value: &Value) -> Result<Vec<u
 
 /// Encodes at the end of `out`.
 pub fn encode_into(schemas: &Schemas, type_id: TypeId, value: &Value, out: &mut Vec<u8>) -> Result<(), EncodeError> {
-    Encoder { schemas, depth_left: 1000 }.message(type_id, value, out)
+    Encoder { schemas, depth_left: 1000, found: Vec::with_capacity(64) }.message(type_id, value, out)
 }
 
 pub(super) struct Encoder<'a> {
     schemas: &'a Schemas,
     // A tree that was built in memory, not decoded, has no bound of its own.
     depth_left: usize,
+    // The members of all open messages that go onto the wire.
+    found: Vec<(&'a Field, &'a Value)>,
 }
 
-impl Encoder<'_> {
-    pub(super) fn message(&mut self, id: TypeId, value: &Value, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+impl<'a> Encoder<'a> {
+    pub(super) fn message(&mut self, id: TypeId, value: &'a Value, out: &mut Vec<u8>) -> Result<(), EncodeError> {
         let Value::Object(map) = value else { return Err(EncodeError::new("expected a map")) };
         self.depth_left = self.depth_left.checked_sub(1).ok_or_else(|| EncodeError::new("nested too deeply"))?;
-        if let Some(field) = self.schemas.without_number(id).find(|field| map.get(&field.name).is_some_and(|v| !v.is_null())) {
+        if let Some(field) =
+            self.schemas.without_number(id).find(|field| map.get(&field.name).is_some_and(|v| !v.is_null()))
+        {
             return Err(EncodeError::new("this member has no protobuf number; ask for JSON").below(&field.name));
         }
         self.members(id, map, out)?;
@@ -67,21 +71,31 @@ impl Encoder<'_> {
         Ok(())
     }
 
-    fn members(&mut self, id: TypeId, map: &Map, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+    fn members(&mut self, id: TypeId, map: &'a Map, out: &mut Vec<u8>) -> Result<(), EncodeError> {
         let schemas = self.schemas;
+        let one = schemas.get(id);
+        let start = self.found.len();
+        let mut embedded = one.fields.first().filter(|field| field.is_embedded());
+        for (name, value) in map.iter().filter(|(_, value)| !value.is_null()) {
+            match one.field(name) {
+                Some(field) if field.number > 0 => self.found.push((field, value)),
+                // One member of the embedded message is reason enough to write it.
+                Some(_) => {
+                    if let Some(field) = embedded.take() {
+                        self.found.push((field, value));
+                    }
+                }
+                None => {}
+            }
+        }
+        // Messages are written by rising number, as upstream does: equal objects have equal bytes.
+        self.found[start..].sort_unstable_by_key(|(field, _)| field.number);
         let free_form = json_schema::applies(schemas, id);
-        for field in schemas.wire(id) {
+        for at in start..self.found.len() {
+            let (field, value) = self.found[at];
             if field.is_embedded() {
                 let Type::Struct(inner) = field.kind else { continue };
-                let before = out.len();
                 push_nested(field.number, out, |out| self.members(inner, map, out))?;
-                if out.last() == Some(&0) && out.len() <= before + 3 {
-                    out.truncate(before); // none of its members is set
-                }
-                continue;
-            }
-            let Some(value) = map.get(&field.name) else { continue };
-            if value.is_null() {
                 continue;
             }
             let written = if free_form && json_schema::encode(self, id, field, value, out)? {
@@ -91,10 +105,11 @@ impl Encoder<'_> {
             };
             written.map_err(|error| error.below(&field.name))?;
         }
+        self.found.truncate(start);
         Ok(())
     }
 
-    fn field(&mut self, field: &Field, value: &Value, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+    fn field(&mut self, field: &Field, value: &'a Value, out: &mut Vec<u8>) -> Result<(), EncodeError> {
         match (&field.kind, value) {
             (Type::List(item), Value::Array(items)) => {
                 for (at, value) in items.iter().enumerate() {
@@ -116,7 +131,7 @@ impl Encoder<'_> {
         }
     }
 
-    fn single(&mut self, number: u32, kind: &Type, value: &Value, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+    fn single(&mut self, number: u32, kind: &Type, value: &'a Value, out: &mut Vec<u8>) -> Result<(), EncodeError> {
         match (kind, value) {
             (Type::Bool, Value::Bool(flag)) => varint(number, u64::from(*flag), out),
             (Type::Int32 | Type::Int64, Value::Int(value)) => varint(number, *value as u64, out),

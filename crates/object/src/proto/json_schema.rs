@@ -33,25 +33,18 @@ fn union_of(field: &Field) -> Option<Union> {
     }
 }
 
-fn set(members: &mut Vec<(Str, Value)>, name: &Str, value: Value) {
-    match members.iter_mut().find(|member| member.0 == *name) {
-        Some(member) => member.1 = value,
-        None => members.push((name.clone(), value)),
-    }
-}
-
 /// Decodes a union's part; false where the field is none.
 pub(super) fn decode(
     decoder: &mut Decoder<'_>,
     id: TypeId,
     field: &Field,
     part: Part<'_>,
-    members: &mut Vec<(Str, Value)>,
+    start: usize,
 ) -> Result<bool, DecodeError> {
     let (Some(union), Part::Bytes(bytes)) = (union_of(field), part) else { return Ok(false) };
     if union != Union::Names {
         let value = decode_union(decoder, id, union, bytes)?;
-        set(members, &field.name, value);
+        decoder.set(start, &field.name, value);
         return Ok(true);
     }
     let (mut key, mut value) = (Str::const_new(""), Value::Null);
@@ -63,12 +56,7 @@ pub(super) fn decode(
             _ => {}
         }
     }
-    match members.iter_mut().find(|member| member.0 == field.name) {
-        Some((_, Value::Object(map))) => {
-            map.insert(key, value);
-        }
-        _ => set(members, &field.name, Value::Object(Map::from_iter([(key, value)]))),
-    }
+    decoder.insert(start, &field.name, key, value);
     Ok(true)
 }
 
@@ -100,11 +88,11 @@ fn decode_union(decoder: &mut Decoder<'_>, id: TypeId, union: Union, bytes: &[u8
 }
 
 /// Encodes a union; false where the field is none.
-pub(super) fn encode(
-    encoder: &mut Encoder<'_>,
+pub(super) fn encode<'a>(
+    encoder: &mut Encoder<'a>,
     id: TypeId,
     field: &Field,
-    value: &Value,
+    value: &'a Value,
     out: &mut Vec<u8>,
 ) -> Result<bool, EncodeError> {
     let Some(union) = union_of(field) else { return Ok(false) };
@@ -121,11 +109,11 @@ pub(super) fn encode(
     Ok(true)
 }
 
-fn encode_union(
-    encoder: &mut Encoder<'_>,
+fn encode_union<'a>(
+    encoder: &mut Encoder<'a>,
     id: TypeId,
     union: Union,
-    value: &Value,
+    value: &'a Value,
     out: &mut Vec<u8>,
 ) -> Result<(), EncodeError> {
     match (value, union) {

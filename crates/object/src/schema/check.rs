@@ -29,8 +29,11 @@ fn run(schemas: &Schemas, type_id: TypeId, value: &Value, required: bool) -> Vec
     match value {
         Value::Object(map) => checker.members(type_id, map),
         other => {
-            let message =
-                format!("json: cannot unmarshal {} into Go value of type {}", json_kind(other), short(schemas, type_id));
+            let message = format!(
+                "json: cannot unmarshal {} into Go value of type {}",
+                json_kind(other),
+                short(schemas, type_id)
+            );
             checker.causes.push(Cause { reason: Str::const_new(TYPE_INVALID), message, field: String::new() });
         }
     }

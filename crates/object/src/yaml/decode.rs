@@ -167,30 +167,30 @@ impl Builder {
     }
 
     fn close_map(&mut self, open: Open, at: usize) -> Result<Value, DecodeError> {
-        let (mut map, twice) = Map::from_members(open.members);
-        let way = self.path();
-        for key in twice {
-            if self.duplicates.len() < DUPLICATES_MAX {
-                let dot = if way.is_empty() { "" } else { "." };
-                self.duplicates.push(format!("{way}{dot}{key}"));
-            }
+        let (map, twice) = Map::from_members(open.members);
+        if !twice.is_empty() {
+            let way = self.path();
+            let dot = if way.is_empty() { "" } else { "." };
+            let room = DUPLICATES_MAX.saturating_sub(self.duplicates.len());
+            self.duplicates.extend(twice.into_iter().take(room).map(|key| format!("{way}{dot}{key}")));
         }
-        for source in open.merged {
-            let sources = match source {
-                Value::Array(sources) => sources,
-                other => vec![other],
+        if open.merged.is_empty() {
+            return Ok(Value::Object(map));
+        }
+        // Of equal keys the last stays: the map's own members come last, and an earlier source after a later one.
+        let sources = open.merged.into_iter().flat_map(|source| match source {
+            Value::Array(sources) => sources,
+            other => vec![other],
+        });
+        let mut members = Vec::new();
+        for source in sources.collect::<Vec<_>>().into_iter().rev() {
+            let Value::Object(source) = source else {
+                return Err(DecodeError::new("yaml: map merge requires map or sequence of maps as the value", at));
             };
-            for source in sources {
-                let Value::Object(source) = source else {
-                    return Err(DecodeError::new("yaml: map merge requires map or sequence of maps as the value", at));
-                };
-                for (key, value) in source {
-                    if !map.contains_key(&key) {
-                        map.insert(key, value);
-                    }
-                }
-            }
+            members.extend(source);
         }
+        members.extend(map);
+        let map = Map::from_members(members).0;
         Ok(Value::Object(map))
     }
 
@@ -312,6 +312,7 @@ mod tests {
             ("- 1\n- [a, {b: c}]", r#"[1,["a",{"b":"c"}]]"#),
             ("", "null"),
             ("a: 1\n---\nb: 2", r#"{"a":1}"#),
+            ("x: &x {a: 1}\nz: {<<: [*x, {a: 2, c: 2}], b: 3}", r#"{"x":{"a":1},"z":{"a":1,"b":3,"c":2}}"#),
             ("x: &x {a: 1, b: 2}\nz: {<<: *x, b: 3}", r#"{"x":{"a":1,"b":2},"z":{"a":1,"b":3}}"#),
         ] {
             assert_eq!(json(text), expected, "{text}");

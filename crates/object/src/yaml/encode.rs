@@ -94,7 +94,8 @@ fn is_plain(text: &str) -> bool {
     !text.is_empty()
         && matches!(scalar::plain(text), Value::String(_))
         && !text.starts_with([
-            '-', '?', ':', ',', '[', ']', '{', '}', '#', '&', '*', '!', '|', '>', '\'', '"', '%', '@', '`', '=', '<', '.',
+            '-', '?', ':', ',', '[', ']', '{', '}', '#', '&', '*', '!', '|', '>', '\'', '"', '%', '@', '`', '=', '<',
+            '.',
         ])
         && !text.starts_with(|c: char| c.is_ascii_digit() || c == '+')
         && !text.ends_with([' ', ':'])
@@ -135,7 +136,9 @@ fn text(text: &str, depth: usize, is_key: bool, out: &mut String) {
 fn is_literal(text: &str) -> bool {
     text.contains('\n')
         && !text.starts_with([' ', '\n', '\t'])
-        && text.chars().all(|c| c == '\n' || c == '\t' || !c.is_control() && !matches!(c, '\u{85}' | '\u{2028}' | '\u{2029}' | '\u{feff}'))
+        && text.chars().all(|c| {
+            c == '\n' || c == '\t' || !c.is_control() && !matches!(c, '\u{85}' | '\u{2028}' | '\u{2029}' | '\u{feff}')
+        })
         && text.lines().all(|line| !line.ends_with(' '))
         && !text.trim_end_matches('\n').is_empty()
 }
@@ -193,17 +196,76 @@ t: \"2026-11-23T00:00:00Z\"
     #[test]
     fn every_text_survives() {
         let texts = [
-            "", " ", "a", "a: b", "a #b", "- a", "null", "~", "true", "on", "y", "1", "0x1", "1e3", ".5", "+1", "a\n", "a\n\n", "\n",
-            "\na", "a\n  b", " a\nb", "a\tb", "a\n\tb", "it's", "\"q\"", "\\", "#", "&a", "*a", "!x", "%x", "@x", "`x", "{a}", "[a]",
-            "a:", ":a", "?", "-", "---", "...", "<<", "=", "\u{7f}", "\u{85}", "\u{2028}", "\u{feff}x", "\u{1f600}", "100m", "1Gi",
-            "2026-11-23", "5d", "1_0", "10:20", "a,b", "trailing \nx", "x\r\ny", "0b1", "1.2.3", "a\u{1}",
+            "",
+            " ",
+            "a",
+            "a: b",
+            "a #b",
+            "- a",
+            "null",
+            "~",
+            "true",
+            "on",
+            "y",
+            "1",
+            "0x1",
+            "1e3",
+            ".5",
+            "+1",
+            "a\n",
+            "a\n\n",
+            "\n",
+            "\na",
+            "a\n  b",
+            " a\nb",
+            "a\tb",
+            "a\n\tb",
+            "it's",
+            "\"q\"",
+            "\\",
+            "#",
+            "&a",
+            "*a",
+            "!x",
+            "%x",
+            "@x",
+            "`x",
+            "{a}",
+            "[a]",
+            "a:",
+            ":a",
+            "?",
+            "-",
+            "---",
+            "...",
+            "<<",
+            "=",
+            "\u{7f}",
+            "\u{85}",
+            "\u{2028}",
+            "\u{feff}x",
+            "\u{1f600}",
+            "100m",
+            "1Gi",
+            "2026-11-23",
+            "5d",
+            "1_0",
+            "10:20",
+            "a,b",
+            "trailing \nx",
+            "x\r\ny",
+            "0b1",
+            "1.2.3",
+            "a\u{1}",
         ];
         for text in texts {
             for value in [
                 Value::from(text),
                 Value::Array(vec![Value::from(text)]),
                 Value::Object([(text, Value::from(text))].into_iter().collect()),
-                Value::Array(vec![Value::Object([("k", Value::Array(vec![Value::from(text)])), ("z", Value::from(1))].into_iter().collect())]),
+                Value::Array(vec![Value::Object(
+                    [("k", Value::Array(vec![Value::from(text)])), ("z", Value::from(1))].into_iter().collect(),
+                )]),
             ] {
                 let written = encode(&value);
                 let read = decode(written.as_bytes(), &Limits::REQUEST).map(|decoded| decoded.value);
