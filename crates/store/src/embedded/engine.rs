@@ -58,6 +58,7 @@ pub fn open(options: Options) -> Result<Arc<Embedded>, OpenError> {
         directory: directory.clone(),
         cluster: format.cluster,
         segment_bytes: options.segment_bytes,
+        prepares: true,
     };
     let mut recovered = if fresh {
         recover::create(&log_options, &format, options.window)?

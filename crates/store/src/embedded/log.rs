@@ -54,6 +54,8 @@ pub(crate) struct LogOptions {
     pub(crate) directory: PathBuf,
     pub(crate) cluster: [u8; 16],
     pub(crate) segment_bytes: u64,
+    /// Whether to reserve space and write zeros ahead; not on a full disk, where both would take the last space.
+    pub(crate) prepares: bool,
 }
 
 const SEGMENT_PREFIX: &str = "log-";
@@ -90,7 +92,9 @@ impl Log {
     /// Goes on at the end of a segment; everything before the end must be durable.
     pub(crate) fn resume(options: &LogOptions, at: Continuation) -> Self {
         // Best effort: a file system that cannot reserve still works, and a full disk shows when it is written to.
-        let _ = at.file.reserve(options.segment_bytes);
+        if options.prepares {
+            let _ = at.file.reserve(options.segment_bytes);
+        }
         Self {
             disk: Arc::clone(&options.disk),
             directory: options.directory.clone(),
@@ -103,7 +107,7 @@ impl Log {
             end: at.end,
             synced: at.end,
             prepared: at.end,
-            prepares: true,
+            prepares: options.prepares,
         }
     }
 
@@ -123,7 +127,7 @@ impl Log {
         self.directory.join(segment_name(self.number))
     }
 
-    /// Whether to write zeros ahead; not on a full disk, where they would take the last space.
+    /// See [`LogOptions::prepares`].
     pub(crate) fn set_prepares(&mut self, prepares: bool) {
         self.prepares = prepares;
     }
@@ -164,6 +168,7 @@ impl Log {
             return;
         }
         let target = self.end.next_multiple_of(PREPARE_STEP_BYTES) + PREPARE_STEP_BYTES;
+        let target = target.min(self.segment_bytes);
         let from = self.prepared.max(self.end);
         let zeros = vec![0; (target - from) as usize];
         // Zeros are no frame: a failure here, full disk included, changes nothing but the speed.
@@ -191,13 +196,14 @@ impl Log {
             directory: self.directory.clone(),
             cluster: self.cluster,
             segment_bytes: self.segment_bytes,
+            prepares: self.prepares,
         };
         debug_assert!(self.is_synced(), "a segment is durable before the next begins");
         match Self::create(&options, (self.number, self.end), base, ceiling) {
             Ok(next) => {
                 // The reserved and prepared rest goes back to the file system; the next segment's header has the length.
                 let _ = self.file.truncate(self.end);
-                *self = Self { prepares: self.prepares, ..next };
+                *self = next;
                 Ok(())
             }
             // Only when the next segment surely does not exist: otherwise a restart would take it for this one's end.

@@ -54,8 +54,13 @@ pub fn restore(backup: &Path, directory: &Path, continue_from: Revision) -> Resu
     let read = snapshot::read(&*disk, backup, &DecodedBudget::new(0), |entry| entries.push(entry))?;
     let revision = read.revision.max(continue_from);
     let format = Format { cluster: read.cluster, created_unix_seconds: unix_seconds() };
-    let options =
-        LogOptions { disk: Arc::clone(&disk), directory: directory.into(), cluster: read.cluster, segment_bytes: 0 };
+    let options = LogOptions {
+        disk: Arc::clone(&disk),
+        directory: directory.into(),
+        cluster: read.cluster,
+        segment_bytes: 0,
+        prepares: false,
+    };
     let header = SnapshotHeader {
         cluster: read.cluster,
         revision,

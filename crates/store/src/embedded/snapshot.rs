@@ -14,6 +14,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 const SNAPSHOT_PREFIX: &str = "snapshot-";
 /// Entries are written in frames of about this length.
 const FRAME_BYTES: usize = 512 << 10;
+/// A snapshot is made durable in steps of this length: one sync at its end would have the log's syncs wait for all of
+/// it, because the file system's journal orders them.
+const SYNC_STEP_BYTES: u64 = 2 << 20;
 /// No frame that a snapshot holds is longer: one value and its key beyond a full frame.
 const FRAME_BYTES_MAX: usize = 1 << 30;
 
@@ -30,6 +33,7 @@ struct FrameWriter<'a> {
     file: &'a dyn File,
     frame: Vec<u8>,
     offset: u64,
+    synced: u64,
     sequence: u64,
 }
 
@@ -40,6 +44,10 @@ impl FrameWriter<'_> {
         self.offset += self.frame.len() as u64;
         self.sequence += 1;
         record::begin(&mut self.frame);
+        if self.offset - self.synced >= SYNC_STEP_BYTES {
+            self.file.sync()?;
+            self.synced = self.offset;
+        }
         Ok(())
     }
 }
@@ -55,7 +63,7 @@ pub(crate) fn write<'a>(
 ) -> io::Result<u64> {
     let mut length = 0;
     publish_file(disk, directory, name, |file| {
-        let mut writer = FrameWriter { file, frame: Vec::new(), offset: 0, sequence: 0 };
+        let mut writer = FrameWriter { file, frame: Vec::new(), offset: 0, synced: 0, sequence: 0 };
         record::begin(&mut writer.frame);
         header.put(&mut writer.frame);
         writer.flush()?;

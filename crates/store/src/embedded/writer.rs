@@ -40,6 +40,7 @@ struct Reserve {
 /// A snapshot being written by its own thread.
 struct SnapshotJob {
     thread: JoinHandle<bool>,
+    cancelled: Arc<AtomicBool>,
     log_bytes_before: u64,
 }
 
@@ -59,7 +60,8 @@ pub(crate) struct Writer {
     reserve: Reserve,
     snapshot: Option<SnapshotJob>,
     snapshot_not_before: Instant,
-    cancelled: Arc<AtomicBool>,
+    /// Size of the state when a snapshot failed last: one of half that size need not wait for its next try.
+    snapshot_failed_bytes: u64,
     log_bytes: u64,
     /// When which revision was reached, for the window's age limit.
     ages: VecDeque<(Instant, Revision)>,
@@ -116,7 +118,7 @@ impl Writer {
             reserve: Reserve { held: false, spent_bytes: 0, next_try: now },
             snapshot: None,
             snapshot_not_before: now,
-            cancelled: Arc::default(),
+            snapshot_failed_bytes: 0,
             log_bytes,
             ages: VecDeque::new(),
             _lock: lock,
@@ -225,6 +227,8 @@ impl Writer {
             Err(LogError::Broken(reason)) => return Err(reason),
             Err(LogError::NoSpace) => {}
         }
+        // A snapshot under way would take the space that is now given to deletes.
+        self.end_snapshot();
         self.release_reserve();
         let admit = self.admit();
         let built = self.build(requests, admit);
@@ -326,11 +330,16 @@ impl Writer {
         self.finish_snapshot(now);
         let state_bytes = self.shared.read().value_bytes();
         let threshold = self.options.snapshot_threshold_bytes.max(state_bytes);
-        // On a full disk the log's own space is worth an early snapshot.
-        let worthwhile = !self.reserve.held && self.log_bytes > 2 * state_bytes + (1 << 20);
-        let due = self.log_bytes > threshold || worthwhile;
-        if due && self.snapshot.is_none() && now >= self.snapshot_not_before {
-            self.begin_snapshot(now)
+        let due = if self.reserve.held {
+            self.log_bytes > threshold
+        } else {
+            // On a full disk the log's own space is worth an early snapshot, if that leaves the deletes their part.
+            let left_bytes = self.options.reserve_bytes.saturating_sub(self.reserve.spent_bytes);
+            self.log_bytes > 2 * state_bytes + (1 << 20) && state_bytes < left_bytes / 4
+        };
+        let may = now >= self.snapshot_not_before || state_bytes * 2 < self.snapshot_failed_bytes;
+        if due && may && self.snapshot.is_none() {
+            self.begin_snapshot(now, state_bytes)
         } else if self.log.is_full() {
             self.sync()?;
             self.roll().map(drop)
@@ -415,9 +424,10 @@ impl Writer {
         self.log.set_prepares(false);
     }
 
-    fn begin_snapshot(&mut self, now: Instant) -> Result<(), String> {
+    fn begin_snapshot(&mut self, now: Instant, state_bytes: u64) -> Result<(), String> {
         self.sync()?;
         self.snapshot_not_before = now + SNAPSHOT_RETRY;
+        self.snapshot_failed_bytes = state_bytes;
         if !self.roll()? {
             return Ok(());
         }
@@ -427,12 +437,13 @@ impl Writer {
             cluster: self.cluster,
             segment: self.log.number(),
             counters: Arc::clone(&self.counters),
-            cancelled: Arc::clone(&self.cancelled),
+            cancelled: Arc::default(),
         };
+        let cancelled = Arc::clone(&job.cancelled);
         let name = String::from("store-snapshot");
         match thread::Builder::new().name(name).spawn(move || job.run(&image)) {
             Ok(thread) => {
-                self.snapshot = Some(SnapshotJob { thread, log_bytes_before: self.log_bytes });
+                self.snapshot = Some(SnapshotJob { thread, cancelled, log_bytes_before: self.log_bytes });
                 self.log_bytes = 0;
                 self.counters.log_bytes.store(0, Ordering::Relaxed);
             }
@@ -443,20 +454,26 @@ impl Writer {
 
     fn finish_snapshot(&mut self, now: Instant) {
         self.counters.log_bytes.store(self.log_bytes, Ordering::Relaxed);
-        let Some(job) = self.snapshot.take_if(|job| job.thread.is_finished()) else { return };
-        if job.thread.join().unwrap_or(false) {
-            self.snapshot_not_before = now;
-        } else {
-            self.log_bytes += job.log_bytes_before;
-            self.snapshot_not_before = now + SNAPSHOT_RETRY;
+        if let Some(job) = self.snapshot.take_if(|job| job.thread.is_finished()) {
+            self.join_snapshot(job, now);
         }
     }
 
+    /// Gives up a snapshot under way: it is nothing until it is finished, and the log is still there.
     fn end_snapshot(&mut self) {
-        self.cancelled.store(true, Ordering::Relaxed);
         if let Some(job) = self.snapshot.take() {
-            // A snapshot that is not finished is nothing: the log is still there.
-            let _ = job.thread.join();
+            job.cancelled.store(true, Ordering::Relaxed);
+            self.join_snapshot(job, Instant::now());
+        }
+    }
+
+    fn join_snapshot(&mut self, job: SnapshotJob, now: Instant) {
+        if job.thread.join().unwrap_or(false) {
+            self.snapshot_not_before = now;
+            self.snapshot_failed_bytes = 0;
+        } else {
+            self.log_bytes += job.log_bytes_before;
+            self.snapshot_not_before = now + SNAPSHOT_RETRY;
         }
     }
 

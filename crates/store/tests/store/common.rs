@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
 /// `<text>#` with the revision after the mark, so that values show which commit wrote them.
 pub(crate) fn template(text: &str) -> Template {
@@ -114,6 +114,7 @@ pub(crate) struct Faults {
     /// Error code of the next truncations.
     pub(crate) truncate_error: AtomicI64,
     pub(crate) syncs: AtomicU64,
+    pub(crate) reserve_held: AtomicBool,
 }
 
 impl Faults {
@@ -163,8 +164,9 @@ impl Disk for FaultyDisk {
         RealDisk.rename(from, to)
     }
     fn remove(&self, path: &Path) -> io::Result<()> {
-        // Giving up the reserve gives its space to the log.
-        if path.ends_with("reserve") && self.0.space_bytes.load(Ordering::SeqCst) >= 0 {
+        // Giving up the reserve gives its space to the log, once.
+        let held = path.ends_with("reserve") && self.0.reserve_held.swap(false, Ordering::SeqCst);
+        if held && self.0.space_bytes.load(Ordering::SeqCst) >= 0 {
             self.0.space_bytes.fetch_add(64 << 10, Ordering::SeqCst);
         }
         RealDisk.remove(path)
@@ -220,6 +222,10 @@ impl File for FaultyFile {
         if self.reserve && self.faults.space_bytes.load(Ordering::SeqCst) >= 0 {
             return Err(io::Error::from_raw_os_error(libc::ENOSPC));
         }
-        self.inner.reserve(length)
+        self.inner.reserve(length)?;
+        if self.reserve {
+            self.faults.reserve_held.store(true, Ordering::SeqCst);
+        }
+        Ok(())
     }
 }

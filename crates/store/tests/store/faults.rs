@@ -3,6 +3,7 @@
 use crate::common::*;
 use klynge_store::embedded::{Embedded, Options, open};
 use klynge_store::{CommitError, Expect, Store};
+use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
@@ -130,6 +131,7 @@ async fn the_reserve_ends_and_the_store_still_serves() {
             Ok(_) => deleted += 1,
             Err(error) => break error,
         }
+        assert!(deleted < 1000, "the reserve has no end");
     };
     assert!(matches!(ended, CommitError::NoSpace { .. }), "{ended:?}");
     assert!(deleted > 300, "64 KiB of reserve are enough for more than {deleted} deletes");
@@ -138,4 +140,64 @@ async fn the_reserve_ends_and_the_store_still_serves() {
     store.commit(one(delete(&format!("pods/{deleted}"), Expect::Any))).await.unwrap();
     drop(store);
     assert_eq!(contents(&reopen(directory.path()), &["pods"]).len(), 999 - deleted);
+}
+
+/// A small file system of its own, unmounted when dropped.
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    fn mount() -> Option<Self> {
+        let directory = tempfile::tempdir().unwrap();
+        let mounted = std::process::Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=6m,mode=0700", "klynge-store-test"])
+            .arg(directory.path())
+            .stderr(std::process::Stdio::null())
+            .status();
+        mounted.is_ok_and(|status| status.success()).then(|| Self(directory))
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg(self.0.path()).status();
+    }
+}
+
+#[tokio::test]
+async fn a_really_full_disk_heals_through_deletes() {
+    let Some(disk) = SmallDisk::mount() else {
+        // Past the harness's capture, so that a skipped test is seen.
+        let _ = std::io::stderr().write_all(b"SKIPPED: mounting a tmpfs needs root\n");
+        return;
+    };
+    let options = Options {
+        segment_bytes: 256 << 10,
+        snapshot_threshold_bytes: 1 << 20,
+        reserve_bytes: 1 << 20,
+        ..Options::new(disk.0.path().join("store"))
+    };
+    let store = open(options.clone()).unwrap();
+    let mut written = 0;
+    let refused = loop {
+        match write(&store, &format!("pods/{written}"), &"v".repeat(2000)).await {
+            Ok(_) => written += 1,
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(refused, CommitError::NoSpace { .. }), "{refused:?}");
+    assert!(written > 500, "{written}");
+    for index in 0..written {
+        store.commit(one(delete(&format!("pods/{index}"), Expect::Any))).await.unwrap();
+    }
+    // The deletes make the log worth a snapshot, that frees the log, and the reserve is taken back.
+    let deadline = Instant::now() + Duration::from_secs(25);
+    while write(&store, "pods/after", &"v".repeat(2000)).await.is_err() {
+        assert!(Instant::now() < deadline, "{:?}", store.status());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(!store.status().space_low);
+    let expected = contents(&store, &["pods"]);
+    drop(store);
+    let store = open(options).unwrap();
+    assert_eq!((contents(&store, &["pods"]), expected.len()), (expected, 1));
 }

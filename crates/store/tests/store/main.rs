@@ -8,3 +8,4 @@ mod crash;
 mod faults;
 mod kill;
 mod model;
+mod power;
