@@ -54,7 +54,8 @@ pub(crate) async fn evict(call: &Call<'_>, body: Body) -> Result<Outcome, Status
 async fn mark_disrupted(call: &Call<'_>) -> Result<(), Status> {
     let scope = crate::core::Scope { subresource: "", ..call.scope.clone() };
     let now = time::format_rfc3339(call.now);
-    let marked = update_with(&call.about(scope), Part::Bind, "Update", &mut |current| {
+    let one = call.about(scope);
+    let marked = update_with(&one, Part::Bind, "Update", &mut |current| {
         let mut pod = current.clone();
         pod.remove(&["metadata", "resourceVersion"]);
         let mut conditions = pod.at(&["status", "conditions"]).and_then(Value::as_array).unwrap_or_default().to_vec();
@@ -71,8 +72,9 @@ async fn mark_disrupted(call: &Call<'_>) -> Result<(), Status> {
         conditions.push(condition.into());
         pod.set(&["status", "conditions"], conditions.into());
         Ok(pod)
-    });
-    match marked.await {
+    })
+    .await;
+    match marked {
         Err(status) if !status.is_not_found() => Err(status),
         _ => Ok(()),
     }
