@@ -82,11 +82,19 @@ async fn client(connector: TlsConnector, address: SocketAddr, phase: &'static st
         let name = format!("bench-{client}-{at}");
         let (method, path, kind, body) = match phase {
             "create" => {
-                let body = format!(r#"{{"kind":"ConfigMap","apiVersion":"v1","metadata":{{"name":"{name}","labels":{{"app":"bench"}}}},"data":{{"a":"{}"}}}}"#, "x".repeat(512));
+                let body = format!(
+                    r#"{{"kind":"ConfigMap","apiVersion":"v1","metadata":{{"name":"{name}","labels":{{"app":"bench"}}}},"data":{{"a":"{}"}}}}"#,
+                    "x".repeat(512)
+                );
                 ("POST", maps.to_owned(), "application/json", body)
             }
             "get" => ("GET", format!("{maps}/{name}"), "application/json", String::new()),
-            _ => ("PATCH", format!("{maps}/{name}"), "application/merge-patch+json", format!(r#"{{"data":{{"b":"{at}"}}}}"#)),
+            _ => (
+                "PATCH",
+                format!("{maps}/{name}"),
+                "application/merge-patch+json",
+                format!(r#"{{"data":{{"b":"{at}"}}}}"#),
+            ),
         };
         let request = http::Request::builder()
             .method(method)
@@ -114,12 +122,8 @@ async fn main() {
     let directory = tempfile::tempdir().unwrap();
     let pki = open_pki(directory.path());
     let admin = pki.issue_client("admin", "system:masters", Duration::from_secs(3600), SystemTime::now()).unwrap();
-    let mut server = Command::new(&arguments[0])
-        .arg("serve")
-        .arg(directory.path())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut server =
+        Command::new(&arguments[0]).arg("serve").arg(directory.path()).stdout(Stdio::piped()).spawn().unwrap();
     let mut line = String::new();
     BufReader::new(server.stdout.take().unwrap()).read_line(&mut line).unwrap();
     let address: SocketAddr = line.trim().parse().unwrap();

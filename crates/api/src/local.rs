@@ -136,11 +136,7 @@ impl ClusterClient for LocalClient {
         let scope = self.scope(&target)?;
         self.authorize("list", &target)?;
         let selection = Selection::parse(&scope, &query.labels, &query.fields)?;
-        let page = ReadPage {
-            limit: query.limit as usize,
-            continuation: query.continuation,
-            ..ReadPage::default()
-        };
+        let page = ReadPage { limit: query.limit as usize, continuation: query.continuation, ..ReadPage::default() };
         let listed = read::list(&self.core, &scope, &selection, &page).await?;
         let objects = listed.entries.iter().map(|entry| of_entry(&scope, entry)).collect::<Result<_, _>>()?;
         Ok(Page { objects, revision: listed.revision.0, continuation: listed.continuation })

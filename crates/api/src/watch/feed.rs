@@ -75,10 +75,14 @@ impl Feed {
     ) -> Result<Self, Status> {
         let wants_initial = request.send_initial_events == Some(true);
         if request.send_initial_events.is_some() && request.resource_version_match != "NotOlderThan" {
-            return Err(forbidden_option("resourceVersionMatch: Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"));
+            return Err(forbidden_option(
+                "resourceVersionMatch: Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
+            ));
         }
         if request.send_initial_events.is_none() && !request.resource_version_match.is_empty() {
-            return Err(forbidden_option("resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided"));
+            return Err(forbidden_option(
+                "resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
+            ));
         }
         let given = match request.after {
             Some(revision) => Some(Revision(revision)),
@@ -223,7 +227,12 @@ async fn stopped(stopping: &mut tokio::sync::watch::Receiver<bool>) {
 }
 
 /// Opens the store's watcher. A revision that is gone becomes an ERROR event, as upstream sends it.
-fn open(core: &Core, scope: &Scope<'_>, selection: &Selection, after: Revision) -> Result<(Watcher, Option<Status>), Status> {
+fn open(
+    core: &Core,
+    scope: &Scope<'_>,
+    selection: &Selection,
+    after: Revision,
+) -> Result<(Watcher, Option<Status>), Status> {
     let bucket = scope.row.bucket.as_str();
     let prefix = read::prefix(scope, selection);
     match core.store.watch(bucket, &prefix, after) {
@@ -233,9 +242,11 @@ fn open(core: &Core, scope: &Scope<'_>, selection: &Selection, after: Revision) 
             let watcher = core.store.watch(bucket, &prefix, core.store.revision()).map_err(|_| status.clone())?;
             Ok((watcher, Some(status)))
         }
-        Err(WatchError::Future { current }) => {
-            Err(Status::new(504, "Timeout", format!("Timeout: Too large resource version: {after}, current: {current}")))
-        }
+        Err(WatchError::Future { current }) => Err(Status::new(
+            504,
+            "Timeout",
+            format!("Timeout: Too large resource version: {after}, current: {current}"),
+        )),
     }
 }
 

@@ -36,7 +36,8 @@ pub(crate) async fn evict(call: &Call<'_>, body: Body) -> Result<Outcome, Status
             [] => {}
             [budget] => spend(call, budget, &pod, dry_run).await?,
             _ => {
-                let why = "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.";
+                let why =
+                    "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.";
                 return Err(Status::new(500, "InternalError", why));
             }
         }
@@ -156,12 +157,15 @@ async fn spend(call: &Call<'_>, budget: &Arc<Entry>, pod: &Value, dry_run: bool)
             return Err(status);
         }
         if number("disruptionsAllowed") < 0 {
-            let why = format!("poddisruptionbudgets.policy \"{name}\" is forbidden: pdb disruptions allowed is negative");
+            let why =
+                format!("poddisruptionbudgets.policy \"{name}\" is forbidden: pdb disruptions allowed is negative");
             return Err(Status::new(403, "Forbidden", why));
         }
         let disrupted = current.at(&["status", "disruptedPods"]).and_then(Value::as_object).map_or(0, object::Map::len);
         if disrupted > DISRUPTED_MAX {
-            let why = format!("poddisruptionbudgets.policy \"{name}\" is forbidden: DisruptedPods map too big - too many evictions not confirmed by PDB controller");
+            let why = format!(
+                "poddisruptionbudgets.policy \"{name}\" is forbidden: DisruptedPods map too big - too many evictions not confirmed by PDB controller"
+            );
             return Err(Status::new(403, "Forbidden", why));
         }
         if number("disruptionsAllowed") == 0 {
