@@ -31,7 +31,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
         connector: Arc::new(NoNodes),
     })
     .await?;
-    let admin = pki.issue_client("kubernetes-admin", "system:masters", Duration::from_secs(86_400), SystemTime::now())?;
+    let admin =
+        pki.issue_client("kubernetes-admin", "system:masters", Duration::from_secs(86_400), SystemTime::now())?;
     let address = format!("https://{}", server.address());
     let bundle = pki.bundle();
     let kubeconfig = Kubeconfig { name: "klynge", server: &address, authority: &bundle, user: &admin };

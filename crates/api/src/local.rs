@@ -136,11 +136,7 @@ impl ClusterClient for LocalClient {
         let scope = self.scope(&target)?;
         self.authorize("list", &target)?;
         let selection = Selection::parse(&scope, &query.labels, &query.fields)?;
-        let page = ReadPage {
-            limit: query.limit as usize,
-            continuation: query.continuation,
-            ..ReadPage::default()
-        };
+        let page = ReadPage { limit: query.limit as usize, continuation: query.continuation, ..ReadPage::default() };
         let listed = read::list(&self.core, &scope, &selection, &page).await?;
         let objects = listed.entries.iter().map(|entry| of_entry(&scope, entry)).collect::<Result<_, _>>()?;
         Ok(Page { objects, revision: listed.revision.0, continuation: listed.continuation })
@@ -153,7 +149,7 @@ impl ClusterClient for LocalClient {
         let request = WatchRequest {
             bookmarks: true,
             after: Some(revision),
-            timeout_seconds: Some(u64::MAX / 4), // in process nobody has to come back
+            timeout_seconds: Some(u64::MAX), // in process nobody has to come back
             ..WatchRequest::default()
         };
         let feed = Feed::start(&self.core, &scope, selection, &request).await?;

@@ -88,7 +88,11 @@ impl Server {
                 objects.clone(),
                 Arc::clone(&authorizer),
             ),
-            reviewer: Reviewer { authorizer: Arc::clone(&authorizer), tokens: Arc::clone(&tokens), objects: objects.clone() },
+            reviewer: Reviewer {
+                authorizer: Arc::clone(&authorizer),
+                tokens: Arc::clone(&tokens),
+                objects: objects.clone(),
+            },
             store,
             table: RwLock::new(Arc::new(table)),
             authorizer,

@@ -69,7 +69,10 @@ const POD: &str = "{metadata: {name: p}, spec: {containers: [{name: c, image: i}
 async fn a_pod_is_bound_once_and_deleted_gracefully() {
     let cluster = start().await;
     let admin = cluster.admin();
-    admin.call(create(target("", "v1", "serviceaccounts", "default", ""), "{metadata: {name: default}}")).await.unwrap();
+    admin
+        .call(create(target("", "v1", "serviceaccounts", "default", ""), "{metadata: {name: default}}"))
+        .await
+        .unwrap();
     let pods = |name: &str| target("", "v1", "pods", "default", name);
     let pod = value(&admin.call(create(pods(""), POD)).await.unwrap());
     assert_eq!(pod.str_at(&["spec", "serviceAccountName"]), Some("default"));
@@ -81,7 +84,10 @@ async fn a_pod_is_bound_once_and_deleted_gracefully() {
     let bind = || create(target("", "v1", "pods/binding", "default", "p"), binding);
     admin.call(bind()).await.unwrap();
     let again = admin.call(bind()).await.err().unwrap();
-    assert_eq!(again.message, "Operation cannot be fulfilled on pods/binding \"p\": pod p is already assigned to node \"n1\"");
+    assert_eq!(
+        again.message,
+        "Operation cannot be fulfilled on pods/binding \"p\": pod p is already assigned to node \"n1\""
+    );
     let delete = |seconds| Request {
         target: pods("p"),
         verb: Verb::Delete(DeleteOptions { grace_period_seconds: seconds, ..DeleteOptions::default() }),
@@ -95,7 +101,10 @@ async fn a_pod_is_bound_once_and_deleted_gracefully() {
     let mut kinds = Vec::new();
     while kinds.last() != Some(&EventKind::Deleted) {
         let event = tokio::time::timeout(Duration::from_secs(10), watch.next()).await.unwrap().unwrap().unwrap();
-        assert_eq!(value(&event.object).str_at(&["metadata", "resourceVersion"]), Some(event.object.revision.to_string().as_str()));
+        assert_eq!(
+            value(&event.object).str_at(&["metadata", "resourceVersion"]),
+            Some(event.object.revision.to_string().as_str())
+        );
         kinds.push(event.kind);
     }
     assert_eq!(kinds, [EventKind::Modified, EventKind::Modified, EventKind::Deleted]);
@@ -106,9 +115,14 @@ async fn a_pod_is_bound_once_and_deleted_gracefully() {
 async fn a_disruption_budget_holds_evictions_back() {
     let cluster = start().await;
     let admin = cluster.admin();
-    admin.call(create(target("", "v1", "serviceaccounts", "default", ""), "{metadata: {name: default}}")).await.unwrap();
+    admin
+        .call(create(target("", "v1", "serviceaccounts", "default", ""), "{metadata: {name: default}}"))
+        .await
+        .unwrap();
     for name in ["a", "b"] {
-        let text = format!("{{metadata: {{name: {name}, labels: {{app: x}}}}, spec: {{nodeName: n, containers: [{{name: c, image: i}}]}}}}");
+        let text = format!(
+            "{{metadata: {{name: {name}, labels: {{app: x}}}}, spec: {{nodeName: n, containers: [{{name: c, image: i}}]}}}}"
+        );
         admin.call(create(target("", "v1", "pods", "default", ""), &text)).await.unwrap();
         let status = parse("{status: {phase: Running, conditions: [{type: Ready, status: 'True'}]}}");
         let patch = Verb::Patch(PatchKind::Merge, status, WriteOptions::default());
@@ -116,14 +130,21 @@ async fn a_disruption_budget_holds_evictions_back() {
     }
     let budget = "{metadata: {name: b}, spec: {minAvailable: 1, selector: {matchLabels: {app: x}}}}";
     admin.call(create(target("policy", "v1", "poddisruptionbudgets", "default", ""), budget)).await.unwrap();
-    let status = parse("{status: {observedGeneration: 1, disruptionsAllowed: 1, currentHealthy: 2, desiredHealthy: 1, expectedPods: 2}}");
+    let status = parse(
+        "{status: {observedGeneration: 1, disruptionsAllowed: 1, currentHealthy: 2, desiredHealthy: 1, expectedPods: 2}}",
+    );
     let patch = Verb::Patch(PatchKind::Merge, status, WriteOptions::default());
     let budget_status = target("policy", "v1", "poddisruptionbudgets/status", "default", "b");
     admin.call(Request { target: budget_status, verb: patch }).await.unwrap();
-    let evict = |name: &str| create(target("", "v1", "pods/eviction", "default", name), &format!("{{metadata: {{name: {name}}}}}"));
+    let evict = |name: &str| {
+        create(target("", "v1", "pods/eviction", "default", name), &format!("{{metadata: {{name: {name}}}}}"))
+    };
     admin.call(evict("a")).await.unwrap();
     let refused: Status = admin.call(evict("b")).await.err().unwrap();
-    assert_eq!((refused.code, refused.message.as_str()), (429, "Cannot evict pod as it would violate the pod's disruption budget."));
+    assert_eq!(
+        (refused.code, refused.message.as_str()),
+        (429, "Cannot evict pod as it would violate the pod's disruption budget.")
+    );
     assert_eq!(refused.causes[0].message, "The disruption budget b needs 1 healthy pods and has 2 currently");
     cluster.server.stop().await;
 }

@@ -79,7 +79,8 @@ impl Plugin for Tolerations {
     }
 
     async fn mutate(&self, _review: &Review<'_>, object: &mut Value) -> Result<(), Status> {
-        let mut tolerations = object.at(&["spec", "tolerations"]).and_then(Value::as_array).unwrap_or_default().to_vec();
+        let mut tolerations =
+            object.at(&["spec", "tolerations"]).and_then(Value::as_array).unwrap_or_default().to_vec();
         for key in ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"] {
             let covers = |one: &Value| {
                 let own = one.str_at(&["key"]).unwrap_or_default();

@@ -20,8 +20,10 @@ impl Plugin for DefaultStorageClass {
         }
         let listed = review.call.core.store.list("storageclasses.storage.k8s.io", "", None, None, None);
         let classes = listed.map(|list| list.entries).unwrap_or_default();
-        let is_default = |class: &Value| meta::annotation(class, meta::annotations::DEFAULT_STORAGE_CLASS) == Some("true");
-        let mut defaults: Vec<_> = classes.iter().map(|entry| decoded(entry)).filter(|class| is_default(class)).collect();
+        let is_default =
+            |class: &Value| meta::annotation(class, meta::annotations::DEFAULT_STORAGE_CLASS) == Some("true");
+        let mut defaults: Vec<_> =
+            classes.iter().map(|entry| decoded(entry)).filter(|class| is_default(class)).collect();
         // Of several defaults the newest counts, then the first by name, as upstream.
         defaults.sort_by(|a, b| {
             meta::creation_time(b).cmp(&meta::creation_time(a)).then_with(|| meta::name(a).cmp(meta::name(b)))

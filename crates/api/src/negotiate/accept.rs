@@ -68,7 +68,12 @@ pub(crate) enum Offers {
 const CLAUSES_MAX: usize = 32;
 
 /// Chooses by the header; an empty one means JSON.
-pub(crate) fn negotiate(header: &str, offers: Offers, pretty: Option<&str>, user_agent: &str) -> Result<Accepted, Status> {
+pub(crate) fn negotiate(
+    header: &str,
+    offers: Offers,
+    pretty: Option<&str>,
+    user_agent: &str,
+) -> Result<Accepted, Status> {
     let mut clauses: Vec<(f32, &str)> = header
         .split(',')
         .map(str::trim)
@@ -150,12 +155,24 @@ mod tests {
         let cases: &[(&str, Offers, Option<(Encoding, Shape)>)] = &[
             ("", Offers::Resources, Some((json, Shape::Object))),
             ("*/*", Offers::Objects, Some((json, Shape::Object))),
-            ("application/vnd.kubernetes.protobuf,application/json", Offers::Resources, Some((Encoding::Protobuf, Shape::Object))),
+            (
+                "application/vnd.kubernetes.protobuf,application/json",
+                Offers::Resources,
+                Some((Encoding::Protobuf, Shape::Object)),
+            ),
             ("application/json;q=0.5, application/yaml", Offers::Resources, Some((Encoding::Yaml, Shape::Object))),
             ("application/json;as=Table;v=v1;g=meta.k8s.io,application/json", Offers::Resources, Some((json, table))),
-            ("application/json;as=Table;v=v1;g=meta.k8s.io,application/json", Offers::Objects, Some((json, Shape::Object))),
+            (
+                "application/json;as=Table;v=v1;g=meta.k8s.io,application/json",
+                Offers::Objects,
+                Some((json, Shape::Object)),
+            ),
             ("application/json;as=Table;v=v2;g=meta.k8s.io", Offers::Resources, None),
-            ("application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList", Offers::Discovery, Some((json, Shape::Discovery("v2")))),
+            (
+                "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList",
+                Offers::Discovery,
+                Some((json, Shape::Discovery("v2"))),
+            ),
             ("text/html", Offers::Resources, None),
         ];
         for (header, offers, expected) in cases {

@@ -10,7 +10,8 @@ const ACCEPTED_PATCHES: &str = "application/json-patch+json, application/merge-p
     application/apply-patch+yaml, application/strategic-merge-patch+json, application/apply-patch+cbor";
 
 fn unsupported(accepted: &str) -> Status {
-    let message = format!("the body of the request was in an unknown format - accepted media types include: {accepted}");
+    let message =
+        format!("the body of the request was in an unknown format - accepted media types include: {accepted}");
     Status::new(415, "UnsupportedMediaType", message)
 }
 
@@ -22,7 +23,9 @@ fn malformed(error: &object::DecodeError, what: &str) -> Status {
     if error.too_large {
         return Status::new(413, "RequestEntityTooLarge", format!("the {what} is beyond a limit: {error}"));
     }
-    Status::bad_request(format!("the object provided is unrecognized: couldn't get version/kind; {what} parse error: {error}"))
+    Status::bad_request(format!(
+        "the object provided is unrecognized: couldn't get version/kind; {what} parse error: {error}"
+    ))
 }
 
 /// The definition of a kind by apiVersion and kind, for bodies that are not of the path's own kind.
@@ -90,7 +93,8 @@ pub(crate) fn decode_patch(content_type: &str, bytes: &[u8]) -> Result<PatchBody
             yaml::decode(bytes, &Limits::REQUEST).map_err(|error| malformed(&error, "yaml"))?
         }
     } else {
-        json::decode(bytes, &Limits::REQUEST).map_err(|error| Status::bad_request(format!("error decoding patch: {error}")))?
+        json::decode(bytes, &Limits::REQUEST)
+            .map_err(|error| Status::bad_request(format!("error decoding patch: {error}")))?
     };
     if kind != PatchKind::Json && decoded.value.as_object().is_none() {
         return Err(Status::bad_request("error decoding patch: it is no map"));

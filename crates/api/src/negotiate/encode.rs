@@ -149,7 +149,13 @@ impl Codec<'_> {
         }
     }
 
-    fn table<'v>(&self, version: &str, metadata: Map, items: impl IntoIterator<Item = &'v Value>, columns: bool) -> Value {
+    fn table<'v>(
+        &self,
+        version: &str,
+        metadata: Map,
+        items: impl IntoIterator<Item = &'v Value>,
+        columns: bool,
+    ) -> Value {
         let default;
         let all = if self.scope.row.columns.is_empty() {
             default = object::table::default_columns();

@@ -53,7 +53,9 @@ impl<'a> Frames<'a> {
             Item::Left(value) => {
                 ("DELETED", self.codec.table_of(&Payload::Hub(value), std::mem::replace(&mut self.first, false)))
             }
-            Item::Bookmark { revision, initial_end } => ("BOOKMARK", self.bookmark(&revision.to_string(), *initial_end)),
+            Item::Bookmark { revision, initial_end } => {
+                ("BOOKMARK", self.bookmark(&revision.to_string(), *initial_end))
+            }
             Item::Error(status) => ("ERROR", self.status(status)),
         };
         match encoded {

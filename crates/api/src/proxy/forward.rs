@@ -1,7 +1,7 @@
 //! Passing a request on byte for byte, upgrades included.
 
-use super::targets::{Place, Target, resolve};
 use super::Connection;
+use super::targets::{Place, Target, resolve};
 use crate::core::Scope;
 use crate::serve::{Answer, Context, respond};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};

@@ -232,7 +232,10 @@ mod tests {
         assert_eq!(choose_container(&one, "p", "").unwrap(), "a");
         assert_eq!(choose_container(&two, "p", "i").unwrap(), "i");
         let message = choose_container(&two, "p", "").unwrap_err().message;
-        assert_eq!(message, "a container name must be specified for pod p, choose one of: [a b] or one of the init containers: [i]");
+        assert_eq!(
+            message,
+            "a container name must be specified for pod p, choose one of: [a b] or one of the init containers: [i]"
+        );
         assert_eq!(choose_container(&two, "p", "x").unwrap_err().message, "container x is not valid for pod p");
     }
 

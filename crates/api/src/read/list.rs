@@ -43,7 +43,9 @@ pub(crate) fn parse_revision(text: &str) -> Result<Option<Revision>, Status> {
         return Ok(None);
     }
     let number = text.parse().map_err(|_| {
-        Status::bad_request(format!("resourceVersion: Invalid value: \"{text}\": strconv.ParseUint: parsing \"{text}\": invalid syntax"))
+        Status::bad_request(format!(
+            "resourceVersion: Invalid value: \"{text}\": strconv.ParseUint: parsing \"{text}\": invalid syntax"
+        ))
     })?;
     Ok(Some(Revision(number)))
 }
@@ -95,9 +97,9 @@ async fn consistency(core: &Core, page: &Page) -> Result<(Option<Revision>, Opti
         ("Exact", _) => Err(Status::bad_request(
             "resourceVersionMatch: Forbidden: resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"",
         )),
-        (other, _) => {
-            Err(Status::bad_request(format!("resourceVersionMatch: Unsupported value: \"{other}\": supported values: \"Exact\", \"NotOlderThan\"")))
-        }
+        (other, _) => Err(Status::bad_request(format!(
+            "resourceVersionMatch: Unsupported value: \"{other}\": supported values: \"Exact\", \"NotOlderThan\""
+        ))),
     }
 }
 
@@ -163,7 +165,12 @@ fn read(
             }
         }
         if !more {
-            return Ok(Listed { entries: selected, revision: list.revision, remaining: None, continuation: String::new() });
+            return Ok(Listed {
+                entries: selected,
+                revision: list.revision,
+                remaining: None,
+                continuation: String::new(),
+            });
         }
         cursor = list.entries.last().map(|entry| entry.key.rest().to_owned());
     }
@@ -172,7 +179,10 @@ fn read(
 /// The keys' prefix; a field selector that names one object narrows it to that.
 pub(crate) fn prefix(scope: &Scope<'_>, selection: &Selection) -> String {
     let mut prefix = scope.prefix();
-    if scope.row.namespaced && prefix.is_empty() && let Some(namespace) = &selection.namespace {
+    if scope.row.namespaced
+        && prefix.is_empty()
+        && let Some(namespace) = &selection.namespace
+    {
         prefix = format!("{namespace}/");
     }
     if let Some(name) = &selection.name

@@ -34,9 +34,13 @@ impl Selection {
                     let message = if scope.row.group.is_empty() {
                         format!("field label not supported: {field}")
                     } else {
-                        format!("\"{field}\" is not a known field selector: only \"metadata.name\", \"metadata.namespace\"")
+                        format!(
+                            "\"{field}\" is not a known field selector: only \"metadata.name\", \"metadata.namespace\""
+                        )
                     };
-                    let message = format!("Unable to find \"{version}, Kind={kind}\" that match label selector \"{label_text}\", field selector \"{field_text}\": {message}");
+                    let message = format!(
+                        "Unable to find \"{version}, Kind={kind}\" that match label selector \"{label_text}\", field selector \"{field_text}\": {message}"
+                    );
                     return Err(Status::bad_request(message));
                 }
             }

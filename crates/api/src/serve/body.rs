@@ -54,7 +54,9 @@ impl Body for Answer {
 
     fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         match self.get_mut() {
-            Answer::Whole(bytes) => Poll::Ready(bytes.take().filter(|bytes| !bytes.is_empty()).map(|b| Ok(Frame::data(b)))),
+            Answer::Whole(bytes) => {
+                Poll::Ready(bytes.take().filter(|bytes| !bytes.is_empty()).map(|b| Ok(Frame::data(b))))
+            }
             Answer::Pieces(pieces, left) => Poll::Ready(pieces.next().map(|piece| {
                 *left -= piece.len() as u64;
                 Ok(Frame::data(piece))

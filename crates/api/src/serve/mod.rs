@@ -14,5 +14,5 @@ pub(crate) mod respond;
 
 pub(crate) use body::Answer;
 pub(crate) use dispatch::Context;
-pub(crate) use resources::create;
 pub(crate) use listener::{Limits, serve};
+pub(crate) use resources::create;

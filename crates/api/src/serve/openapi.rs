@@ -49,11 +49,6 @@ impl Documents {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), document.clone());
     }
 
-    /// Forgets everything: the table has changed.
-    pub(crate) fn forget(&self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
-    }
-
     /// Forgets what nobody asks for.
     pub(crate) fn forget_unused(&self) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|_, document| document.used.elapsed() < KEPT);

@@ -57,11 +57,8 @@ pub(crate) fn percent_decode(text: &str, plus_is_space: bool) -> String {
 impl RequestInfo {
     /// Parses a request line. Never fails: what is no resource path is a plain path.
     pub(crate) fn parse(method: &Method, path: &str, query: &Parameters) -> Self {
-        let mut info = RequestInfo {
-            path: path.to_owned(),
-            verb: method.as_str().to_ascii_lowercase(),
-            ..RequestInfo::default()
-        };
+        let mut info =
+            RequestInfo { path: path.to_owned(), verb: method.as_str().to_ascii_lowercase(), ..RequestInfo::default() };
         let trimmed = path.trim_matches('/');
         let parts: Vec<&str> = trimmed.split('/').collect();
         let rest = match parts.as_slice() {

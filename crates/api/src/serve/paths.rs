@@ -52,9 +52,9 @@ fn authority(context: &Context) -> String {
 }
 
 fn is_health(path: &str) -> bool {
-    ["/healthz", "/livez", "/readyz"].iter().any(|one| {
-        path.strip_prefix(one).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-    })
+    ["/healthz", "/livez", "/readyz"]
+        .iter()
+        .any(|one| path.strip_prefix(one).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
 }
 
 /// The checks behind a health path, each with what is wrong.
@@ -127,7 +127,9 @@ fn root(context: &Context) -> Value {
         paths.push(format!("/apis/{}", group.name));
         paths.extend(group.versions.iter().map(|version| format!("/apis/{}/{version}", group.name)));
     }
-    for more in ["/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/openid/v1/jwks", "/readyz", "/version"] {
+    for more in
+        ["/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/openid/v1/jwks", "/readyz", "/version"]
+    {
         paths.push(more.to_owned());
     }
     let mut root = Value::default();

@@ -36,6 +36,11 @@ pub(crate) async fn handle(context: Context, request: Request<Incoming>) -> Resu
     if !info.subresource.is_empty() {
         let role = scope.row.subresource(&info.subresource).ok_or_else(Status::no_such_path)?.role.clone();
         if is_proxied(&role) {
+            if info.verb == "get" && matches!(role, Role::Exec | Role::Attach | Role::PortForward) {
+                // A WebSocket opens with GET; as upstream since 1.35, it needs what the same POST would need.
+                let wanted = crate::serve::path::RequestInfo { verb: "create".to_owned(), ..info.clone() };
+                context.core.authorize(&super::dispatch::attributes(&context.user, &wanted))?;
+            }
             return proxy::handle(&context, &scope, &role, request).await;
         }
     } else if !scope.row.has_verb(&info.verb) {
@@ -64,7 +69,9 @@ fn options(context: &Context) -> Result<Options, Status> {
         None | Some("") => false,
         Some("All") => true,
         Some(other) => {
-            let message = format!("PatchOptions.meta.k8s.io \"\" is invalid: dryRun: Unsupported value: \"{other}\": supported values: \"All\"");
+            let message = format!(
+                "PatchOptions.meta.k8s.io \"\" is invalid: dryRun: Unsupported value: \"{other}\": supported values: \"All\""
+            );
             return Err(Status::new(422, "Invalid", message));
         }
     };
@@ -73,7 +80,9 @@ fn options(context: &Context) -> Result<Options, Status> {
         "Strict" => Validation::Strict,
         "" | "Warn" => Validation::Warn,
         other => {
-            let message = format!("fieldValidation: Unsupported value: \"{other}\": supported values: \"Ignore\", \"Strict\", \"Warn\"");
+            let message = format!(
+                "fieldValidation: Unsupported value: \"{other}\": supported values: \"Ignore\", \"Strict\", \"Warn\""
+            );
             return Err(Status::bad_request(message));
         }
     };
@@ -88,7 +97,9 @@ fn options(context: &Context) -> Result<Options, Status> {
         }
         field_manager.truncate(end);
     } else if field_manager.len() > MANAGER_MAX_BYTES {
-        return Err(Status::bad_request(format!("fieldManager: Too long: may not be more than {MANAGER_MAX_BYTES} bytes")));
+        return Err(Status::bad_request(format!(
+            "fieldManager: Too long: may not be more than {MANAGER_MAX_BYTES} bytes"
+        )));
     }
     Ok(Options { dry_run, field_manager, force: query.flag("force"), validation })
 }
@@ -194,11 +205,21 @@ impl OwnedScope {
     }
 
     fn scope(&self) -> Scope<'_> {
-        Scope { row: self.row.clone(), version_at: self.version_at, namespace: &self.namespace, name: "", subresource: "" }
+        Scope {
+            row: self.row.clone(),
+            version_at: self.version_at,
+            namespace: &self.namespace,
+            name: "",
+            subresource: "",
+        }
     }
 }
 
-async fn write_verbs(context: &Context, call: &Call<'_>, request: Request<Incoming>) -> Result<Response<Answer>, Status> {
+async fn write_verbs(
+    context: &Context,
+    call: &Call<'_>,
+    request: Request<Incoming>,
+) -> Result<Response<Answer>, Status> {
     let scope = &call.scope;
     let codec = codec(context, scope, accepted(context, Offers::Resources)?)?;
     let content_type = context.content_type().to_owned();

@@ -13,6 +13,8 @@ use tokio::time::{Instant, sleep_until};
 const BOOKMARK_EVERY: Duration = Duration::from_secs(55);
 /// Upstream ends watches that name no timeout after 30 to 60 minutes.
 const TIMEOUT_MINIMUM: Duration = Duration::from_secs(1800);
+/// Longer timeouts are cut to this: in effect none.
+const TIMEOUT_MAX: Duration = Duration::from_secs(10 * 365 * 86_400);
 /// Initial entries are handed out so many at a time.
 const INITIAL_CHUNK: usize = 256;
 
@@ -73,10 +75,14 @@ impl Feed {
     ) -> Result<Self, Status> {
         let wants_initial = request.send_initial_events == Some(true);
         if request.send_initial_events.is_some() && request.resource_version_match != "NotOlderThan" {
-            return Err(forbidden_option("resourceVersionMatch: Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"));
+            return Err(forbidden_option(
+                "resourceVersionMatch: Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
+            ));
         }
         if request.send_initial_events.is_none() && !request.resource_version_match.is_empty() {
-            return Err(forbidden_option("resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided"));
+            return Err(forbidden_option(
+                "resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
+            ));
         }
         let given = match request.after {
             Some(revision) => Some(Revision(revision)),
@@ -108,7 +114,7 @@ impl Feed {
             pending_error,
             bookmarks: request.bookmarks,
             next_bookmark: now + BOOKMARK_EVERY,
-            deadline: now + timeout.unwrap_or(TIMEOUT_MINIMUM + jitter),
+            deadline: now + timeout.unwrap_or(TIMEOUT_MINIMUM + jitter).min(TIMEOUT_MAX),
             ended: false,
         })
     }
@@ -221,7 +227,12 @@ async fn stopped(stopping: &mut tokio::sync::watch::Receiver<bool>) {
 }
 
 /// Opens the store's watcher. A revision that is gone becomes an ERROR event, as upstream sends it.
-fn open(core: &Core, scope: &Scope<'_>, selection: &Selection, after: Revision) -> Result<(Watcher, Option<Status>), Status> {
+fn open(
+    core: &Core,
+    scope: &Scope<'_>,
+    selection: &Selection,
+    after: Revision,
+) -> Result<(Watcher, Option<Status>), Status> {
     let bucket = scope.row.bucket.as_str();
     let prefix = read::prefix(scope, selection);
     match core.store.watch(bucket, &prefix, after) {
@@ -231,9 +242,11 @@ fn open(core: &Core, scope: &Scope<'_>, selection: &Selection, after: Revision) 
             let watcher = core.store.watch(bucket, &prefix, core.store.revision()).map_err(|_| status.clone())?;
             Ok((watcher, Some(status)))
         }
-        Err(WatchError::Future { current }) => {
-            Err(Status::new(504, "Timeout", format!("Timeout: Too large resource version: {after}, current: {current}")))
-        }
+        Err(WatchError::Future { current }) => Err(Status::new(
+            504,
+            "Timeout",
+            format!("Timeout: Too large resource version: {after}, current: {current}"),
+        )),
     }
 }
 

@@ -96,7 +96,9 @@ pub(crate) fn failure(error: &CommitError) -> Status {
         CommitError::Conflict { .. } => Status::internal("an unexpected conflict in the store"),
         CommitError::NoSpace { .. } => Status::new(507, "InsufficientStorage", error.to_string()),
         CommitError::Stopped { .. } => Status::unavailable(error.to_string()),
-        CommitError::TooLarge { .. } => Status::new(413, "RequestEntityTooLarge", format!("Request is too large: {error}")),
+        CommitError::TooLarge { .. } => {
+            Status::new(413, "RequestEntityTooLarge", format!("Request is too large: {error}"))
+        }
         CommitError::Invalid { .. } => Status::internal(error),
     }
 }

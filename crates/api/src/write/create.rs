@@ -33,14 +33,18 @@ pub(super) async fn create_hub(call: &Call<'_>, mut object: Value, origin: Origi
     let applied = object.at(&["metadata", "managedFields"]).filter(|_| origin == Origin::Applied).cloned();
     let name = metadata::text(&object, "name").to_owned();
     if !call.scope.name.is_empty() && !name.is_empty() && name != call.scope.name {
-        let message = format!("the name of the object ({name}) does not match the name on the URL ({})", call.scope.name);
+        let message =
+            format!("the name of the object ({name}) does not match the name on the URL ({})", call.scope.name);
         return Err(Status::bad_request(message));
     }
     metadata::stamp_create(&call.scope, &mut object, call.now)?;
     let review = Review::new(call, Action::Create, metadata::text(&object, "name").to_owned(), None);
     admission::mutate(&review, &mut object).await?;
     let has_status = row.subresource("status").is_some();
-    if has_status && !row.keeps_status_on_create && let Some(map) = object.as_object_mut() {
+    if has_status
+        && !row.keeps_status_on_create
+        && let Some(map) = object.as_object_mut()
+    {
         map.remove("status");
     }
     row.hooks.prepare_create(&mut object);
@@ -58,7 +62,9 @@ pub(super) async fn create_hub(call: &Call<'_>, mut object: Value, origin: Origi
     let unallocated = (row.bucket == "services").then(|| object.clone());
     for attempt in 1..=ATTEMPTS_MAX {
         let last = attempt == ATTEMPTS_MAX;
-        if attempt > 1 && let Some(unallocated) = &unallocated {
+        if attempt > 1
+            && let Some(unallocated) = &unallocated
+        {
             object.set(&["spec"], unallocated.get("spec").cloned().unwrap_or_default());
         }
         let mut claims = Claims::new(call.core);
@@ -81,7 +87,8 @@ pub(super) async fn create_hub(call: &Call<'_>, mut object: Value, origin: Origi
         match commit::commit(call, operations).await {
             Ok(committed) => {
                 call.core.changed(&row.bucket);
-                let entry = commit::share(&committed, object).ok_or_else(|| Status::internal("a create left no entry"))?;
+                let entry =
+                    commit::share(&committed, object).ok_or_else(|| Status::internal("a create left no entry"))?;
                 return Ok(Outcome::created(Answered::Entry(entry)));
             }
             Err(CommitError::Conflict { operation: 0, .. }) if generated && !last => {

@@ -17,7 +17,12 @@ const ATTEMPTS_MAX: u32 = 10;
 
 /// Kinds that upstream answers a delete of with the object instead of a Status.
 const ANSWERED_WITH_OBJECT: &[&str] = &[
-    "pods", "services", "serviceaccounts", "persistentvolumes", "persistentvolumeclaims", "podtemplates",
+    "pods",
+    "services",
+    "serviceaccounts",
+    "persistentvolumes",
+    "persistentvolumeclaims",
+    "podtemplates",
     "resourcequotas",
 ];
 
@@ -125,9 +130,7 @@ fn check_preconditions(
     let uid = meta::uid(current);
     if !options.uid.is_empty() && options.uid != uid {
         let wanted = &options.uid;
-        let why = format!(
-            "Precondition failed: UID in precondition: {wanted}, UID in object meta: {uid}"
-        );
+        let why = format!("Precondition failed: UID in precondition: {wanted}, UID in object meta: {uid}");
         return Err(Status::conflict(&call.scope.gvr(), name, &why));
     }
     let revision = entry.revision.to_string();
@@ -223,7 +226,9 @@ fn set_propagation(call: &Call<'_>, object: &mut Value, options: &DeleteOptions)
         }
         None => Deletion::Background,
     };
-    for (name, policy) in [(meta::finalizers::ORPHAN, Deletion::Orphan), (meta::finalizers::FOREGROUND, Deletion::Foreground)] {
+    for (name, policy) in
+        [(meta::finalizers::ORPHAN, Deletion::Orphan), (meta::finalizers::FOREGROUND, Deletion::Foreground)]
+    {
         if wanted == policy {
             meta::add_finalizer(object, name);
         } else {

@@ -3,10 +3,11 @@
 use super::commit;
 use super::delete::{DeleteRequest, delete};
 use super::prepare::Body;
+use super::update::{Part, update_with};
 use crate::core::{Call, Outcome, decoded};
 use client::{DeleteOptions, Deletion};
 use object::selector::labels;
-use object::{Cause, Status, Value, meta, time};
+use object::{Cause, Map, Status, Value, meta, time};
 use std::sync::Arc;
 use store::{CommitError, Entry, Expect, Transaction};
 
@@ -35,15 +36,49 @@ pub(crate) async fn evict(call: &Call<'_>, body: Body) -> Result<Outcome, Status
             [] => {}
             [budget] => spend(call, budget, &pod, dry_run).await?,
             _ => {
-                let why = "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.";
+                let why =
+                    "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.";
                 return Err(Status::new(500, "InternalError", why));
             }
         }
     }
     if !dry_run {
+        if !goes_freely(&pod) {
+            mark_disrupted(call).await?;
+        }
         delete(call, &request).await?;
     }
     Ok(Outcome::success(201, &call.scope, "", ""))
+}
+
+/// Tells the pod's owners why it goes, as upstream does before the delete.
+async fn mark_disrupted(call: &Call<'_>) -> Result<(), Status> {
+    let scope = crate::core::Scope { subresource: "", ..call.scope.clone() };
+    let now = time::format_rfc3339(call.now);
+    let one = call.about(scope);
+    let marked = update_with(&one, Part::Bind, "Update", &mut |current| {
+        let mut pod = current.clone();
+        pod.remove(&["metadata", "resourceVersion"]);
+        let mut conditions = pod.at(&["status", "conditions"]).and_then(Value::as_array).unwrap_or_default().to_vec();
+        conditions.retain(|one| one.str_at(&["type"]) != Some("DisruptionTarget"));
+        let condition: Map = [
+            ("type", "DisruptionTarget"),
+            ("status", "True"),
+            ("reason", "EvictionByEvictionAPI"),
+            ("message", "Eviction API: evicting"),
+            ("lastTransitionTime", now.as_str()),
+        ]
+        .into_iter()
+        .collect();
+        conditions.push(condition.into());
+        pod.set(&["status", "conditions"], conditions.into());
+        Ok(pod)
+    })
+    .await;
+    match marked {
+        Err(status) if !status.is_not_found() => Err(status),
+        _ => Ok(()),
+    }
 }
 
 /// DeleteOptions as an Eviction, or a DELETE's body, carries them.
@@ -122,12 +157,15 @@ async fn spend(call: &Call<'_>, budget: &Arc<Entry>, pod: &Value, dry_run: bool)
             return Err(status);
         }
         if number("disruptionsAllowed") < 0 {
-            let why = format!("poddisruptionbudgets.policy \"{name}\" is forbidden: pdb disruptions allowed is negative");
+            let why =
+                format!("poddisruptionbudgets.policy \"{name}\" is forbidden: pdb disruptions allowed is negative");
             return Err(Status::new(403, "Forbidden", why));
         }
         let disrupted = current.at(&["status", "disruptedPods"]).and_then(Value::as_object).map_or(0, object::Map::len);
         if disrupted > DISRUPTED_MAX {
-            let why = format!("poddisruptionbudgets.policy \"{name}\" is forbidden: DisruptedPods map too big - too many evictions not confirmed by PDB controller");
+            let why = format!(
+                "poddisruptionbudgets.policy \"{name}\" is forbidden: DisruptedPods map too big - too many evictions not confirmed by PDB controller"
+            );
             return Err(Status::new(403, "Forbidden", why));
         }
         if number("disruptionsAllowed") == 0 {

@@ -10,9 +10,8 @@ use object::{Cause, Map, Status, Value, time};
 const ANNOTATIONS_MAX_BYTES: usize = 256 * 1024;
 
 /// Members that only the server writes.
-const SERVER_OWNED: [&str; 7] = [
-    "name", "namespace", "uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation",
-];
+const SERVER_OWNED: [&str; 7] =
+    ["name", "namespace", "uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation"];
 
 /// A cause as upstream's field errors have it.
 pub(crate) fn cause(reason: &str, field: &str, message: impl Into<String>) -> Cause {
@@ -227,10 +226,7 @@ fn qualified_name_fault(key: &str) -> Option<&'static str> {
         Some((prefix, name)) => (Some(prefix), name),
         None => (None, key),
     };
-    let subdomain = |text: &str| {
-        text.len() <= 253
-            && text.split('.').all(is_dns_label)
-    };
+    let subdomain = |text: &str| text.len() <= 253 && text.split('.').all(is_dns_label);
     if prefix.is_some_and(|prefix| !subdomain(prefix)) {
         Some(PREFIX_RULE)
     } else if name.is_empty() {
@@ -260,7 +256,8 @@ mod tests {
 
     #[test]
     fn checks_label_keys_and_values() {
-        for (key, good) in [("app", true), ("a.b/c", true), ("A.b/c", false), ("a/", false), ("-a", false), ("", false)] {
+        for (key, good) in [("app", true), ("a.b/c", true), ("A.b/c", false), ("a/", false), ("-a", false), ("", false)]
+        {
             assert_eq!(qualified_name_fault(key).is_none(), good, "{key}");
         }
         for (value, good) in [("", true), ("a_b", true), ("a b", false), ("-", false)] {

@@ -1,8 +1,8 @@
 //! Patch: JSON patch, merge patch, strategic merge patch and server-side apply over the version of the request.
 
+use super::create::Origin;
 use super::prepare::{self, Body, Source};
 use super::update::{Part, update_with};
-use super::create::Origin;
 use super::{metadata, to_version};
 use crate::core::{Call, Outcome};
 use client::PatchKind;
@@ -53,7 +53,8 @@ pub(crate) fn patch_value(call: &Call<'_>, body: &PatchBody, value: &mut Value) 
         }
         PatchKind::Strategic => {
             let version = call.scope.version();
-            patches::strategic(version.schemas(), version.type_id(), value, &body.value).map_err(|error| refused(&error))
+            patches::strategic(version.schemas(), version.type_id(), value, &body.value)
+                .map_err(|error| refused(&error))
         }
         PatchKind::Apply => Err(Status::internal("apply is no in-place patch")),
     }
@@ -106,13 +107,16 @@ fn prepare_configuration(call: &Call<'_>, body: PatchBody) -> Result<Value, Stat
     if value.at(&["metadata", "managedFields"]).is_some_and(|fields| !fields.is_null()) {
         return Err(Status::bad_request("metadata.managedFields must be nil"));
     }
-    if value.str_at(&["kind"]).unwrap_or_default().is_empty() || value.str_at(&["apiVersion"]).unwrap_or_default().is_empty() {
+    if value.str_at(&["kind"]).unwrap_or_default().is_empty()
+        || value.str_at(&["apiVersion"]).unwrap_or_default().is_empty()
+    {
         return Err(Status::bad_request("error decoding YAML: Object 'Kind' is missing in the applied configuration"));
     }
     prepare::admit_fields(call, &mut value, body.duplicates, Source::Patch)?;
     let name = metadata::text(&value, "name");
     if !name.is_empty() && name != call.scope.name {
-        let message = format!("the name of the object ({name}) does not match the name on the URL ({})", call.scope.name);
+        let message =
+            format!("the name of the object ({name}) does not match the name on the URL ({})", call.scope.name);
         return Err(Status::bad_request(message));
     }
     metadata::of_mut(&mut value).insert("name", call.scope.name);

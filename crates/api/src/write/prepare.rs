@@ -116,7 +116,9 @@ fn check_kind(call: &Call<'_>, value: &mut Value) -> Result<(), Status> {
         return Err(Status::bad_request(message));
     }
     if !given_version.is_empty() && given_version != expected {
-        let message = format!("the API version in the data ({given_version}) does not match the expected API version ({expected})");
+        let message = format!(
+            "the API version in the data ({given_version}) does not match the expected API version ({expected})"
+        );
         return Err(Status::bad_request(message));
     }
     map.insert("apiVersion", expected);

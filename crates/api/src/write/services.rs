@@ -182,7 +182,9 @@ pub(crate) fn carry_over(old: &Value, new: &mut Value) {
         }
     }
     let needs = has_node_ports(new);
-    if needs && wants_health_port(new) && new.i64_at(&["spec", "healthCheckNodePort"]).unwrap_or(0) == 0
+    if needs
+        && wants_health_port(new)
+        && new.i64_at(&["spec", "healthCheckNodePort"]).unwrap_or(0) == 0
         && let Some(port) = old.at(&["spec", "healthCheckNodePort"])
     {
         new.set(&["spec", "healthCheckNodePort"], port.clone());
@@ -198,7 +200,10 @@ pub(crate) fn carry_over(old: &Value, new: &mut Value) {
         };
         let held = before.iter().find(same).and_then(|one| one.i64_at(&["nodePort"]));
         let given = port.i64_at(&["nodePort"]).filter(|number| *number > 0);
-        if needs && given.is_none() && let Some(number) = held {
+        if needs
+            && given.is_none()
+            && let Some(number) = held
+        {
             port.set(&["nodePort"], number.into());
         } else if !needs && given == held {
             port.remove(&["nodePort"]); // a type without node ports drops those that came from the old type
@@ -300,7 +305,9 @@ impl<'a> Claims<'a> {
                 let shown = format!("Invalid value: [\"{text}\"]: failed to allocate IP {text}:");
                 let refuse = |why: String| Err(invalid(call, service, "FieldValueInvalid", "spec.clusterIPs", why));
                 let Some(address) = text.parse::<IpAddr>().ok().filter(|address| range.contains(*address)) else {
-                    return refuse(format!("{shown} the provided IP ({text}) is not in the valid range. The range of valid IPs is {range}"));
+                    return refuse(format!(
+                        "{shown} the provided IP ({text}) is not in the valid range. The range of valid IPs is {range}"
+                    ));
                 };
                 if !self.is_free(&Key::new(ADDRESSES, &address.to_string())) {
                     return refuse(format!("{shown} provided IP is already allocated"));
@@ -336,10 +343,18 @@ impl<'a> Claims<'a> {
             }
         }
         let search = (band + 1..=range.usable()).chain(1..=band).take(SEARCH_MAX as usize);
-        search.into_iter().find_map(free).ok_or_else(|| Status::internal("failed to allocate a serviceIP: range is full"))
+        search
+            .into_iter()
+            .find_map(free)
+            .ok_or_else(|| Status::internal("failed to allocate a serviceIP: range is full"))
     }
 
-    fn claim_ports(&mut self, call: &Call<'_>, service: &mut Value, held: &[(u16, String, String)]) -> Result<(), Status> {
+    fn claim_ports(
+        &mut self,
+        call: &Call<'_>,
+        service: &mut Value,
+        held: &[(u16, String, String)],
+    ) -> Result<(), Status> {
         if !has_node_ports(service) {
             return Ok(());
         }
@@ -387,9 +402,9 @@ impl<'a> Claims<'a> {
             return Ok(None);
         }
         let protocol = port.str_at(&["protocol"]).unwrap_or("TCP").to_owned();
-        let twin = ports.iter().find(|one| {
-            one.i64_at(&["port"]) == port.i64_at(&["port"]) && one.i64_at(&["nodePort"]).unwrap_or(0) > 0
-        });
+        let twin = ports
+            .iter()
+            .find(|one| one.i64_at(&["port"]) == port.i64_at(&["port"]) && one.i64_at(&["nodePort"]).unwrap_or(0) > 0);
         let shared = twin
             .and_then(|one| u16::try_from(one.i64_at(&["nodePort"])?).ok())
             .filter(|number| self.is_free(&port_key(*number, &protocol)));
@@ -397,7 +412,9 @@ impl<'a> Claims<'a> {
             Some(number) => number,
             None => self.pick_port()?,
         };
-        if let Some(port) = service.at_mut(&["spec", "ports"]).and_then(Value::as_array_mut).and_then(|all| all.get_mut(at)) {
+        if let Some(port) =
+            service.at_mut(&["spec", "ports"]).and_then(Value::as_array_mut).and_then(|all| all.get_mut(at))
+        {
             port.set(&["nodePort"], i64::from(number).into());
         }
         Ok(Some((port_key(number, &protocol), owner)))
@@ -411,7 +428,10 @@ impl<'a> Claims<'a> {
         };
         let picks = (0..PICKS_MAX).map(|_| NODE_PORT_STATIC + random::below(total - NODE_PORT_STATIC));
         let search = (NODE_PORT_STATIC..total).chain(0..NODE_PORT_STATIC);
-        picks.chain(search).find_map(free).ok_or_else(|| Status::internal("failed to allocate a nodePort: range is full"))
+        picks
+            .chain(search)
+            .find_map(free)
+            .ok_or_else(|| Status::internal("failed to allocate a nodePort: range is full"))
     }
 }
 
@@ -434,12 +454,10 @@ fn address_object(call: &Call<'_>, service: &Value, address: &str, family: &str)
     object.set(&["metadata", "name"], address.into());
     object.set(&["metadata", "uid"], random::uid().into());
     object.set(&["metadata", "creationTimestamp"], time::format_rfc3339(call.now).into());
-    let labels: Map = [
-        ("ipaddress.kubernetes.io/ip-family", family),
-        ("ipaddress.kubernetes.io/managed-by", "ipallocator.k8s.io"),
-    ]
-    .into_iter()
-    .collect();
+    let labels: Map =
+        [("ipaddress.kubernetes.io/ip-family", family), ("ipaddress.kubernetes.io/managed-by", "ipallocator.k8s.io")]
+            .into_iter()
+            .collect();
     object.set(&["metadata", "labels"], labels.into());
     let parent: Map = [
         ("group", ""),
@@ -463,7 +481,14 @@ mod tests {
     fn ranges_know_their_usable_addresses() {
         let range = AddressRange::parse("10.96.0.0/12").unwrap();
         assert_eq!((range.nth(1).to_string(), range.nth(10).to_string()), ("10.96.0.1".into(), "10.96.0.10".into()));
-        for (address, inside) in [("10.96.0.0", false), ("10.96.0.1", true), ("10.111.255.254", true), ("10.111.255.255", false), ("10.112.0.1", false), ("::1", false)] {
+        for (address, inside) in [
+            ("10.96.0.0", false),
+            ("10.96.0.1", true),
+            ("10.111.255.254", true),
+            ("10.111.255.255", false),
+            ("10.112.0.1", false),
+            ("::1", false),
+        ] {
             assert_eq!(range.contains(address.parse().unwrap()), inside, "{address}");
         }
         assert_eq!(range.static_band(), 256);
@@ -477,7 +502,9 @@ mod tests {
     #[test]
     fn updates_keep_what_only_allocation_knows() {
         let service = |text: &str| object::json::decode(text.as_bytes(), &object::Limits::REQUEST).unwrap().value;
-        let old = service(r#"{"spec":{"type":"NodePort","clusterIP":"10.0.0.9","clusterIPs":["10.0.0.9"],"ports":[{"port":80,"nodePort":30123}]}}"#);
+        let old = service(
+            r#"{"spec":{"type":"NodePort","clusterIP":"10.0.0.9","clusterIPs":["10.0.0.9"],"ports":[{"port":80,"nodePort":30123}]}}"#,
+        );
         let mut new = service(r#"{"spec":{"type":"NodePort","ports":[{"port":80},{"port":81}]}}"#);
         carry_over(&old, &mut new);
         assert_eq!(address_of(&new), "10.0.0.9");

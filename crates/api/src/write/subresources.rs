@@ -45,7 +45,11 @@ pub(crate) async fn bind(call: &Call<'_>, name: &str, body: Body) -> Result<Outc
     let target_kind = binding.str_at(&["target", "kind"]).unwrap_or_default();
     if !matches!(target_kind, "" | "Node") {
         let message = format!("Unsupported value: \"{target_kind}\": supported values: \"Node\", \"<empty>\"");
-        return Err(Status::invalid(&kind, name, vec![metadata::cause("FieldValueNotSupported", "target.kind", message)]));
+        return Err(Status::invalid(
+            &kind,
+            name,
+            vec![metadata::cause("FieldValueNotSupported", "target.kind", message)],
+        ));
     }
     let scope = crate::core::Scope { name, ..call.scope.clone() };
     let one = call.about(scope);
@@ -56,7 +60,9 @@ pub(crate) async fn bind(call: &Call<'_>, name: &str, body: Body) -> Result<Outc
         let refuse = |why: String| Err(Status::conflict(&gvr, name, &why));
         if !wanted_uid.is_empty() && wanted_uid != meta::uid(current) {
             let uid = meta::uid(current);
-            return refuse(format!("Precondition failed: UID in precondition: {wanted_uid}, UID in object meta: {uid}"));
+            return refuse(format!(
+                "Precondition failed: UID in precondition: {wanted_uid}, UID in object meta: {uid}"
+            ));
         }
         if meta::is_deleting(current) {
             return refuse(format!("pod {name} is being deleted, cannot be assigned to a host"));
@@ -72,7 +78,9 @@ pub(crate) async fn bind(call: &Call<'_>, name: &str, body: Body) -> Result<Outc
         metadata::of_mut(&mut pod).remove("resourceVersion");
         pod.set(&["spec", "nodeName"], node.as_str().into());
         for member in ["annotations", "labels"] {
-            for (key, value) in binding.at(&["metadata", member]).and_then(Value::as_object).into_iter().flat_map(Map::iter) {
+            for (key, value) in
+                binding.at(&["metadata", member]).and_then(Value::as_object).into_iter().flat_map(Map::iter)
+            {
                 pod.set(&["metadata", member, key], value.clone());
             }
         }
@@ -189,8 +197,13 @@ pub(crate) async fn patch_scale(call: &Call<'_>, body: &PatchBody) -> Result<Out
     write_scale(call, &mut |mut scale| {
         let before = scale.clone();
         match body.kind {
-            PatchKind::Json => patches::json(&mut scale, &body.value)
-                .map_err(|error| Status::new(422, "Invalid", format!("the server rejected our request due to an error in our request: {error}")))?,
+            PatchKind::Json => patches::json(&mut scale, &body.value).map_err(|error| {
+                Status::new(
+                    422,
+                    "Invalid",
+                    format!("the server rejected our request due to an error in our request: {error}"),
+                )
+            })?,
             // A Scale has no lists: strategic merge and merge patch are the same.
             PatchKind::Merge | PatchKind::Strategic | PatchKind::Apply => patches::merge(&mut scale, &body.value),
         }

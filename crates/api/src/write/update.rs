@@ -1,7 +1,7 @@
 //! Update: the part that the path names is taken over, everything else stays; no change writes nothing.
 
-use super::prepare::{Body, Source};
 use super::create::Origin;
+use super::prepare::{Body, Source};
 use super::services::Claims;
 use super::{commit, delete, metadata, prepare};
 use crate::admission::{self, Operation as Action, Review};
@@ -62,7 +62,8 @@ pub(crate) async fn update(call: &Call<'_>, body: Body, may_create: bool) -> Res
         return Err(Status::bad_request("name must be provided"));
     }
     if name != call.scope.name {
-        let message = format!("the name of the object ({name}) does not match the name on the URL ({})", call.scope.name);
+        let message =
+            format!("the name of the object ({name}) does not match the name on the URL ({})", call.scope.name);
         return Err(Status::bad_request(message));
     }
     let namespace = metadata::text(&candidate, "namespace");
@@ -104,6 +105,7 @@ pub(crate) async fn update_with(
             return Ok(Outcome::ok(Answered::Entry(entry)));
         }
         if call.options.dry_run {
+            metadata::of_mut(&mut new).insert("resourceVersion", entry.revision.to_string());
             return Ok(Outcome::ok(Answered::Hub(new)));
         }
         let expect = Expect::Revision(entry.revision);
@@ -134,7 +136,12 @@ pub(crate) async fn update_with(
 }
 
 /// Refuses a stale resourceVersion or another uid; true where the candidate named a resourceVersion of its own.
-fn check_preconditions(call: &Call<'_>, entry: &Arc<Entry>, current: &Value, candidate: &Value) -> Result<bool, Status> {
+fn check_preconditions(
+    call: &Call<'_>,
+    entry: &Arc<Entry>,
+    current: &Value,
+    candidate: &Value,
+) -> Result<bool, Status> {
     let wanted = meta::resource_version(candidate);
     if !wanted.is_empty() && wanted != "0" && wanted != entry.revision.to_string() {
         return Err(Status::modified(&call.scope.gvr(), call.scope.name));

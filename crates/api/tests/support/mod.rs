@@ -107,7 +107,13 @@ impl Cluster {
     }
 
     /// Sends a request and gives the answer's head with its body still to be read.
-    pub async fn open(&self, method: &str, path: &str, headers: &[(&str, &str)], body: Bytes) -> http::Response<Incoming> {
+    pub async fn open(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Bytes,
+    ) -> http::Response<Incoming> {
         self.open_as(&self.issue("admin", "system:masters"), method, path, headers, body).await
     }
 
