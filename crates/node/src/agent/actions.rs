@@ -7,9 +7,7 @@ use super::volume_manager;
 use super::worker::Input;
 use crate::container::{ImageConfig, LaunchError, SandboxSpec, Surroundings, launch, pod_limits, termination_log};
 use crate::environment::{FieldContext, LinkedService, needs};
-use crate::lifecycle::{
-    Action, Event, Hook, ProbeKind, Report, Severity, Signal, as_container, qos_class,
-};
+use crate::lifecycle::{Action, Event, Hook, ProbeKind, Report, Severity, Signal, as_container, qos_class};
 use crate::volumes::{Prepared, hostnames, hosts_file, resolv_conf};
 use base64::Engine;
 use jiff::Timestamp;
@@ -25,13 +23,14 @@ use tokio::sync::mpsc;
 const ROTATED_LOGS_MAX: usize = 4;
 /// How long the deletion of an object that the API does not take is waited with.
 const RETRY_MAX: Duration = Duration::from_secs(10);
+/// How long the first containers wait for the list of Services.
+const SERVICES_WITHIN: Duration = Duration::from_secs(5);
 
 /// What an action knows of its pod.
 #[derive(Clone)]
 pub(super) struct Facts {
     pub(super) pod: Arc<Pod>,
     pub(super) uid: String,
-    pub(super) pid: Option<u32>,
     pub(super) addresses: Vec<IpAddr>,
 }
 
@@ -69,7 +68,8 @@ pub(super) fn perform(
 ) {
     tokio::spawn(async move {
         let answer = match action {
-            Action::PrepareVolumes => match volume_manager::prepare(&shared, &facts.pod, &facts.context(&shared)).await {
+            Action::PrepareVolumes => match volume_manager::prepare(&shared, &facts.pod, &facts.context(&shared)).await
+            {
                 Ok(made) => Some(Input::Volumes { prepared: made.prepared, refresh_at: made.refresh_at, answer: true }),
                 Err(message) => Some(Input::Lifecycle(Event::VolumesFailed(message))),
             },
@@ -85,7 +85,9 @@ pub(super) fn perform(
             Action::Start { container, attempt } => {
                 Some(Input::Lifecycle(match start(&shared, &facts, &container, attempt, image, prepared).await {
                     Ok((id, started_at)) => Event::Started { container, id, started_at },
-                    Err(LaunchError { reason, message }) => Event::StartFailed { container, reason: reason.into(), message },
+                    Err(LaunchError { reason, message }) => {
+                        Event::StartFailed { container, reason: reason.into(), message }
+                    }
                 }))
             }
             Action::RunHook { container, id, hook, timeout_seconds } => {
@@ -213,8 +215,10 @@ fn logins(secrets: impl Iterator<Item = Arc<Secret>>) -> Vec<RegistryLogin> {
     let mut found = Vec::new();
     for secret in secrets {
         let data = secret.data.as_ref();
-        let parse = |key: &str| data.and_then(|data| serde_json::from_slice::<serde_json::Value>(&data.get(key)?.0).ok());
-        let auths = parse(".dockerconfigjson").and_then(|config| config.get("auths").cloned()).or_else(|| parse(".dockercfg"));
+        let parse =
+            |key: &str| data.and_then(|data| serde_json::from_slice::<serde_json::Value>(&data.get(key)?.0).ok());
+        let auths =
+            parse(".dockerconfigjson").and_then(|config| config.get("auths").cloned()).or_else(|| parse(".dockercfg"));
         for (registry, entry) in auths.as_ref().and_then(serde_json::Value::as_object).into_iter().flatten() {
             let text = |name: &str| entry.get(name).and_then(serde_json::Value::as_str).unwrap_or_default().to_owned();
             let (mut user, mut password) = (text("username"), text("password"));
@@ -248,7 +252,8 @@ async fn wish(shared: &Shared, facts: &Facts, container: &Container) -> ImageWis
         last.ends_with(":latest") || !last.contains(':')
     };
     let default = if latest { "Always" } else { "IfNotPresent" };
-    let policy = container.image_pull_policy.clone().filter(|policy| !policy.is_empty()).unwrap_or_else(|| default.into());
+    let policy =
+        container.image_pull_policy.clone().filter(|policy| !policy.is_empty()).unwrap_or_else(|| default.into());
     ImageWish { reference, policy, credentials }
 }
 
@@ -261,7 +266,8 @@ async fn ensure_image(shared: &Shared, facts: &Facts, container: String) -> Inpu
     let pulls = shared.containers.needs_pull(&wish).await;
     let _permit = if pulls {
         let message = format!("Pulling image \"{}\"", wish.reference);
-        let report = Report { severity: Severity::Normal, reason: "Pulling".into(), message, container: container.clone() };
+        let report =
+            Report { severity: Severity::Normal, reason: "Pulling".into(), message, container: container.clone() };
         shared.recorder.pod(&facts.pod, report);
         shared.pulls.acquire().await.ok()
     } else {
@@ -275,9 +281,13 @@ async fn ensure_image(shared: &Shared, facts: &Facts, container: String) -> Inpu
     }
 }
 
-/// The services that a container is told of.
-fn linked_services(shared: &Shared, pod: &Pod) -> Vec<LinkedService> {
-    let links = Arc::clone(&shared.services.read().unwrap_or_else(std::sync::PoisonError::into_inner));
+/// The services that a container is told of. A node that has just started waits for them, but not for an API that is away.
+async fn linked_services(shared: &Shared, pod: &Pod) -> Vec<LinkedService> {
+    let mut known = shared.services.subscribe();
+    let links = match tokio::time::timeout(SERVICES_WITHIN, known.wait_for(Option::is_some)).await {
+        Ok(Ok(links)) => links.clone().unwrap_or_default(),
+        _ => Default::default(),
+    };
     let mut all: Vec<LinkedService> = links.api.iter().cloned().collect();
     if pod.spec.as_ref().and_then(|spec| spec.enable_service_links).unwrap_or(true) {
         let namespace = pod.metadata.namespace.as_deref().unwrap_or("default");
@@ -294,7 +304,8 @@ async fn start(
     image: Option<ImageConfig>,
     prepared: Option<Vec<Prepared>>,
 ) -> Result<(String, Timestamp), LaunchError> {
-    let container = facts.container(name).ok_or_else(|| LaunchError::config("the container is not in the pod's spec"))?;
+    let container =
+        facts.container(name).ok_or_else(|| LaunchError::config("the container is not in the pod's spec"))?;
     let failed = |message: String| LaunchError { reason: "CreateContainerError", message };
     let image = match image {
         Some(image) => image,
@@ -312,11 +323,13 @@ async fn start(
     };
     let namespace = facts.pod.metadata.namespace.as_deref().unwrap_or("default");
     let needed = needs(&facts.pod);
-    let refers = container.env_from.is_some() || container.env.iter().flatten().any(|variable| variable.value_from.is_some());
-    let inputs = if refers { shared.references.inputs(&facts.uid, namespace, &needed).await } else { Default::default() };
+    let refers =
+        container.env_from.is_some() || container.env.iter().flatten().any(|variable| variable.value_from.is_some());
+    let inputs =
+        if refers { shared.references.inputs(&facts.uid, namespace, &needed).await } else { Default::default() };
     let pod_directory = shared.paths.pod(&facts.uid);
     let log_directory = shared.paths.pod_logs(&facts.pod);
-    let services = linked_services(shared, &facts.pod);
+    let services = linked_services(shared, &facts.pod).await;
     let around = Surroundings {
         volumes: &prepared,
         pod_directory: &pod_directory,
@@ -337,7 +350,9 @@ async fn start(
         std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o666))?;
         std::fs::create_dir_all(logs)
     });
-    made.await.map_err(|error| failed(error.to_string()))?.map_err(|error| failed(format!("the container's files: {error}")))?;
+    made.await
+        .map_err(|error| failed(error.to_string()))?
+        .map_err(|error| failed(format!("the container's files: {error}")))?;
     let _permit = shared.starts.acquire().await.map_err(|error| failed(error.to_string()))?;
     shared.containers.start(&facts.uid, launched).await
 }
@@ -346,7 +361,14 @@ fn probed<'a>(shared: &'a Shared, facts: &'a Facts, container: &'a Container, id
     Probed { containers: &shared.containers, uid: &facts.uid, id, container, address: facts.addresses.first().copied() }
 }
 
-async fn run_hook(shared: &Shared, facts: &Facts, name: &str, id: &str, hook: Hook, within: Duration) -> Result<(), String> {
+async fn run_hook(
+    shared: &Shared,
+    facts: &Facts,
+    name: &str,
+    id: &str,
+    hook: Hook,
+    within: Duration,
+) -> Result<(), String> {
     let Some(container) = facts.container(name) else { return Ok(()) };
     let lifecycle = container.lifecycle.clone().unwrap_or_default();
     let handler: Option<LifecycleHandler> = match hook {
@@ -395,10 +417,38 @@ fn stop_signal(container: Option<&Container>, image: Option<&ImageConfig>) -> i3
         return if (1..=64).contains(&number) { number } else { TERM };
     }
     let names = [
-        ("HUP", 1), ("INT", 2), ("QUIT", 3), ("ILL", 4), ("TRAP", 5), ("ABRT", 6), ("BUS", 7), ("FPE", 8), ("KILL", 9),
-        ("USR1", 10), ("SEGV", 11), ("USR2", 12), ("PIPE", 13), ("ALRM", 14), ("TERM", 15), ("CHLD", 17), ("CONT", 18),
-        ("STOP", 19), ("TSTP", 20), ("TTIN", 21), ("TTOU", 22), ("URG", 23), ("XCPU", 24), ("XFSZ", 25), ("VTALRM", 26),
-        ("PROF", 27), ("WINCH", 28), ("IO", 29), ("PWR", 30), ("SYS", 31), ("RTMIN", 34), ("RTMAX", 64),
+        ("HUP", 1),
+        ("INT", 2),
+        ("QUIT", 3),
+        ("ILL", 4),
+        ("TRAP", 5),
+        ("ABRT", 6),
+        ("BUS", 7),
+        ("FPE", 8),
+        ("KILL", 9),
+        ("USR1", 10),
+        ("SEGV", 11),
+        ("USR2", 12),
+        ("PIPE", 13),
+        ("ALRM", 14),
+        ("TERM", 15),
+        ("CHLD", 17),
+        ("CONT", 18),
+        ("STOP", 19),
+        ("TSTP", 20),
+        ("TTIN", 21),
+        ("TTOU", 22),
+        ("URG", 23),
+        ("XCPU", 24),
+        ("XFSZ", 25),
+        ("VTALRM", 26),
+        ("PROF", 27),
+        ("WINCH", 28),
+        ("IO", 29),
+        ("PWR", 30),
+        ("SYS", 31),
+        ("RTMIN", 34),
+        ("RTMAX", 64),
     ];
     let name = name.to_ascii_uppercase();
     let name = name.trim_start_matches("SIG");

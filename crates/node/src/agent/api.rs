@@ -42,11 +42,14 @@ pub fn target(group: &str, resource: &str, namespace: &str, name: &str, subresou
 }
 
 fn decode<T: DeserializeOwned>(json: &[u8]) -> Result<T, Status> {
-    serde_json::from_slice(json).map_err(|error| Status::internal(format!("an object of the API cannot be read: {error}")))
+    serde_json::from_slice(json)
+        .map_err(|error| Status::internal(format!("an object of the API cannot be read: {error}")))
 }
 
 fn encode(object: &impl Serialize) -> Result<Value, Status> {
-    serde_json::to_value(object).map(to_value).map_err(|error| Status::internal(format!("an object cannot be written: {error}")))
+    serde_json::to_value(object)
+        .map(to_value)
+        .map_err(|error| Status::internal(format!("an object cannot be written: {error}")))
 }
 
 impl Api {

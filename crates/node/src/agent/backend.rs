@@ -70,7 +70,8 @@ fn find<'a>(state: &'a PodState, pod: &str, container: &str) -> Result<&'a Conta
 /// Which run's log is meant, and whether it may still grow.
 fn log_attempt(state: &PodState, pod: &str, name: &str, previous: bool) -> Result<(u32, bool), Status> {
     let container = find(state, pod, name)?;
-    let missing = || Status::bad_request(format!("previous terminated container \"{name}\" in pod \"{pod}\" not found"));
+    let missing =
+        || Status::bad_request(format!("previous terminated container \"{name}\" in pod \"{pod}\" not found"));
     if previous {
         return match (&container.last, container.restart_count) {
             (Some(_), count) if count > 0 => Ok((count - 1, false)),
@@ -87,7 +88,12 @@ fn log_attempt(state: &PodState, pod: &str, name: &str, previous: bool) -> Resul
         _ => {
             let shown = status(state, &Default::default());
             let all = [shown.init_container_statuses, shown.container_statuses, shown.ephemeral_container_statuses];
-            let reason = all.into_iter().flatten().flatten().find(|one| one.name == name).and_then(|one| one.state?.waiting?.reason);
+            let reason = all
+                .into_iter()
+                .flatten()
+                .flatten()
+                .find(|one| one.name == name)
+                .and_then(|one| one.state?.waiting?.reason);
             let reason = reason.unwrap_or_else(|| "ContainerCreating".into());
             Err(Status::bad_request(format!("container \"{name}\" in pod \"{pod}\" is waiting to start: {reason}")))
         }
@@ -121,7 +127,11 @@ impl Backend for NodeBackend {
 
     async fn exec(&self, namespace: &str, pod: &str, container: &str, request: ExecRequest) -> Result<Process, Status> {
         let (uid, id) = self.running(namespace, pod, container)?;
-        self.shared.containers.exec(&uid, &id, request).await.map_err(|message| Status::new(500, "InternalError", message))
+        self.shared
+            .containers
+            .exec(&uid, &id, request)
+            .await
+            .map_err(|message| Status::new(500, "InternalError", message))
     }
 
     async fn attach(
@@ -139,7 +149,11 @@ impl Backend for NodeBackend {
             plain.or_else(|| ephemeral.find(|one| one.name == container)?.stdin_once)
         };
         request.close_stdin = state.pod.spec.as_ref().and_then(once).unwrap_or(false);
-        self.shared.containers.attach(&uid, &id, request).await.map_err(|message| Status::new(500, "InternalError", message))
+        self.shared
+            .containers
+            .attach(&uid, &id, request)
+            .await
+            .map_err(|message| Status::new(500, "InternalError", message))
     }
 
     async fn connect(&self, namespace: &str, pod: &str, port: u16) -> Result<TcpStream, String> {
@@ -193,7 +207,8 @@ impl Backend for NodeBackend {
         let (mut cpu, mut memory, mut begun) = (String::new(), String::new(), String::new());
         for state in self.registry.all() {
             let meta = &state.pod.metadata;
-            let (namespace, pod) = (meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default());
+            let (namespace, pod) =
+                (meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default());
             for container in &state.containers {
                 let Phase::Running(running) = &container.phase else { continue };
                 let uid = meta.uid.as_deref().unwrap_or_default();
@@ -238,8 +253,7 @@ async fn connect_inside(pid: u32, port: u16) -> Result<TcpStream, String> {
         .spawn(move || drop(sender.send(work())))
         .map_err(|error| error.to_string())?;
     let socket = receiver.await.map_err(|error| error.to_string())?;
-    let socket = socket.map_err(|error| {
-        format!("failed to connect to localhost:{port} inside namespace of pid {pid}: {error}")
-    })?;
+    let socket = socket
+        .map_err(|error| format!("failed to connect to localhost:{port} inside namespace of pid {pid}: {error}"))?;
     TcpStream::from_std(socket).map_err(|error| error.to_string())
 }

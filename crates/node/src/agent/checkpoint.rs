@@ -81,9 +81,13 @@ pub(super) fn read_all(directory: &Path) -> io::Result<Vec<PodState>> {
             }
             Ok(_) => match serde_json::from_slice::<Read>(&bytes) {
                 Ok(read) => states.push(read.state),
-                Err(error) => tracing::warn!(path = %path.display(), %error, "a checkpoint cannot be read; the API is asked instead"),
+                Err(error) => {
+                    tracing::warn!(path = %path.display(), %error, "a checkpoint cannot be read; the API is asked instead")
+                }
             },
-            Err(error) => tracing::warn!(path = %path.display(), %error, "a checkpoint is broken; the API is asked instead"),
+            Err(error) => {
+                tracing::warn!(path = %path.display(), %error, "a checkpoint is broken; the API is asked instead")
+            }
         }
     }
     Ok(states)

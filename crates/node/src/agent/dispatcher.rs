@@ -109,10 +109,16 @@ impl Dispatcher {
         self.registry.clone()
     }
 
-    fn adopt(&self, state: PodState, recovered: Option<RecoveredPod>) {
+    fn adopt(&self, mut state: PodState, recovered: Option<RecoveredPod>) {
+        // The agent may have ended between asking and the API's answer: it is asked again.
+        state.deletion_asked = false;
         let addresses = match &state.sandbox {
             Sandbox::Ready { addresses, .. } => addresses.clone(),
-            _ => Vec::new(),
+            // Without a checkpoint the API's status tells the addresses.
+            _ => {
+                let told = state.pod.status.as_ref().and_then(|status| status.pod_ips.as_deref()).unwrap_or_default();
+                told.iter().filter_map(|pod| pod.ip.parse().ok()).collect()
+            }
         };
         let uid = uid_of(&state.pod);
         let torn_down = state.torn_down;
@@ -205,7 +211,8 @@ impl Dispatcher {
         }
         let ended = state.torn_down;
         let was_running = state.anything_runs();
-        let refused = if ended || was_running || pod.metadata.deletion_timestamp.is_some() { Ok(()) } else { self.admit(&pod) };
+        let refused =
+            if ended || was_running || pod.metadata.deletion_timestamp.is_some() { Ok(()) } else { self.admit(&pod) };
         self.spawn(state);
         if was_running {
             // The API says that it ran here, but nothing of it is left: the machine was restarted.

@@ -89,10 +89,10 @@ async fn list_and_watch<T: DeserializeOwned + Send + Sync + 'static>(
                 EventKind::Added | EventKind::Modified => decode(&event.object.json, target).map(Change::Put),
                 EventKind::Deleted => decode(&event.object.json, target).map(Change::Gone),
             };
-            if let Some(change) = change {
-                if changes.send(change).await.is_err() {
-                    return Ok(());
-                }
+            if let Some(change) = change
+                && changes.send(change).await.is_err()
+            {
+                return Ok(());
             }
         }
         if revision == begun {

@@ -23,8 +23,8 @@ pub use events::Recorder;
 pub use mirror::{Change, follow};
 pub use references::References;
 pub use seams::{
-    Containers, ImageFailure, ImageFound, ImageOnNode, ImageWish, PodNetwork, RecoveredPod, RegistryLogin, RuntimeEvent,
-    RuntimeExit, Usage,
+    Containers, ImageFailure, ImageFound, ImageOnNode, ImageWish, PodNetwork, RecoveredPod, RegistryLogin,
+    RuntimeEvent, RuntimeExit, Usage,
 };
 pub use shared::{Paths, ServiceLinks, Shared};
 pub use tokens::Tokens;

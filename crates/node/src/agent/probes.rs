@@ -95,7 +95,8 @@ impl Probed<'_> {
         if !has_host {
             request = request.header("host", format!("{shown_host}:{port}"));
         }
-        let request = request.header("connection", "close").body(Full::new(Bytes::new())).map_err(|error| error.to_string())?;
+        let request =
+            request.header("connection", "close").body(Full::new(Bytes::new())).map_err(|error| error.to_string())?;
         let get = async {
             let socket = TcpStream::connect((host.as_str(), port))
                 .await
@@ -134,9 +135,9 @@ impl Probed<'_> {
         let port = u16::try_from(action.port).map_err(|_| format!("invalid port: {}", action.port))?;
         let service = action.service.clone().unwrap_or_default();
         let ask = async {
-            let socket = TcpStream::connect((host.as_str(), port))
-                .await
-                .map_err(|_| format!("timeout: failed to connect service \"{host}:{port}\" within {}s", within.as_secs()))?;
+            let socket = TcpStream::connect((host.as_str(), port)).await.map_err(|_| {
+                format!("timeout: failed to connect service \"{host}:{port}\" within {}s", within.as_secs())
+            })?;
             health_check(socket, &format!("{host}:{port}"), &service).await
         };
         tokio::time::timeout(within, ask)
@@ -158,7 +159,8 @@ async fn answer<S>(socket: S, request: Request<Full<Bytes>>) -> Result<u16, Stri
 where
     S: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
 {
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(socket).await.map_err(|error| error.to_string())?;
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(socket).await.map_err(|error| error.to_string())?;
     let driver = tokio::spawn(connection);
     let response = sender.send_request(request).await.map_err(|error| error.to_string());
     driver.abort();
@@ -180,7 +182,8 @@ async fn health_check(socket: TcpStream, authority: &str, service: &str) -> Resu
     }
     let length = u32::try_from(message.len()).unwrap_or(0).to_be_bytes();
     let body = [vec![0], length.to_vec(), message].concat();
-    let uri: Uri = format!("http://{authority}/grpc.health.v1.Health/Check").parse().map_err(|_| "invalid address".to_owned())?;
+    let uri: Uri =
+        format!("http://{authority}/grpc.health.v1.Health/Check").parse().map_err(|_| "invalid address".to_owned())?;
     let request = Request::post(uri)
         .version(Version::HTTP_2)
         .header("content-type", "application/grpc")
@@ -204,7 +207,9 @@ async fn health_check(socket: TcpStream, authority: &str, service: &str) -> Resu
     let (code, body) = result?;
     match code.as_str() {
         "0" | "" => {}
-        "12" => return Err("error: this server does not implement the grpc health protocol (grpc.health.v1.Health)".into()),
+        "12" => {
+            return Err("error: this server does not implement the grpc health protocol (grpc.health.v1.Health)".into());
+        }
         other => return Err(format!("error: health rpc failed with status code {other}")),
     }
     // HealthCheckResponse { ServingStatus status = 1 }: SERVING is 1.
@@ -248,7 +253,12 @@ impl rustls::client::danger::ServerCertVerifier for AnyCertificate {
         certificate: &rustls::pki_types::CertificateDer<'_>,
         signature: &rustls::DigitallySignedStruct,
     ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls12_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+        rustls::crypto::verify_tls12_signature(
+            message,
+            certificate,
+            signature,
+            &self.0.signature_verification_algorithms,
+        )
     }
 
     fn verify_tls13_signature(
@@ -257,7 +267,12 @@ impl rustls::client::danger::ServerCertVerifier for AnyCertificate {
         certificate: &rustls::pki_types::CertificateDer<'_>,
         signature: &rustls::DigitallySignedStruct,
     ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+        rustls::crypto::verify_tls13_signature(
+            message,
+            certificate,
+            signature,
+            &self.0.signature_verification_algorithms,
+        )
     }
 
     fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {

@@ -123,7 +123,11 @@ pub trait Containers: Send + Sync + 'static {
     /// Removes an image that no container uses.
     async fn remove_image(&self, id: &str) -> Result<(), String>;
     /// Makes a pod's namespaces; events about its containers go to `events`.
-    async fn create_sandbox(&self, spec: SandboxSpec, events: mpsc::UnboundedSender<RuntimeEvent>) -> Result<u32, String>;
+    async fn create_sandbox(
+        &self,
+        spec: SandboxSpec,
+        events: mpsc::UnboundedSender<RuntimeEvent>,
+    ) -> Result<u32, String>;
     /// Starts a container: its id and when it was started.
     async fn start(&self, uid: &str, launch: Launch) -> Result<(String, Timestamp), LaunchError>;
     /// Sends a signal by its number.

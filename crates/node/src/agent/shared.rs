@@ -11,7 +11,7 @@ use crate::volumes::HostDns;
 use k8s_openapi::api::core::v1::Pod;
 use std::path::PathBuf;
 use std::sync::{Arc, RwLock};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
 /// Where the agent keeps things.
 #[derive(Clone, Debug)]
@@ -76,8 +76,8 @@ pub struct Shared {
     pub pulls: Semaphore,
     /// Pods that are set up at the same time.
     pub starts: Semaphore,
-    /// The services of each namespace, for environment variables.
-    pub services: RwLock<Arc<ServiceLinks>>,
+    /// The services of each namespace, for environment variables; None until they are known.
+    pub services: watch::Sender<Option<Arc<ServiceLinks>>>,
     /// The node's labels, for the node selectors of pods.
     pub labels: RwLock<Arc<std::collections::BTreeMap<String, String>>>,
     /// Allocatable CPU in thousandths, memory and ephemeral storage in bytes.

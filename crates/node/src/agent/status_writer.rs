@@ -62,10 +62,11 @@ impl StatusWriter {
             return false;
         }
         self.last.clone_from(&patch);
-        let waits = status.container_statuses.iter().chain(&status.init_container_statuses).flatten().all(|container| {
-            let reason = container.state.as_ref().and_then(|state| state.waiting.as_ref()?.reason.as_deref());
-            matches!(reason, Some("ContainerCreating" | "PodInitializing"))
-        });
+        let waits =
+            status.container_statuses.iter().chain(&status.init_container_statuses).flatten().all(|container| {
+                let reason = container.state.as_ref().and_then(|state| state.waiting.as_ref()?.reason.as_deref());
+                matches!(reason, Some("ContainerCreating" | "PodInitializing"))
+            });
         let urgent = status.phase.as_deref() != Some("Pending") || !waits;
         self.wanted.send_modify(|wanted| *wanted = Wanted { serial: wanted.serial + 1, patch, urgent });
         true

@@ -11,6 +11,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// Tokens are renewed after a day at the latest.
 const RENEW_AFTER_MAX_SECONDS: i64 = 24 * 3600;
 
+/// Pod uid, audience and wanted life.
+type Key = (String, String, i64);
+
 #[derive(Clone)]
 struct Token {
     text: String,
@@ -22,7 +25,7 @@ struct Token {
 #[derive(Clone)]
 pub struct Tokens {
     api: Api,
-    known: Arc<Mutex<HashMap<(String, String, i64), Token>>>,
+    known: Arc<Mutex<HashMap<Key, Token>>>,
 }
 
 impl Tokens {
@@ -40,10 +43,10 @@ impl Tokens {
         let uid = pod.metadata.uid.clone().unwrap_or_default();
         let key = (uid.clone(), wish.audience.clone(), wish.expiration_seconds);
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
-        if let Some(token) = &known {
-            if token.renew_at > now {
-                return Ok((token.text.clone(), token.renew_at));
-            }
+        if let Some(token) = &known
+            && token.renew_at > now
+        {
+            return Ok((token.text.clone(), token.renew_at));
         }
         match self.request(pod, wish, now).await {
             Ok(token) => {
@@ -79,15 +82,13 @@ impl Tokens {
             ..TokenRequest::default()
         };
         let target = target("", "serviceaccounts", namespace, account, "token");
-        let answer: TokenRequest = self
-            .api
-            .create(target, &request)
-            .await
-            .map_err(|status| format!("failed to fetch token: {status}"))?;
+        let answer: TokenRequest =
+            self.api.create(target, &request).await.map_err(|status| format!("failed to fetch token: {status}"))?;
         let status = answer.status.ok_or("failed to fetch token: the API gave none")?;
-        let expires = status.expiration_timestamp.map(|time| time.0).ok_or("failed to fetch token: it has no expiration")?;
+        let expires =
+            status.expiration_timestamp.map(|time| time.0).ok_or("failed to fetch token: it has no expiration")?;
         let life = expires.duration_since(now).as_secs();
-        let renew = (life * 8 / 10).min(RENEW_AFTER_MAX_SECONDS).max(1);
+        let renew = (life * 8 / 10).clamp(1, RENEW_AFTER_MAX_SECONDS);
         let renew_at = now.checked_add(SignedDuration::from_secs(renew)).unwrap_or(expires);
         let text = status.token.ok_or("failed to fetch token: the API gave none")?;
         Ok(Token { text, renew_at, expires })

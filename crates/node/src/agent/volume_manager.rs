@@ -31,11 +31,10 @@ async fn gather(shared: &Shared, pod: &Pod, uid: &str) -> Result<(Inputs, Option
     for volume in pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten()) {
         let Some(source) = &volume.projected else { continue };
         for wish in token_wishes(source) {
-            let (token, renew_at) = shared
-                .tokens
-                .token(pod, &wish, Timestamp::now())
-                .await
-                .map_err(|message| format!("MountVolume.SetUp failed for volume \"{}\" : {message}", volume.name))?;
+            let (token, renew_at) =
+                shared.tokens.token(pod, &wish, Timestamp::now()).await.map_err(|message| {
+                    format!("MountVolume.SetUp failed for volume \"{}\" : {message}", volume.name)
+                })?;
             inputs.tokens.insert(wish.path, token.into_bytes());
             refresh_at = Some(refresh_at.map_or(renew_at, |at| at.min(renew_at)));
         }
@@ -62,7 +61,13 @@ pub(super) async fn prepare(shared: &Shared, pod: &Arc<Pod>, context: &FieldCont
     Ok(Made { prepared: made, refresh_at })
 }
 
-fn one(pod: &Pod, volume: &Volume, pod_directory: &Path, context: &FieldContext, inputs: &Inputs) -> Result<Prepared, String> {
+fn one(
+    pod: &Pod,
+    volume: &Volume,
+    pod_directory: &Path,
+    context: &FieldContext,
+    inputs: &Inputs,
+) -> Result<Prepared, String> {
     let name = volume.name.clone();
     let namespace = pod.metadata.namespace.as_deref().unwrap_or("default");
     let security = pod.spec.as_ref().and_then(|spec| spec.security_context.as_ref());

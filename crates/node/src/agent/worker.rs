@@ -53,7 +53,6 @@ pub(super) struct Worker {
     prepared: Option<Vec<Prepared>>,
     refresh_at: Option<Timestamp>,
     early: HashMap<String, RuntimeExit>,
-    known_pid: Option<u32>,
 }
 
 fn text(value: &Option<String>) -> String {
@@ -85,7 +84,6 @@ impl Worker {
             prepared: None,
             refresh_at: None,
             early: HashMap::new(),
-            known_pid: None,
         };
         (worker, sender, viewed)
     }
@@ -144,7 +142,8 @@ impl Worker {
                     }
                 }
                 if matches!(&event, Event::Recovered { sandbox: Some(_), .. }) {
-                    let (shared, uid, sender) = (Arc::clone(&self.shared), self.uid.clone(), self.runtime_sender.clone());
+                    let (shared, uid, sender) =
+                        (Arc::clone(&self.shared), self.uid.clone(), self.runtime_sender.clone());
                     tokio::spawn(async move { shared.containers.subscribe(&uid, sender).await });
                 }
                 self.step(event);
@@ -233,7 +232,9 @@ impl Worker {
         };
         let spec = self.state.pod.spec.as_ref();
         let policy = spec
-            .and_then(|spec| spec.containers.iter().chain(spec.init_containers.iter().flatten()).find(|one| one.name == name))
+            .and_then(|spec| {
+                spec.containers.iter().chain(spec.init_containers.iter().flatten()).find(|one| one.name == name)
+            })
             .and_then(|one| one.termination_message_policy.clone());
         let from_log = policy.as_deref() == Some("FallbackToLogsOnError") && exit.code != 0;
         let file = termination_log(&self.shared.paths.pod(&self.uid), &name, attempt);
@@ -257,11 +258,11 @@ impl Worker {
     }
 
     fn facts(&self) -> Facts {
-        let (pid, addresses) = match &self.state.sandbox {
-            Sandbox::Ready { pid, addresses } => (Some(*pid), addresses.clone()),
-            _ => (None, Vec::new()),
+        let addresses = match &self.state.sandbox {
+            Sandbox::Ready { addresses, .. } => addresses.clone(),
+            _ => Vec::new(),
         };
-        Facts { pod: Arc::clone(&self.state.pod), uid: self.uid.clone(), pid, addresses }
+        Facts { pod: Arc::clone(&self.state.pod), uid: self.uid.clone(), addresses }
     }
 
     fn step(&mut self, event: Event) {
@@ -270,9 +271,6 @@ impl Worker {
         let state = std::mem::replace(&mut self.state, placeholder);
         let (state, asked) = step(state, event, Timestamp::now());
         self.state = state;
-        if let Sandbox::Ready { pid, .. } = self.state.sandbox {
-            self.known_pid = Some(pid);
-        }
         // A deletion is finished only after the status that it leaves is written.
         let finish = asked.iter().any(|action| matches!(action, Action::FinishDeletion));
         for action in asked {
@@ -287,7 +285,9 @@ impl Worker {
                 action => {
                     let facts = self.facts();
                     let image = match &action {
-                        Action::Start { container, .. } | Action::Signal { container, .. } => self.images.get(container).cloned(),
+                        Action::Start { container, .. } | Action::Signal { container, .. } => {
+                            self.images.get(container).cloned()
+                        }
                         _ => None,
                     };
                     let prepared = match &action {
@@ -311,7 +311,12 @@ impl Worker {
             self.save();
         }
         if finish {
-            actions::finish_deletion(Arc::clone(&self.shared), &self.state.pod, self.status.flushed(), self.sender.clone());
+            actions::finish_deletion(
+                Arc::clone(&self.shared),
+                &self.state.pod,
+                self.status.flushed(),
+                self.sender.clone(),
+            );
         }
     }
 

@@ -41,29 +41,39 @@ pub fn launch(
         environment(pod, container, around.services, around.inputs, around.context).map_err(LaunchError::config)?;
     let command = command_line(container, &variables, &image.entrypoint, &image.arguments);
     if command.is_empty() {
-        return Err(LaunchError { reason: "CreateContainerError", message: "no command specified: neither the image nor the container has one".into() });
+        return Err(LaunchError {
+            reason: "CreateContainerError",
+            message: "no command specified: neither the image nor the container has one".into(),
+        });
     }
     let lookup = |name: &str| variables.iter().rev().find(|(have, _)| have == name).map(|(_, value)| value.clone());
     let mut mounts = Vec::new();
     for mount in container.volume_mounts.iter().flatten() {
         let volume = around.volumes.iter().find(|volume| volume.name == mount.name).ok_or_else(|| {
-            LaunchError::config(format!("cannot find volume {:?} to mount into container {:?}", mount.name, container.name))
+            LaunchError::config(format!(
+                "cannot find volume {:?} to mount into container {:?}",
+                mount.name, container.name
+            ))
         })?;
         let expression = mount.sub_path_expr.as_deref().filter(|text| !text.is_empty());
         let sub_path = match expression {
             Some(text) => {
                 let expanded = expand(text, lookup);
                 if expanded.contains("$(") {
-                    return Err(LaunchError::config(format!("failed to expand subPathExpr {text:?}: a variable is missing")));
+                    return Err(LaunchError::config(format!(
+                        "failed to expand subPathExpr {text:?}: a variable is missing"
+                    )));
                 }
                 Some(expanded)
             }
             None => mount.sub_path.clone().filter(|text| !text.is_empty()),
         };
-        if let Some(path) = &sub_path {
-            if path.starts_with('/') || path.split('/').any(|part| part == "..") {
-                return Err(LaunchError::config(format!("invalid subPath {path:?}: it must be relative and must not contain \"..\"")));
-            }
+        if let Some(path) = &sub_path
+            && (path.starts_with('/') || path.split('/').any(|part| part == ".."))
+        {
+            return Err(LaunchError::config(format!(
+                "invalid subPath {path:?}: it must be relative and must not contain \"..\""
+            )));
         }
         let read_only = mount.read_only.unwrap_or(false) || volume.read_only;
         let recursive = mount.recursive_read_only.as_deref().unwrap_or("Disabled");
@@ -82,7 +92,9 @@ pub fn launch(
     }
     let taken = |target: &str| container.volume_mounts.iter().flatten().any(|mount| mount.mount_path == target);
     let own = |source: PathBuf, target: &str| Mount { source, target: target.into(), ..Mount::default() };
-    for (file, target) in [("etc-hosts", "/etc/hosts"), ("resolv.conf", "/etc/resolv.conf"), ("hostname", "/etc/hostname")] {
+    for (file, target) in
+        [("etc-hosts", "/etc/hosts"), ("resolv.conf", "/etc/resolv.conf"), ("hostname", "/etc/hostname")]
+    {
         if !taken(target) {
             mounts.push(own(around.pod_directory.join(file), target));
         }
@@ -120,7 +132,9 @@ pub fn launch(
 fn joins_other(pod: &Pod, name: &str) -> bool {
     let ephemeral: &[EphemeralContainer] =
         pod.spec.as_ref().and_then(|spec| spec.ephemeral_containers.as_deref()).unwrap_or_default();
-    ephemeral.iter().any(|one| one.name == name && one.target_container_name.as_deref().is_some_and(|target| !target.is_empty()))
+    ephemeral
+        .iter()
+        .any(|one| one.name == name && one.target_container_name.as_deref().is_some_and(|target| !target.is_empty()))
 }
 
 /// The file behind a run's termination message path.

@@ -42,8 +42,9 @@ pub fn pod_limits(spec: &PodSpec) -> Limits {
     let requests = Requests::of_pod(spec);
     let all = || spec.containers.iter().chain(spec.init_containers.iter().flatten());
     let total = |name: &str| {
-        let each: Option<Vec<i64>> =
-            all().map(|container| amount(container.resources.as_ref(), true, name).filter(|amount| *amount > 0)).collect();
+        let each: Option<Vec<i64>> = all()
+            .map(|container| amount(container.resources.as_ref(), true, name).filter(|amount| *amount > 0))
+            .collect();
         each.map(|each| each.iter().fold(0_i64, |sum, one| sum.saturating_add(*one)))
     };
     Limits {

@@ -35,7 +35,12 @@ pub struct Security {
 ///
 /// # Errors
 /// A runAsNonRoot that the image or spec breaks, in upstream's words, or a profile that is not there.
-pub fn security(pod: &Pod, container: &Container, image: &ImageConfig, seccomp_root: &Path) -> Result<Security, LaunchError> {
+pub fn security(
+    pod: &Pod,
+    container: &Container,
+    image: &ImageConfig,
+    seccomp_root: &Path,
+) -> Result<Security, LaunchError> {
     let spec = pod.spec.as_ref();
     let of_pod = spec.and_then(|spec| spec.security_context.clone()).unwrap_or_default();
     let own = container.security_context.clone().unwrap_or_default();
@@ -80,10 +85,13 @@ fn profile_of(profile: &SeccompProfile, root: &Path) -> Result<Seccomp, LaunchEr
         "Localhost" => {
             let name = profile.localhost_profile.as_deref().unwrap_or_default();
             let relative = Path::new(name);
-            let inside = !name.is_empty()
-                && relative.components().all(|part| matches!(part, std::path::Component::Normal(_)));
+            let inside =
+                !name.is_empty() && relative.components().all(|part| matches!(part, std::path::Component::Normal(_)));
             if !inside {
-                return Err(LaunchError::config(format!("localhostProfile {name:?} has to be a path below {}", root.display())));
+                return Err(LaunchError::config(format!(
+                    "localhostProfile {name:?} has to be a path below {}",
+                    root.display()
+                )));
             }
             let path = root.join(relative);
             let text = std::fs::read_to_string(&path);
@@ -112,14 +120,19 @@ fn check_non_root(pod: &Pod, container: &Container, user: Option<u32>, image: &I
             Err(LaunchError::config(format!("container has runAsNonRoot and image will run as root {whom}")))
         }
         // Upstream takes only numbers here: a name could be root inside the image.
-        (None, _) if !image.user.is_empty() && image.user.split(':').next().is_some_and(|user| user.parse::<u32>().is_err()) => {
+        (None, _)
+            if !image.user.is_empty()
+                && image.user.split(':').next().is_some_and(|user| user.parse::<u32>().is_err()) =>
+        {
             let name = image.user.split(':').next().unwrap_or_default();
             Err(LaunchError::config(format!(
                 "container has runAsNonRoot and image has non-numeric user ({name}), cannot verify user is non-root {whom}"
             )))
         }
         (None, Some(_)) => Ok(()),
-        (None, None) => Err(LaunchError::config(format!("container has runAsNonRoot and image will run as root {whom}"))),
+        (None, None) => {
+            Err(LaunchError::config(format!("container has runAsNonRoot and image will run as root {whom}")))
+        }
     }
 }
 
@@ -141,7 +154,9 @@ mod tests {
     fn the_container_wins_and_non_root_is_checked() {
         let root = ImageConfig { user_id: Some(0), ..ImageConfig::default() };
         let named = ImageConfig { user: "web".into(), user_id: Some(33), ..ImageConfig::default() };
-        let security = run(json!({"runAsUser": 5, "fsGroup": 7, "supplementalGroups": [9]}), json!({"runAsUser": 6}), &root).unwrap();
+        let security =
+            run(json!({"runAsUser": 5, "fsGroup": 7, "supplementalGroups": [9]}), json!({"runAsUser": 6}), &root)
+                .unwrap();
         assert_eq!((security.user, security.supplemental_groups), (Some(6), vec![9, 7]));
         let privileged = run(json!({}), json!({"privileged": true, "allowPrivilegeEscalation": true}), &root).unwrap();
         assert_eq!((privileged.seccomp, privileged.no_new_privileges), (Seccomp::Unconfined, false));

@@ -100,7 +100,9 @@ impl Feed {
             }
         }
         if let Some(dns) = &self.sinks.dns {
-            dns.replace(self.objects.iter().filter_map(|(name, objects)| dns_service(objects).map(|one| (key(name), one))));
+            dns.replace(
+                self.objects.iter().filter_map(|(name, objects)| dns_service(objects).map(|one| (key(name), one))),
+            );
         }
         self.tell_links();
     }
@@ -112,10 +114,10 @@ impl Feed {
         if let Some(dns) = &self.sinks.dns {
             dns.update(&key, dns_service(objects));
         }
-        if let Some(services) = &self.sinks.services {
-            if let Err(error) = services.update(key, service_state(objects, &self.node).map(Arc::new)) {
-                tracing::error!(%error, "a Service could not be programmed");
-            }
+        if let Some(services) = &self.sinks.services
+            && let Err(error) = services.update(key, service_state(objects, &self.node).map(Arc::new))
+        {
+            tracing::error!(%error, "a Service could not be programmed");
         }
     }
 
@@ -182,7 +184,9 @@ impl Feed {
                 let key = key_of_service(&service);
                 self.objects.entry(key.clone()).or_default().service = Some(service);
                 self.tell(&key);
-                self.tell_links();
+                if complete {
+                    self.tell_links();
+                }
             }
             Change::Gone(service) => {
                 let key = key_of_service(&service);
@@ -239,7 +243,8 @@ impl Feed {
 
     async fn save(&self) {
         let services = self.objects.values().filter_map(|objects| objects.service.as_deref().cloned()).collect();
-        let slices = self.objects.values().flat_map(|objects| objects.slices.values().map(|slice| (**slice).clone())).collect();
+        let slices =
+            self.objects.values().flat_map(|objects| objects.slices.values().map(|slice| (**slice).clone())).collect();
         let saved = Saved { version: VERSION, services, slices };
         let path = self.checkpoint.clone();
         let written = tokio::task::spawn_blocking(move || -> std::io::Result<()> {

@@ -133,7 +133,9 @@ pub fn dns_service(objects: &ServiceObjects) -> Option<DnsService> {
     let mut ports: BTreeMap<(String, TransportProtocol), u16> = BTreeMap::new();
     for slice in objects.slices.values() {
         for port in slice.ports.iter().flatten() {
-            if let (Some(name), Some(number)) = (port.name.clone().filter(|name| !name.is_empty()), port.port.and_then(number)) {
+            if let (Some(name), Some(number)) =
+                (port.name.clone().filter(|name| !name.is_empty()), port.port.and_then(number))
+            {
                 ports.insert((name, protocol(port.protocol.as_deref())), number);
             }
         }
@@ -196,7 +198,9 @@ mod tests {
         assert_eq!(seen, [(true, true, true, false), (false, false, true, true)]);
         assert_eq!(dns_service(&normal).unwrap().kind, DnsKind::ClusterIps(vec!["10.96.0.5".parse().unwrap()]));
         let headless = objects(json!({"clusterIP": "None", "ports": ports}));
-        assert!(service_state(&headless, "n").is_none() && linked_service(headless.service.as_ref().unwrap()).is_none());
+        assert!(
+            service_state(&headless, "n").is_none() && linked_service(headless.service.as_ref().unwrap()).is_none()
+        );
         let dns = dns_service(&headless).unwrap();
         let only_ready = DnsEndpoint { ip: "10.0.0.1".parse().unwrap(), hostname: Some("web-0".into()) };
         assert_eq!(dns.kind, DnsKind::Headless(vec![only_ready]));

@@ -108,10 +108,10 @@ impl PodState {
         let ended = matches!(status.phase.as_deref(), Some("Failed" | "Succeeded"));
         if ended {
             self.torn_down = true;
-            if status.phase.as_deref() == Some("Failed") {
-                if let Some(reason) = status.reason {
-                    self.terminal = Some(Terminal { reason, message: status.message.unwrap_or_default() });
-                }
+            if status.phase.as_deref() == Some("Failed")
+                && let Some(reason) = status.reason
+            {
+                self.terminal = Some(Terminal { reason, message: status.message.unwrap_or_default() });
             }
         }
     }
@@ -197,10 +197,10 @@ pub(super) fn fold(state: &mut PodState, event: Event, now: Timestamp) -> Vec<Ac
                 state.volumes = Volumes::Failed { retry_at: now, failures };
             }
             for container in &mut state.containers {
-                if let Phase::Waiting { reason, retry_at, .. } = &mut container.phase {
-                    if reason == "CreateContainerConfigError" {
-                        *retry_at = None;
-                    }
+                if let Phase::Waiting { reason, retry_at, .. } = &mut container.phase
+                    && reason == "CreateContainerConfigError"
+                {
+                    *retry_at = None;
                 }
             }
         }

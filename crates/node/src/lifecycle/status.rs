@@ -25,13 +25,13 @@ pub(super) fn phase(state: &PodState) -> &'static str {
         if state.terminal.is_some() {
             return "Failed";
         }
-        if state.torn_down {
-            if let Some(before) = state.pod.status.as_ref().and_then(|status| status.phase.as_deref()) {
-                match before {
-                    "Succeeded" => return "Succeeded",
-                    "Failed" => return "Failed",
-                    _ => {}
-                }
+        if state.torn_down
+            && let Some(before) = state.pod.status.as_ref().and_then(|status| status.phase.as_deref())
+        {
+            match before {
+                "Succeeded" => return "Succeeded",
+                "Failed" => return "Failed",
+                _ => {}
             }
         }
         let apps = || state.containers.iter().filter(|container| container.role == Role::App);
@@ -139,10 +139,10 @@ fn waiting_state(state: &PodState, container: &Container, image: &str) -> Contai
         }
         return waiting(reason, message);
     }
-    if let Phase::Waiting { reason, message, .. } = &container.phase {
-        if !reason.is_empty() {
-            return waiting(reason, message);
-        }
+    if let Phase::Waiting { reason, message, .. } = &container.phase
+        && !reason.is_empty()
+    {
+        return waiting(reason, message);
     }
     if container.role != Role::Ephemeral && super::plan::blocking_init(state).is_some() {
         return waiting("PodInitializing", "");

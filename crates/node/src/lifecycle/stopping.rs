@@ -17,10 +17,10 @@ pub(super) fn terminate(state: &mut PodState, by: Timestamp) {
     }
     state.terminate_by = Some(by);
     for container in &mut state.containers {
-        if let Phase::Running(running) = &mut container.phase {
-            if let Some(stopping) = &mut running.stopping {
-                stopping.kill_at = stopping.kill_at.min(by);
-            }
+        if let Phase::Running(running) = &mut container.phase
+            && let Some(stopping) = &mut running.stopping
+        {
+            stopping.kill_at = stopping.kill_at.min(by);
         }
     }
 }
@@ -116,11 +116,9 @@ pub(super) fn stop_all(state: &mut PodState, by: Timestamp, now: Timestamp, acti
     }
     for (index, (container, spec)) in state.containers.iter_mut().zip(specs).enumerate() {
         let turn = if container.role == Role::Sidecar { !others && last_sidecar == Some(index) } else { true };
-        if turn {
-            if let Some(spec) = spec {
-                let why = format!("Stopping container {}", container.name);
-                stop_container(&spec, container, grace, now, &why, actions);
-            }
+        if turn && let Some(spec) = spec {
+            let why = format!("Stopping container {}", container.name);
+            stop_container(&spec, container, grace, now, &why, actions);
         }
     }
     !others && last_sidecar.is_none()

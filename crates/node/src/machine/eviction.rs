@@ -17,7 +17,12 @@ pub struct Thresholds {
 
 impl Default for Thresholds {
     fn default() -> Self {
-        Self { memory_available_bytes: 100 << 20, disk_available_percent: 10, inodes_free_percent: 5, pids_available_percent: 5 }
+        Self {
+            memory_available_bytes: 100 << 20,
+            disk_available_percent: 10,
+            inodes_free_percent: 5,
+            pids_available_percent: 5,
+        }
     }
 }
 
@@ -45,7 +50,11 @@ const CRITICAL: i32 = 2_000_000_000;
 
 /// The pod to evict for memory, with its reason: those above their requests first, then by priority, then by how far above.
 #[must_use]
-pub fn choose_victim(candidates: &[Candidate], threshold_bytes: u64, available_bytes: u64) -> Option<(String, Terminal)> {
+pub fn choose_victim(
+    candidates: &[Candidate],
+    threshold_bytes: u64,
+    available_bytes: u64,
+) -> Option<(String, Terminal)> {
     let excess = |one: &Candidate| i128::from(one.usage()) - i128::from(one.request_bytes);
     let victim = candidates
         .iter()
@@ -90,8 +99,13 @@ mod tests {
             request_bytes: request << 20,
             containers: vec![("c".into(), usage << 20, request << 20)],
         };
-        let candidates =
-            [pod("inside", 0, 500, 400), pod("above", 0, 0, 100), pod("further", 0, 0, 120), pod("dear", 10, 0, 900), pod("critical", CRITICAL, 0, 2000)];
+        let candidates = [
+            pod("inside", 0, 500, 400),
+            pod("above", 0, 0, 100),
+            pod("further", 0, 0, 120),
+            pod("dear", 10, 0, 900),
+            pod("critical", CRITICAL, 0, 2000),
+        ];
         let (uid, terminal) = choose_victim(&candidates, 100 << 20, 50 << 20).unwrap();
         assert_eq!(uid, "further");
         assert_eq!(

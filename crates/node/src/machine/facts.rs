@@ -60,13 +60,16 @@ impl Facts {
         let release: BTreeMap<String, String> = fs::read_to_string("/etc/os-release")
             .unwrap_or_default()
             .lines()
-            .filter_map(|line| line.split_once('=').map(|(key, value)| (key.to_owned(), value.trim_matches('"').to_owned())))
+            .filter_map(|line| {
+                line.split_once('=').map(|(key, value)| (key.to_owned(), value.trim_matches('"').to_owned()))
+            })
             .collect();
         let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         Facts {
             cpus: i64::try_from(cpus).unwrap_or(1),
             memory_bytes: memory("MemTotal").and_then(|bytes| i64::try_from(bytes).ok()).unwrap_or(0),
-            ephemeral_bytes: Space::of(data_directory).map_or(0, |space| i64::try_from(space.total_bytes).unwrap_or(i64::MAX)),
+            ephemeral_bytes: Space::of(data_directory)
+                .map_or(0, |space| i64::try_from(space.total_bytes).unwrap_or(i64::MAX)),
             system_uuid: if uuid.is_empty() { machine_id.clone() } else { uuid },
             machine_id,
             boot_id: line("/proc/sys/kernel/random/boot_id"),

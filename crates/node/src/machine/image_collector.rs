@@ -33,8 +33,10 @@ pub fn images_to_remove(
     let in_use = space.total_bytes.saturating_sub(space.available_bytes);
     let aim = space.total_bytes.saturating_mul(marks.low_percent) / 100;
     let mut to_free = in_use.saturating_sub(aim);
-    let mut unused: Vec<&ImageOnNode> =
-        images.iter().filter(|image| !used.contains(&image.id) && !image.names.iter().any(|name| used.contains(name))).collect();
+    let mut unused: Vec<&ImageOnNode> = images
+        .iter()
+        .filter(|image| !used.contains(&image.id) && !image.names.iter().any(|name| used.contains(name)))
+        .collect();
     unused.sort_by_key(|image| std::cmp::Reverse(image.size_bytes));
     let mut chosen = Vec::new();
     for image in unused {
@@ -53,7 +55,8 @@ mod tests {
 
     #[test]
     fn only_unused_images_go_and_no_more_than_needed() {
-        let image = |id: &str, size_bytes: u64| ImageOnNode { id: id.into(), names: vec![format!("{id}:1")], size_bytes };
+        let image =
+            |id: &str, size_bytes: u64| ImageOnNode { id: id.into(), names: vec![format!("{id}:1")], size_bytes };
         let images = [image("a", 5), image("b", 30), image("c", 20), image("d", 50)];
         let used = BTreeSet::from(["d:1".to_owned()]);
         let space = |available_bytes: u64| Space { total_bytes: 200, available_bytes, ..Space::default() };

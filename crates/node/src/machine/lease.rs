@@ -59,8 +59,8 @@ async fn renew(api: &Api, node: &str, uid: &str) -> Result<(), object::Status> {
             renew_time: Some(now),
             ..LeaseSpec::default()
         }),
-        ..Lease::default()
     };
-    let created: Result<serde_json::Value, _> = api.create(target("coordination.k8s.io", "leases", NAMESPACE, "", ""), &lease).await;
+    let created: Result<serde_json::Value, _> =
+        api.create(target("coordination.k8s.io", "leases", NAMESPACE, "", ""), &lease).await;
     created.map(drop)
 }

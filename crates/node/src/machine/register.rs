@@ -205,9 +205,27 @@ impl Machine {
     async fn status(&mut self) -> Value {
         let now = Timestamp::now();
         let kinds: [(&'static str, &str, &str, &str, &str); 3] = [
-            ("MemoryPressure", "KubeletHasInsufficientMemory", "kubelet has insufficient memory available", "KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
-            ("DiskPressure", "KubeletHasDiskPressure", "kubelet has disk pressure", "KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
-            ("PIDPressure", "KubeletHasInsufficientPID", "kubelet has insufficient PID available", "KubeletHasSufficientPID", "kubelet has sufficient PID available"),
+            (
+                "MemoryPressure",
+                "KubeletHasInsufficientMemory",
+                "kubelet has insufficient memory available",
+                "KubeletHasSufficientMemory",
+                "kubelet has sufficient memory available",
+            ),
+            (
+                "DiskPressure",
+                "KubeletHasDiskPressure",
+                "kubelet has disk pressure",
+                "KubeletHasNoDiskPressure",
+                "kubelet has no disk pressure",
+            ),
+            (
+                "PIDPressure",
+                "KubeletHasInsufficientPID",
+                "kubelet has insufficient PID available",
+                "KubeletHasSufficientPID",
+                "kubelet has sufficient PID available",
+            ),
         ];
         let mut conditions = Vec::new();
         for (kind, bad, bad_text, good, good_text) in kinds {
@@ -259,10 +277,10 @@ impl Machine {
         if short_of_bytes || percent(space.free_inodes, space.total_inodes) < thresholds.inodes_free_percent {
             self.pressures.insert("DiskPressure", now);
         }
-        if let Some((used, most)) = Facts::process_ids() {
-            if percent(most.saturating_sub(used), most) < thresholds.pids_available_percent {
-                self.pressures.insert("PIDPressure", now);
-            }
+        if let Some((used, most)) = Facts::process_ids()
+            && percent(most.saturating_sub(used), most) < thresholds.pids_available_percent
+        {
+            self.pressures.insert("PIDPressure", now);
         }
         self.collect_images(space).await;
         for kind in ["MemoryPressure", "DiskPressure", "PIDPressure"] {
@@ -295,8 +313,15 @@ impl Machine {
             });
         }
         let recorder: &Recorder = &self.shared.recorder;
-        recorder.node(&self.options.name, Severity::Warning, "EvictionThresholdMet", "Attempting to reclaim memory".into());
-        if let Some((uid, terminal)) = choose_victim(&candidates, self.options.thresholds.memory_available_bytes, available) {
+        recorder.node(
+            &self.options.name,
+            Severity::Warning,
+            "EvictionThresholdMet",
+            "Attempting to reclaim memory".into(),
+        );
+        if let Some((uid, terminal)) =
+            choose_victim(&candidates, self.options.thresholds.memory_available_bytes, available)
+        {
             tracing::warn!(uid, message = terminal.message, "a pod is evicted");
             self.registry.fail(&uid, terminal, 0);
         }

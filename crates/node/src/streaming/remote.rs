@@ -64,10 +64,10 @@ async fn read_sizes(mut data: mpsc::Receiver<Bytes>, sizes: mpsc::Sender<Size>) 
         buffer.extend_from_slice(&bytes);
         while let Some(end) = buffer.iter().position(|byte| *byte == b'}') {
             let object: Vec<u8> = buffer.drain(..=end).collect();
-            if let Some(size) = parse_size(&object) {
-                if sizes.send(size).await.is_err() {
-                    return;
-                }
+            if let Some(size) = parse_size(&object)
+                && sizes.send(size).await.is_err()
+            {
+                return;
             }
         }
         if buffer.len() > 4096 {

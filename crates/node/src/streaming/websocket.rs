@@ -114,10 +114,11 @@ async fn read_messages<S: AsyncRead + AsyncWrite + Unpin + Send>(
         };
         match data.first() {
             Some(0) => {
-                if let Some(sender) = &stdin {
-                    if data.len() > 1 && sender.send(data.slice(1..)).await.is_err() {
-                        stdin = None;
-                    }
+                if let Some(sender) = &stdin
+                    && data.len() > 1
+                    && sender.send(data.slice(1..)).await.is_err()
+                {
+                    stdin = None;
                 }
             }
             Some(4) => {
@@ -153,10 +154,8 @@ where
     tokio::spawn(async move {
         while let Some(Ok(message)) = stream.next().await {
             match message {
-                Message::Binary(bytes) => {
-                    if write.write_all(&bytes).await.is_err() {
-                        break;
-                    }
+                Message::Binary(bytes) if write.write_all(&bytes).await.is_err() => {
+                    break;
                 }
                 Message::Close(_) => break,
                 _ => {}

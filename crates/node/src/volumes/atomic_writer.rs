@@ -45,10 +45,10 @@ pub fn write_atomically(directory: &Path, payload: &Payload, ownership: Ownershi
     fs::create_dir_all(directory)?;
     let data_link = directory.join("..data");
     let current = fs::read_link(&data_link).ok();
-    if let Some(current) = &current {
-        if holds(&directory.join(current), payload) {
-            return Ok(false);
-        }
+    if let Some(current) = &current
+        && holds(&directory.join(current), payload)
+    {
+        return Ok(false);
     }
     // Names need not be unique in time, only in this directory: mkdtemp-like, with a counter instead of a random part.
     let version = fresh_directory(directory)?;

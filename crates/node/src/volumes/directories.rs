@@ -43,7 +43,9 @@ pub fn memory_or_disk(directory: &Path, source: &EmptyDirVolumeSource) -> io::Re
             }
         }
         other => {
-            return Err(io::Error::other(format!("emptyDir medium {other:?} is not supported: use \"\" or \"Memory\"")));
+            return Err(io::Error::other(format!(
+                "emptyDir medium {other:?} is not supported: use \"\" or \"Memory\""
+            )));
         }
     }
     if fresh {

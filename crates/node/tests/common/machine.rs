@@ -12,7 +12,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub(crate) const IMAGE: &str = "test.local/busybox:1";
-const APPLETS: &str = "sh cat echo ls sleep true false id env mount grep touch tail kill hostname nc printf ip wget httpd";
+const APPLETS: &str =
+    "sh cat echo ls sleep true false id env mount grep touch tail kill hostname nc printf ip wget httpd";
 
 pub(crate) struct TestMachine {
     pub(crate) name: String,
@@ -106,8 +107,10 @@ impl TestMachine {
     }
 
     async fn open_runtime(&self) -> runtime::Runtime {
-        let options =
-            runtime::Options { cgroup_name: self.name.clone(), ..runtime::Options::below(self.directory.join("runtime")) };
+        let options = runtime::Options {
+            cgroup_name: self.name.clone(),
+            ..runtime::Options::below(self.directory.join("runtime"))
+        };
         runtime::Runtime::open(options).await.unwrap()
     }
 
@@ -140,7 +143,11 @@ impl TestMachine {
             pod_ranges: vec!["10.244.0.0/24".into()],
             pods_max: 110,
             endpoint_port: 0,
-            resolvers: HostDns { cluster_servers: vec!["10.96.0.10".parse().unwrap()], cluster_domain: "cluster.local".into(), ..HostDns::default() },
+            resolvers: HostDns {
+                cluster_servers: vec!["10.96.0.10".parse().unwrap()],
+                cluster_domain: "cluster.local".into(),
+                ..HostDns::default()
+            },
             pulls_max: 4,
             starts_max: 8,
             thresholds: Default::default(),

@@ -143,12 +143,19 @@ impl MemoryApi {
 
     /// Deletes a pod as a person would: it gets its grace.
     pub(crate) fn delete_pod(&self, namespace: &str, name: &str, grace: i64) {
-        let patch = json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z", "deletionGracePeriodSeconds": grace}});
+        let patch =
+            json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z", "deletionGracePeriodSeconds": grace}});
         self.change("pods", namespace, name, patch);
     }
 
     /// Waits until an object is as wanted.
-    pub(crate) async fn wait(&self, resource: &str, namespace: &str, name: &str, good: impl Fn(Option<&Value>) -> bool) {
+    pub(crate) async fn wait(
+        &self,
+        resource: &str,
+        namespace: &str,
+        name: &str,
+        good: impl Fn(Option<&Value>) -> bool,
+    ) {
         let mut moved = self.moved.subscribe();
         let waiting = async {
             loop {
@@ -160,8 +167,12 @@ impl MemoryApi {
             }
         };
         if tokio::time::timeout(std::time::Duration::from_secs(30), waiting).await.is_err() {
-            let events: Vec<String> = self.all("events").iter().map(|event| format!("{}: {}", event["reason"], event["message"])).collect();
-            panic!("{resource} {name} did not become as wanted: {:#?}\n{events:#?}", self.get(resource, namespace, name));
+            let events: Vec<String> =
+                self.all("events").iter().map(|event| format!("{}: {}", event["reason"], event["message"])).collect();
+            panic!(
+                "{resource} {name} did not become as wanted: {:#?}\n{events:#?}",
+                self.get(resource, namespace, name)
+            );
         }
     }
 
@@ -222,41 +233,52 @@ impl ClusterClient for MemoryApi {
     async fn list(&self, target: Target, query: Query) -> Result<Page, Status> {
         self.away()?;
         let state = self.state.lock().unwrap();
-        let of = |key: &Key| key.0 == target.resource.resource.as_str() && (target.namespace.is_empty() || key.1 == target.namespace.as_str());
+        let of = |key: &Key| {
+            key.0 == target.resource.resource.as_str()
+                && (target.namespace.is_empty() || key.1 == target.namespace.as_str())
+        };
         let found = state.objects.iter().filter(|(key, object)| of(key) && selects(&query, object));
-        Ok(Page { objects: found.map(|(_, object)| shown(object)).collect(), revision: state.revision, continuation: String::new() })
+        Ok(Page {
+            objects: found.map(|(_, object)| shown(object)).collect(),
+            revision: state.revision,
+            continuation: String::new(),
+        })
     }
 
     async fn watch(&self, target: Target, query: Query, revision: u64) -> Result<WatchStream, Status> {
         self.away()?;
         let api = self.clone();
         let start = (api, self.moved.subscribe(), self.reachable.subscribe(), revision, target, query);
-        Ok(Box::pin(futures_util::stream::unfold(start, |(api, mut moved, mut reachable, revision, target, query)| async move {
-            loop {
-                moved.borrow_and_update();
-                if !*reachable.borrow_and_update() {
-                    return None;
-                }
-                let next = {
-                    let state = api.state.lock().unwrap();
-                    let of = |key: &Key| {
-                        key.0 == target.resource.resource.as_str() && (target.namespace.is_empty() || key.1 == target.namespace.as_str())
+        Ok(Box::pin(futures_util::stream::unfold(
+            start,
+            |(api, mut moved, mut reachable, revision, target, query)| async move {
+                loop {
+                    moved.borrow_and_update();
+                    if !*reachable.borrow_and_update() {
+                        return None;
+                    }
+                    let next = {
+                        let state = api.state.lock().unwrap();
+                        let of = |key: &Key| {
+                            key.0 == target.resource.resource.as_str()
+                                && (target.namespace.is_empty() || key.1 == target.namespace.as_str())
+                        };
+                        let mut later = state.history.iter().skip_while(|(at, ..)| *at <= revision);
+                        later.find(|(_, key, _, object)| of(key) && selects(&query, object)).cloned()
                     };
-                    let mut later = state.history.iter().skip_while(|(at, ..)| *at <= revision);
-                    later.find(|(_, key, _, object)| of(key) && selects(&query, object)).cloned()
-                };
-                if let Some((at, _, kind, object)) = next {
-                    let mut object = shown(&object);
-                    object.revision = at;
-                    let event = WatchEvent { kind, object };
-                    return Some((Ok(event), (api, moved, reachable, at, target, query)));
+                    if let Some((at, _, kind, object)) = next {
+                        let mut object = shown(&object);
+                        object.revision = at;
+                        let event = WatchEvent { kind, object };
+                        return Some((Ok(event), (api, moved, reachable, at, target, query)));
+                    }
+                    tokio::select! {
+                        _ = moved.changed() => {}
+                        _ = reachable.changed() => {}
+                    }
                 }
-                tokio::select! {
-                    _ = moved.changed() => {}
-                    _ = reachable.changed() => {}
-                }
-            }
-        })))
+            },
+        )))
     }
 
     fn acting_as(&self, _: &str, _: &[&str]) -> Option<Arc<dyn ClusterClient>> {
