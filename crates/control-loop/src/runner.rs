@@ -62,6 +62,7 @@ pub(crate) fn all() -> Vec<Box<dyn Runner>> {
         runner::<controllers::job::JobController>(),
         runner::<controllers::job::TtlAfterFinishedController>(),
         runner::<controllers::endpoint_slice::EndpointSliceController>(),
+        runner::<controllers::endpoint_slice_mirroring::EndpointSliceMirroringController>(),
         runner::<controllers::endpoints::EndpointsController>(),
         runner::<controllers::garbage::GarbageCollector>(),
         runner::<controllers::namespace::NamespaceController>(),

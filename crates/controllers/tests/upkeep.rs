@@ -7,6 +7,7 @@ use klynge_controllers::View;
 use klynge_controllers::deployment::DeploymentController;
 use klynge_controllers::disruption::DisruptionController;
 use klynge_controllers::endpoint_slice::EndpointSliceController;
+use klynge_controllers::endpoint_slice_mirroring::EndpointSliceMirroringController;
 use klynge_controllers::endpoints::EndpointsController;
 use klynge_controllers::garbage::GarbageCollector;
 use klynge_controllers::namespace::NamespaceController;
@@ -385,4 +386,62 @@ fn budgets_allow_what_they_say() {
     check(json!({"maxUnavailable": "30%"}), 4, 2, 4, 2);
     check(json!({"minAvailable": 5}), 4, 5, 4, 0);
     check(json!({"minAvailable": 1, "selector": {"matchLabels": {"app": "none"}}}), 0, 1, 0, 0);
+}
+
+#[test]
+fn endpoints_made_by_hand_are_mirrored_and_no_others() {
+    let mut cluster = Cluster::new()
+        .with::<EndpointSliceController>()
+        .with::<EndpointsController>()
+        .with::<EndpointSliceMirroringController>();
+    cluster.apply(service(json!({"spec": {"selector": null, "ports": [{"port": 80}]}})));
+    let by_hand = |ready: &str, not_ready: Value| {
+        json!({"kind": "Endpoints", "metadata": {"name": "web", "namespace": "default"}, "subsets": [
+            {"addresses": [{"ip": ready}, {"ip": "fd00::1"}], "notReadyAddresses": not_ready, "ports": [{"port": 8080}]}]})
+    };
+    let mirrored = |cluster: &Cluster| -> Vec<(String, String, bool)> {
+        let slices = cluster.all("EndpointSlice");
+        let endpoints = slices.iter().flat_map(|slice| {
+            let family = slice["addressType"].as_str().unwrap().to_owned();
+            slice["endpoints"].as_array().unwrap().iter().map(move |endpoint| {
+                (
+                    family.clone(),
+                    endpoint["addresses"][0].as_str().unwrap().to_owned(),
+                    endpoint["conditions"]["ready"].as_bool().unwrap(),
+                )
+            })
+        });
+        let mut endpoints: Vec<_> = endpoints.collect();
+        endpoints.sort();
+        endpoints
+    };
+    let row = |family: &str, address: &str, ready: bool| (family.to_owned(), address.to_owned(), ready);
+    cluster.apply(by_hand("192.0.2.1", json!([{"ip": "192.0.2.9"}])));
+    cluster.settle();
+    assert_eq!(
+        mirrored(&cluster),
+        [row("IPv4", "192.0.2.1", true), row("IPv4", "192.0.2.9", false), row("IPv6", "fd00::1", true)]
+    );
+    cluster.apply(by_hand("192.0.2.2", json!(null)));
+    cluster.settle();
+    assert_eq!(mirrored(&cluster), [row("IPv4", "192.0.2.2", true), row("IPv6", "fd00::1", true)]);
+    cluster.change(
+        "Endpoints",
+        "default",
+        "web",
+        json!({"metadata": {"labels": {"endpointslice.kubernetes.io/skip-mirror": "true"}}}),
+    );
+    cluster.settle();
+    assert_eq!(mirrored(&cluster), []);
+    // With a selector the Endpoints belong to their controller, and the slices to the other one.
+    cluster.apply(pod("behind", json!({})));
+    cluster.apply(service(json!({})));
+    cluster.change(
+        "Endpoints",
+        "default",
+        "web",
+        json!({"metadata": {"labels": {"endpointslice.kubernetes.io/skip-mirror": null}}}),
+    );
+    cluster.settle();
+    assert_eq!((endpoints_of(&cluster).len(), cluster.all("EndpointSlice").len()), (1, 1));
 }
