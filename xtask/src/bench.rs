@@ -38,7 +38,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), String> {
         let figures = one(name, arguments.quick)?;
         broken.extend(limits(name, &figures)?);
     }
-    if broken.is_empty() { Ok(()) } else { Err(format!("figures of SPEC.md that do not hold:\n  {}", broken.join("\n  "))) }
+    if broken.is_empty() {
+        Ok(())
+    } else {
+        Err(format!("figures of SPEC.md that do not hold:\n  {}", broken.join("\n  ")))
+    }
 }
 
 fn one(name: &str, quick: bool) -> Result<Value, String> {

@@ -2,8 +2,8 @@
 
 #![expect(clippy::print_stdout, reason = "a benchmark prints its table")]
 
-use klynge_client::{ClusterClient, DeleteOptions, Endpoint, Https, Query, Request, Target, Verb, WriteOptions};
 use futures_util::StreamExt as _;
+use klynge_client::{ClusterClient, DeleteOptions, Endpoint, Https, Query, Request, Target, Verb, WriteOptions};
 use object::{GroupVersionResource, Limits, Value, json, meta, yaml};
 use std::time::{Duration, Instant};
 

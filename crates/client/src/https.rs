@@ -64,11 +64,15 @@ impl Https {
         let address: IpAddr = match host.as_str() {
             "localhost" => IpAddr::from([127, 0, 0, 1]),
             other => other.parse().map_err(|_| {
-                Status::unavailable(format!("the server {other:?} must be given by its address: names are not resolved here yet"))
+                Status::unavailable(format!(
+                    "the server {other:?} must be given by its address: names are not resolved here yet"
+                ))
             })?,
         };
         let refused = |what: &str, error: &dyn std::fmt::Display| {
-            Status::unavailable(format!("cannot {what} the server at {host}:{port}: {error}; is it running? try `klynge up`"))
+            Status::unavailable(format!(
+                "cannot {what} the server at {host}:{port}: {error}; is it running? try `klynge up`"
+            ))
         };
         let opened = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect((address, port))).await;
         let stream = opened.map_err(|late| refused("reach", &late))?.map_err(|error| refused("reach", &error))?;
@@ -86,7 +90,13 @@ impl Https {
         Ok(sender)
     }
 
-    async fn send(&self, method: Method, path: &str, media_type: &str, body: Bytes) -> Result<http::Response<Incoming>, Status> {
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        media_type: &str,
+        body: Bytes,
+    ) -> Result<http::Response<Incoming>, Status> {
         let mut sender = {
             let mut slot = self.connection.lock().await;
             match slot.as_ref().filter(|sender| !sender.is_closed()) {
@@ -105,7 +115,8 @@ impl Https {
         }
         let request = request.body(Full::new(body)).map_err(Status::internal)?;
         let response = sender.send_request(request).await;
-        let response = response.map_err(|error| Status::unavailable(format!("the API server did not answer: {error}")))?;
+        let response =
+            response.map_err(|error| Status::unavailable(format!("the API server did not answer: {error}")))?;
         if response.status().is_success() {
             return Ok(response);
         }
@@ -150,7 +161,9 @@ async fn whole(mut body: Incoming) -> Result<Bytes, Status> {
 
 fn decode(bytes: &[u8]) -> Result<Value, Status> {
     let decoded = json::decode(bytes, &json::Limits::default());
-    decoded.map(|decoded| decoded.value).map_err(|error| Status::internal(format!("the answer does not parse: {error}")))
+    decoded
+        .map(|decoded| decoded.value)
+        .map_err(|error| Status::internal(format!("the answer does not parse: {error}")))
 }
 
 fn revision_of(value: &Value) -> u64 {
@@ -200,7 +213,9 @@ impl ClusterClient for Https {
                 let place = place + &path::write(options);
                 self.answer(Method::PATCH, &place, path::media_type(*kind), body(patch)).await?
             }
-            Verb::Delete(options) => self.answer(Method::DELETE, &place, json_type, body(&delete_body(options))).await?,
+            Verb::Delete(options) => {
+                self.answer(Method::DELETE, &place, json_type, body(&delete_body(options))).await?
+            }
         };
         let revision = revision_of(&decode(&bytes)?);
         Ok(Object { revision, json: bytes, shared: None })
@@ -209,7 +224,8 @@ impl ClusterClient for Https {
     async fn list(&self, target: Target, query: Query) -> Result<Page, Status> {
         let place = path::path(&target) + &path::collection(&query, None);
         let list = decode(&self.answer(Method::GET, &place, "", Bytes::new()).await?)?;
-        let (kind, version) = (list.str_at(&["kind"]).unwrap_or_default(), list.str_at(&["apiVersion"]).unwrap_or_default());
+        let (kind, version) =
+            (list.str_at(&["kind"]).unwrap_or_default(), list.str_at(&["apiVersion"]).unwrap_or_default());
         let item_kind = kind.strip_suffix("List").unwrap_or(kind);
         let items = list.get("items").and_then(Value::as_array).unwrap_or_default();
         let objects = items.iter().map(|item| {
@@ -266,5 +282,8 @@ fn parse_event(line: &[u8]) -> Result<WatchEvent, Status> {
         "BOOKMARK" => EventKind::Bookmark,
         _ => return Err(Status::from_value(&object)),
     };
-    Ok(WatchEvent { kind, object: Object { revision: revision_of(&object), json: json::encode(&object).into(), shared: None } })
+    Ok(WatchEvent {
+        kind,
+        object: Object { revision: revision_of(&object), json: json::encode(&object).into(), shared: None },
+    })
 }

@@ -27,12 +27,14 @@ impl Endpoint {
     /// A sentence that says what is missing or wrong in the file.
     pub fn from_kubeconfig(config: &Value) -> Result<Self, String> {
         let current = config.str_at(&["current-context"]).filter(|name| !name.is_empty());
-        let current = current.ok_or("the kubeconfig has no current-context; choose one with kubectl config use-context")?;
+        let current =
+            current.ok_or("the kubeconfig has no current-context; choose one with kubectl config use-context")?;
         let context = named(config, "contexts", current)?;
         let cluster = named(config, "clusters", context.str_at(&["context", "cluster"]).unwrap_or_default())?;
         let user = named(config, "users", context.str_at(&["context", "user"]).unwrap_or_default())?;
         let server = cluster.str_at(&["cluster", "server"]).unwrap_or_default();
-        let uri: http::Uri = server.parse().map_err(|error| format!("the server address {server:?} does not parse: {error}"))?;
+        let uri: http::Uri =
+            server.parse().map_err(|error| format!("the server address {server:?} does not parse: {error}"))?;
         if uri.scheme_str() != Some("https") {
             return Err(format!("the server address {server:?} must begin with https://"));
         }

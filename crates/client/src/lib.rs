@@ -9,6 +9,6 @@ pub use https::Https;
 pub use kubeconfig::Endpoint;
 pub use path::path;
 pub use request::{
-    ClusterClient, DeleteOptions, Deletion, EventKind, Object, Page, PatchKind, Query, Request, Target, Verb, WatchEvent,
-    WatchStream, WriteOptions,
+    ClusterClient, DeleteOptions, Deletion, EventKind, Object, Page, PatchKind, Query, Request, Target, Verb,
+    WatchEvent, WatchStream, WriteOptions,
 };

@@ -68,7 +68,8 @@ impl Shell {
     fn run(&mut self, program: &str, bundle: &Path) -> Option<Duration> {
         let id = format!("bench-{}", common::unique());
         let start = Instant::now();
-        writeln!(self.input, "{program} run --bundle {} {id} </dev/null >/dev/null; echo $?", bundle.display()).unwrap();
+        writeln!(self.input, "{program} run --bundle {} {id} </dev/null >/dev/null; echo $?", bundle.display())
+            .unwrap();
         let mut line = String::new();
         self.output.read_line(&mut line).unwrap();
         (line.trim() == "0").then(|| start.elapsed())

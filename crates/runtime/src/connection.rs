@@ -62,7 +62,10 @@ fn lock(waiting: &Mutex<Waiting>) -> MutexGuard<'_, Waiting> {
 
 impl Connection {
     /// Connects to the shim of the pod in this directory. Unsolicited messages go to `notices`; its closing says the shim is gone.
-    pub(crate) async fn open(pod_directory: &Path, notices: mpsc::UnboundedSender<Message>) -> Result<(Connection, i32)> {
+    pub(crate) async fn open(
+        pod_directory: &Path,
+        notices: mpsc::UnboundedSender<Message>,
+    ) -> Result<(Connection, i32)> {
         let directory = std::fs::File::open(pod_directory).context("opening", pod_directory)?;
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)
@@ -88,7 +91,12 @@ impl Connection {
     }
 
     /// Asks and waits for the answer; a status other than 0 becomes an error.
-    pub(crate) async fn ask(&self, operation: &'static str, message: Message, with: &[BorrowedFd<'_>]) -> Result<Reply> {
+    pub(crate) async fn ask(
+        &self,
+        operation: &'static str,
+        message: Message,
+        with: &[BorrowedFd<'_>],
+    ) -> Result<Reply> {
         let reply = tokio::time::timeout(REPLY_TIMEOUT, self.exchange(message, with))
             .await
             .map_err(|_| Error::ShimLost(format!("no answer within {} s ({operation})", REPLY_TIMEOUT.as_secs())))??;
@@ -111,7 +119,8 @@ impl Connection {
             waiting.replies.insert(message.request, (Vec::new(), sender));
         }
         let bytes = message.encode();
-        let sent = self.socket.async_io(tokio::io::Interest::WRITABLE, |socket| send(socket.as_fd(), &bytes, with)).await;
+        let sent =
+            self.socket.async_io(tokio::io::Interest::WRITABLE, |socket| send(socket.as_fd(), &bytes, with)).await;
         if let Err(error) = sent {
             lock(&self.waiting).replies.remove(&message.request);
             return Err(Error::ShimLost(error.to_string()));
@@ -160,7 +169,11 @@ fn receive(socket: BorrowedFd<'_>) -> io::Result<Option<(Message, Option<OwnedFd
     Ok((received.bytes == MESSAGE_BYTES).then(|| (Message::decode(&bytes), descriptor)))
 }
 
-async fn read_all(socket: Arc<AsyncFd<OwnedFd>>, waiting: Arc<Mutex<Waiting>>, notices: mpsc::UnboundedSender<Message>) {
+async fn read_all(
+    socket: Arc<AsyncFd<OwnedFd>>,
+    waiting: Arc<Mutex<Waiting>>,
+    notices: mpsc::UnboundedSender<Message>,
+) {
     while let Ok(Some((message, descriptor))) =
         socket.async_io(tokio::io::Interest::READABLE, |socket| receive(socket.as_fd())).await
     {

@@ -70,7 +70,9 @@ impl Runtime {
     pub async fn open(options: Options) -> Result<Runtime> {
         blocking(move || {
             if !rustix::process::geteuid().is_root() {
-                return Err(Error::Unsupported("containers need root; start klynge as root, for instance with sudo".to_owned()));
+                return Err(Error::Unsupported(
+                    "containers need root; start klynge as root, for instance with sudo".to_owned(),
+                ));
             }
             let make = |path: &Path| {
                 fs::DirBuilder::new().recursive(true).mode(0o700).create(path).context("making the directory", path)

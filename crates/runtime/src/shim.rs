@@ -31,7 +31,8 @@ pub(crate) fn install(state: &Path) -> Result<PathBuf> {
     if !present {
         let temporary = path.with_extension("new");
         std::fs::write(&temporary, EXECUTABLE).context("writing the shim", &temporary)?;
-        std::fs::set_permissions(&temporary, PermissionsExt::from_mode(0o500)).context("making executable", &temporary)?;
+        std::fs::set_permissions(&temporary, PermissionsExt::from_mode(0o500))
+            .context("making executable", &temporary)?;
         std::fs::rename(&temporary, &path).context("renaming the shim", &path)?;
     }
     Ok(path)
@@ -52,8 +53,8 @@ pub(crate) fn spawn(executable: &Path, pod_directory: &Path, program: Program, g
     rustix::net::bind(&socket, &address).map_err(|error| Error::io("binding the shim's socket", error))?;
     rustix::net::listen(&socket, 16).map_err(|error| Error::io("listening on the shim's socket", error))?;
     let (program, names) = program.finish()?;
-    let (report, told) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
-        .map_err(|error| Error::io("making a pipe", error))?;
+    let (report, told) =
+        rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(|error| Error::io("making a pipe", error))?;
     let mut command = Command::new(executable);
     command.arg0("klynge-shim").args(group).env_clear();
     command.stdin(Stdio::from(socket)).stdout(Stdio::from(program)).stderr(Stdio::from(told));

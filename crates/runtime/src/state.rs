@@ -95,10 +95,13 @@ pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> Result<T> {
         return Err(damaged(format!("{size} bytes are too many for a record of ours")));
     }
     let bytes = fs::read(path).context("reading", path)?;
-    let found: VersionOnly = serde_json::from_slice(&bytes).map_err(|error| damaged(format!("damaged record: {error}")))?;
+    let found: VersionOnly =
+        serde_json::from_slice(&bytes).map_err(|error| damaged(format!("damaged record: {error}")))?;
     if found.version > VERSION {
         let version = found.version;
-        return Err(damaged(format!("record version {version} was written by a newer klynge; this one reads up to {VERSION}")));
+        return Err(damaged(format!(
+            "record version {version} was written by a newer klynge; this one reads up to {VERSION}"
+        )));
     }
     serde_json::from_slice::<Versioned<T>>(&bytes)
         .map(|it| it.record)
@@ -119,6 +122,7 @@ pub(crate) fn now_ns() -> u64 {
 /// `count` random bytes as hexadecimal digits.
 pub(crate) fn random_hex(count: usize) -> Result<String> {
     let mut bytes = vec![0u8; count];
-    getrandom::fill(&mut bytes).map_err(|error| Error::io("reading random bytes", std::io::Error::other(error.to_string())))?;
+    getrandom::fill(&mut bytes)
+        .map_err(|error| Error::io("reading random bytes", std::io::Error::other(error.to_string())))?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }

@@ -113,10 +113,12 @@ async fn identity_environment_and_confinement() {
         let (exit, log) = machine.run(&pod, machine.script(&format!("probe{index}"), probe)).await;
         assert_eq!(exit.code, *expected, "{probe}: {log}");
     }
-    let read_only = ContainerSpec { read_only_root: true, ..machine.script("ro", "touch /x; echo $?; touch /dev/shm/y; echo $?") };
+    let read_only =
+        ContainerSpec { read_only_root: true, ..machine.script("ro", "touch /x; echo $?; touch /dev/shm/y; echo $?") };
     let log = machine.run(&pod, read_only).await.1;
     assert!(log.contains("1\n") && log.ends_with("0\n"), "{log}");
-    let privileged = ContainerSpec { privileged: true, ..machine.script("priv", "mount -t tmpfs none /tmp && touch /tmp/x") };
+    let privileged =
+        ContainerSpec { privileged: true, ..machine.script("priv", "mount -t tmpfs none /tmp && touch /tmp/x") };
     assert_eq!(machine.run(&pod, privileged).await.0.code, 0);
     pod.destroy().await.unwrap();
     machine.finish().await;
@@ -126,7 +128,11 @@ async fn identity_environment_and_confinement() {
 async fn exec_pipes_terminal_and_errors() {
     let machine = Machine::with_image().await;
     let pod = machine.pod().await;
-    let spec = ContainerSpec { env: vec![("A".into(), "1".into())], user: Some("33:34".into()), ..machine.script("main", "echo mine > /tmp/f; sleep 1000") };
+    let spec = ContainerSpec {
+        env: vec![("A".into(), "1".into())],
+        user: Some("33:34".into()),
+        ..machine.script("main", "echo mine > /tmp/f; sleep 1000")
+    };
     let container = pod.start_container(spec).await.unwrap();
     let shell = |script: &str| ExecSpec { args: vec!["sh".into(), "-c".into(), script.into()], ..ExecSpec::default() };
 
@@ -150,7 +156,12 @@ async fn exec_pipes_terminal_and_errors() {
     assert_eq!(out, "HELLO WORLD\n".repeat(20_000));
     assert_eq!(within(exec.wait()).await.unwrap(), 0);
 
-    let spec = ExecSpec { tty: true, stdin: true, size: Some((101, 33)), ..shell("tty; stty size; read line; stty size; echo got $line") };
+    let spec = ExecSpec {
+        tty: true,
+        stdin: true,
+        size: Some((101, 33)),
+        ..shell("tty; stty size; read line; stty size; echo got $line")
+    };
     let mut exec = pod.exec(&container.id, spec).await.unwrap();
     let (mut stdin, mut stdout) = (exec.stdin.take().unwrap(), exec.stdout.take().unwrap());
     let mut seen = String::new();
@@ -183,12 +194,22 @@ async fn exec_pipes_terminal_and_errors() {
 async fn limits_are_enforced() {
     let machine = Machine::with_image().await;
     let pod = machine.pod().await;
-    let resources = Resources { memory_limit_bytes: Some(16 << 20), pids_limit: Some(20), cpu_quota_us: Some(50_000), cpu_shares: Some(512), ..Resources::default() };
-    let hungry = ContainerSpec { resources: resources.clone(), ..machine.script("hungry", "x=0123456789abcdef; while true; do x=$x$x; done") };
+    let resources = Resources {
+        memory_limit_bytes: Some(16 << 20),
+        pids_limit: Some(20),
+        cpu_quota_us: Some(50_000),
+        cpu_shares: Some(512),
+        ..Resources::default()
+    };
+    let hungry = ContainerSpec {
+        resources: resources.clone(),
+        ..machine.script("hungry", "x=0123456789abcdef; while true; do x=$x$x; done")
+    };
     let (exit, _) = machine.run(&pod, hungry).await;
     assert!(exit.oom_killed, "{exit:?}");
     assert_eq!(exit.code, 137);
-    let forks = ContainerSpec { resources, ..machine.script("forks", "for i in $(seq 40); do sleep 5 & done; echo all") };
+    let forks =
+        ContainerSpec { resources, ..machine.script("forks", "for i in $(seq 40); do sleep 5 & done; echo all") };
     let (_, log) = machine.run(&pod, forks).await;
     assert!(log.contains("can't fork"), "{log}");
     let container = pod.start_container(machine.script("calm", "yes > /dev/null")).await.unwrap();
@@ -210,11 +231,22 @@ async fn volumes_and_sub_paths() {
     std::os::unix::fs::symlink("/etc", volume.join("escape")).unwrap();
     std::os::unix::fs::symlink("inside/deep", volume.join("fine")).unwrap();
     let mount = |sub: Option<&str>, target: &str, read_only| Mount {
-        source: volume.clone(), sub_path: sub.map(str::to_owned), target: target.into(), read_only, ..Mount::default()
+        source: volume.clone(),
+        sub_path: sub.map(str::to_owned),
+        target: target.into(),
+        read_only,
+        ..Mount::default()
     };
     let spec = ContainerSpec {
-        mounts: vec![mount(None, "/v/all", false), mount(Some("inside/file"), "/etc/file", true), mount(Some("fine"), "/fine", true)],
-        ..machine.script("v", "cat /etc/file; echo; echo new > /v/all/new; touch /fine/x; echo $?; echo x > /etc/file; echo $?")
+        mounts: vec![
+            mount(None, "/v/all", false),
+            mount(Some("inside/file"), "/etc/file", true),
+            mount(Some("fine"), "/fine", true),
+        ],
+        ..machine.script(
+            "v",
+            "cat /etc/file; echo; echo new > /v/all/new; touch /fine/x; echo $?; echo x > /etc/file; echo $?",
+        )
     };
     let log = machine.run(&pod, spec).await.1;
     assert!(log.starts_with("content\n") && log.contains("1\n"), "{log}");
@@ -233,9 +265,15 @@ async fn volumes_and_sub_paths() {
 async fn shared_and_host_namespaces() {
     let machine = Machine::with_image().await;
     let pod = machine.pod().await;
-    let shared = |name: &str, script: &str| ContainerSpec { pid_namespace: PidNamespace::Pod, ..machine.script(name, script) };
+    let shared =
+        |name: &str, script: &str| ContainerSpec { pid_namespace: PidNamespace::Pod, ..machine.script(name, script) };
     let first = pod.start_container(shared("first", "echo shared > /dev/shm/x; sleep 12345")).await.unwrap();
-    let (exit, log) = machine.run(&pod, shared("second", "until cat /dev/shm/x; do sleep 0.01; done; ps | grep -q 'sleep 1234[5]'; test $$ != 1")).await;
+    let (exit, log) = machine
+        .run(
+            &pod,
+            shared("second", "until cat /dev/shm/x; do sleep 0.01; done; ps | grep -q 'sleep 1234[5]'; test $$ != 1"),
+        )
+        .await;
     assert_eq!(exit.code, 0, "{log}");
     pod.remove_container(&first.id).await.unwrap();
     pod.destroy().await.unwrap();
@@ -245,7 +283,8 @@ async fn shared_and_host_namespaces() {
     let namespace = |pid: i32, kind: &str| fs::read_link(format!("/proc/{pid}/ns/{kind}")).unwrap();
     let me = std::process::id() as i32;
     assert_eq!(namespace(pod.pid(), "net"), namespace(me, "net"));
-    let host = ContainerSpec { pid_namespace: PidNamespace::Host, ..machine.script("host", "sleep 1000 & sleep 1000 & wait") };
+    let host =
+        ContainerSpec { pid_namespace: PidNamespace::Host, ..machine.script("host", "sleep 1000 & sleep 1000 & wait") };
     let container = pod.start_container(host).await.unwrap();
     let pid = is_running(&container).unwrap();
     assert_eq!(namespace(pid, "pid"), namespace(me, "pid"));
@@ -261,7 +300,8 @@ async fn shared_and_host_namespaces() {
 async fn attach_with_stdin_and_terminal() {
     let machine = Machine::with_image().await;
     let pod = machine.pod().await;
-    let spec = ContainerSpec { stdin: true, ..machine.script("pipe", "while read x; do echo got $x; done; echo end >&2") };
+    let spec =
+        ContainerSpec { stdin: true, ..machine.script("pipe", "while read x; do echo got $x; done; echo end >&2") };
     let container = pod.start_container(spec).await.unwrap();
     let mut attached = pod.attach(&container.id).await.unwrap();
     let mut stdin = attached.stdin.take().unwrap();
@@ -275,7 +315,11 @@ async fn attach_with_stdin_and_terminal() {
     within(pod.wait(&container.id)).await.unwrap();
     assert_eq!(common::log_text(&machine.log_path("pipe")), "got one\ngot two\nE:end\n");
 
-    let spec = ContainerSpec { tty: true, stdin: true, ..machine.script("tty", "read x; stty size; echo console $x > /dev/console; tty") };
+    let spec = ContainerSpec {
+        tty: true,
+        stdin: true,
+        ..machine.script("tty", "read x; stty size; echo console $x > /dev/console; tty")
+    };
     let container = pod.start_container(spec).await.unwrap();
     let mut attached = pod.attach(&container.id).await.unwrap();
     pod.resize(&container.id, 90, 40).await.unwrap();

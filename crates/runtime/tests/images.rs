@@ -44,7 +44,9 @@ async fn layers_whiteouts_and_configuration() {
     let config = Config {
         env: vec!["GREETING=hello", "PATH=/bin"],
         entrypoint: vec!["sh", "-c"],
-        cmd: vec!["echo $GREETING; ls /data /old; stat -c %a:%u:%g /data/a /tmp /data 2>/dev/null || ls -ln /data; id -u; pwd"],
+        cmd: vec![
+            "echo $GREETING; ls /data /old; stat -c %a:%u:%g /data/a /tmp /data 2>/dev/null || ls -ln /data; id -u; pwd",
+        ],
         user: "web",
         working_directory: "/tmp",
     };
@@ -58,12 +60,20 @@ async fn layers_whiteouts_and_configuration() {
     assert_eq!(again[0].tags, ["docker.io/library/other:1", "example.com/app:2"]);
 
     let pod = machine.pod().await;
-    let spec = ContainerSpec { name: "app".into(), image: "example.com/app:2".into(), log_path: Some(machine.log_path("app")), ..ContainerSpec::default() };
+    let spec = ContainerSpec {
+        name: "app".into(),
+        image: "example.com/app:2".into(),
+        log_path: Some(machine.log_path("app")),
+        ..ContainerSpec::default()
+    };
     let (exit, log) = machine.run(&pod, spec.clone()).await;
     assert_eq!(exit.code, 0, "{log}");
     let words: Vec<&str> = log.split_whitespace().collect();
     assert_eq!(words[0], "hello");
-    assert!(!log.contains("\nb\n") && log.contains("b-again") && log.contains("y\n") && !log.contains("\nx\n"), "{log}");
+    assert!(
+        !log.contains("\nb\n") && log.contains("b-again") && log.contains("y\n") && !log.contains("\nx\n"),
+        "{log}"
+    );
     assert!(log.contains("33\n/tmp\n"), "{log}");
     // The third layer only implies /tmp; its mode comes from the first.
     let top = machine.directory.join("layers").join(&images[0].layers[2]);
@@ -96,7 +106,8 @@ async fn docker_save_archives() {
         "config": {"Cmd": ["true"]}, "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{}", sha256(&layer))]}});
     let config = serde_json::to_vec(&config).unwrap();
     let name = sha256(&config);
-    let manifest = serde_json::json!([{"Config": format!("{name}.json"), "RepoTags": ["saved:1"], "Layers": ["abc/layer.tar"]}]);
+    let manifest =
+        serde_json::json!([{"Config": format!("{name}.json"), "RepoTags": ["saved:1"], "Layers": ["abc/layer.tar"]}]);
     let manifest = serde_json::to_vec(&manifest).unwrap();
     let archive = |config: &[u8]| {
         Layer::new()
@@ -136,7 +147,8 @@ async fn broken_and_hostile_archives_are_refused() {
     }
     // Links are followed inside the layer only, as a process in the container would.
     let linked = Layer::new().symlink("link", &escape).file("link/target", 0o644, b"changed").finish();
-    let result = machine.runtime.images().import(Cursor::new(layout(&[linked], Config::default(), Some("l:1"))), None).await;
+    let result =
+        machine.runtime.images().import(Cursor::new(layout(&[linked], Config::default(), Some("l:1"))), None).await;
     drop(result);
     assert_eq!(fs::read_to_string(outside.join("target")).unwrap(), "untouched");
     assert_eq!(fs::read_dir(&outside).unwrap().count(), 1);
@@ -166,7 +178,8 @@ async fn broken_and_hostile_archives_are_refused() {
     let error = machine.runtime.images().import(Cursor::new(bomb), None).await.unwrap_err().to_string();
     assert!(error.contains("too many bytes"), "{error}");
     assert!(machine.runtime.images().list().iter().all(|it| it.tags == ["docker.io/library/l:1"]));
-    let left: Vec<_> = fs::read_dir(machine.directory.join("layers")).unwrap().flatten().map(|it| it.file_name()).collect();
+    let left: Vec<_> =
+        fs::read_dir(machine.directory.join("layers")).unwrap().flatten().map(|it| it.file_name()).collect();
     assert!(left.iter().all(|it| !it.to_string_lossy().starts_with('.')), "{left:?}");
     machine.finish().await;
 }
@@ -200,7 +213,8 @@ impl Registry {
         if let Some(digest) = path.strip_prefix("/storage/") {
             assert_eq!(header("authorization").as_deref(), Some("Bearer T"), "same host keeps the token");
             let bytes = self.blobs[digest].clone();
-            let from = header("range").map_or(0, |it| it.trim_start_matches("bytes=").trim_end_matches('-').parse().unwrap());
+            let from =
+                header("range").map_or(0, |it| it.trim_start_matches("bytes=").trim_end_matches('-').parse().unwrap());
             if bytes.len() > 100_000 && self.cut.fetch_add(1, Ordering::Relaxed) == 0 {
                 let half = Bytes::from(bytes[..bytes.len() / 2].to_vec());
                 let frames: Vec<Result<Frame<Bytes>, std::io::Error>> =
@@ -235,7 +249,8 @@ impl Registry {
 async fn pulls_with_token_redirect_resume_and_platform() {
     let machine = Machine::new().await;
     let extra = Layer::new().file("extra", 0o644, b"x").finish();
-    let (mut all, manifest) = blobs(&[busybox_layer(), extra], &Config { cmd: vec!["true"], ..Config::default() }, true);
+    let (mut all, manifest) =
+        blobs(&[busybox_layer(), extra], &Config { cmd: vec!["true"], ..Config::default() }, true);
     let architecture = if cfg!(target_arch = "x86_64") { "amd64" } else { "arm64" };
     let index = serde_json::json!({"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": [
         {"digest": format!("sha256:{}", "0".repeat(64)), "size": 1, "platform": {"os": "linux", "architecture": "s390x"}},
@@ -301,7 +316,12 @@ async fn pulls_with_token_redirect_resume_and_platform() {
     assert!(matches!(invalid, Err(Error::Image(ImageError::InvalidReference { .. }))));
 
     let pod = machine.pod().await;
-    let spec = ContainerSpec { image: name, log_path: Some(machine.log_path("pulled")), command: vec!["cat".into(), "/extra".into()], ..ContainerSpec::default() };
+    let spec = ContainerSpec {
+        image: name,
+        log_path: Some(machine.log_path("pulled")),
+        command: vec!["cat".into(), "/extra".into()],
+        ..ContainerSpec::default()
+    };
     assert_eq!(machine.run(&pod, spec).await.1, "x\n");
     pod.destroy().await.unwrap();
     machine.finish().await;
@@ -319,7 +339,8 @@ impl Drop for Killed {
 /// Debian's registry, its storage written as it would write it itself.
 #[tokio::test(flavor = "multi_thread")]
 async fn pulls_from_docker_distribution() {
-    let Some(program) = ["/usr/bin/docker-registry", "/usr/bin/registry"].into_iter().find(|it| Path::new(it).exists()) else {
+    let Some(program) = ["/usr/bin/docker-registry", "/usr/bin/registry"].into_iter().find(|it| Path::new(it).exists())
+    else {
         eprintln!("NOT TESTED against docker-registry: the package docker-registry is not installed");
         return;
     };
@@ -355,7 +376,8 @@ async fn pulls_from_docker_distribution() {
         .unwrap();
     let _registry = Killed(child);
     common::until("the registry listens", || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()).await;
-    let image = machine.runtime.images().pull(&format!("localhost:{port}/busy:1"), PullOptions::default()).await.unwrap();
+    let image =
+        machine.runtime.images().pull(&format!("localhost:{port}/busy:1"), PullOptions::default()).await.unwrap();
     assert_eq!(image.digests, [format!("localhost:{port}/busy@sha256:{manifest}")]);
     machine.finish().await;
 }

@@ -144,7 +144,10 @@ async fn logs_on_a_full_disk_and_at_their_cap() {
     let mut events = pod.events();
     let container = pod.start_container(spec).await.unwrap();
     let notice = within(events.next()).await;
-    assert!(matches!(&notice, Some(PodEvent::LogGrew { id, size_bytes }) if *id == container.id && *size_bytes >= 20_000), "{notice:?}");
+    assert!(
+        matches!(&notice, Some(PodEvent::LogGrew { id, size_bytes }) if *id == container.id && *size_bytes >= 20_000),
+        "{notice:?}"
+    );
     let exit = within(pod.wait(&container.id)).await.unwrap();
     assert!(exit.dropped_log_lines > 0, "{exit:?}");
     let path = machine.log_path("cap");

@@ -16,15 +16,41 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("runtime", &["object"]),
     ("network", &["object"]),
     ("node", &["object", "client", "runtime", "network"]),
-    ("klynge", &["object", "kinds", "store", "client", "api", "control-loop", "runtime", "network", "node", "controllers", "scheduler"]),
+    (
+        "klynge",
+        &[
+            "object",
+            "kinds",
+            "store",
+            "client",
+            "api",
+            "control-loop",
+            "runtime",
+            "network",
+            "node",
+            "controllers",
+            "scheduler",
+        ],
+    ),
 ];
 
 /// Rooms without I/O.
 const PURE: &[&str] = &["object", "kinds", "scheduler", "controllers"];
 
 /// Crates that mean I/O, time or randomness.
-const IMPURE: &[&str] =
-    &["tokio", "hyper", "hyper-util", "rustix", "libc", "nix", "getrandom", "rand", "tracing-subscriber", "socket2", "mio"];
+const IMPURE: &[&str] = &[
+    "tokio",
+    "hyper",
+    "hyper-util",
+    "rustix",
+    "libc",
+    "nix",
+    "getrandom",
+    "rand",
+    "tracing-subscriber",
+    "socket2",
+    "mio",
+];
 
 /// Findings about dependencies between crates.
 pub(super) fn check(root: &Path) -> Result<Vec<String>, String> {

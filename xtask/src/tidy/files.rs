@@ -17,7 +17,11 @@ const BANNED: &[(&str, &str)] = &[
 
 /// Findings about files under version control.
 pub(super) fn check(root: &Path) -> Result<Vec<String>, String> {
-    let output = Command::new("git").arg("-C").arg(root).args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"]).output();
+    let output = Command::new("git")
+        .arg("-C")
+        .arg(root)
+        .args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"])
+        .output();
     let output = output.map_err(|error| format!("git ls-files: {error}"))?;
     let names = String::from_utf8_lossy(&output.stdout).into_owned();
     let mut findings = Vec::new();

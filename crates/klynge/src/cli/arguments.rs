@@ -17,7 +17,11 @@ Examples:
 Exit codes: 0 done; 1 failed; 2 wrong command line; 3 cluster not reachable; 4 not found; 5 needs root; 6 timed out.";
 
 #[derive(Debug, Parser)]
-#[command(name = "klynge", version, about = "Many machines feel like one: a Kubernetes-compatible container platform in one binary")]
+#[command(
+    name = "klynge",
+    version,
+    about = "Many machines feel like one: a Kubernetes-compatible container platform in one binary"
+)]
 #[command(after_help = EXAMPLES, propagate_version = true)]
 pub(crate) struct Arguments {
     #[command(flatten)]

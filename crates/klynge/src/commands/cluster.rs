@@ -101,5 +101,7 @@ impl Cluster {
 
 fn decode(bytes: &[u8]) -> Result<Value, Status> {
     let decoded = json::decode(bytes, &json::Limits::default());
-    decoded.map(|decoded| decoded.value).map_err(|error| Status::internal(format!("the answer does not parse: {error}")))
+    decoded
+        .map(|decoded| decoded.value)
+        .map_err(|error| Status::internal(format!("the answer does not parse: {error}")))
 }

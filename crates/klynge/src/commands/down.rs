@@ -20,7 +20,9 @@ pub(crate) fn run(global: &Global, arguments: &DownArguments, output: &Output) -
     stopped |= daemon::stop(&global.data_dir, STOP_TIMEOUT)?;
     output.progress(if stopped { "the server is stopped" } else { "no server was running" });
     if !arguments.purge {
-        output.line("Containers go on running; `klynge up` takes them up again, `klynge down --purge` removes everything.");
+        output.line(
+            "Containers go on running; `klynge up` takes them up again, `klynge down --purge` removes everything.",
+        );
         return Ok(());
     }
     let admin = kubeconfig::admin_path(global);

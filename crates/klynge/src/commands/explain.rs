@@ -22,7 +22,11 @@ pub(crate) fn run(global: &Global, arguments: &ExplainArguments, output: &Output
             "{} \"{}\" not found{}",
             resource.plural,
             arguments.name,
-            if namespace.is_empty() { String::new() } else { format!(" in namespace {namespace}; another one is given with -n") }
+            if namespace.is_empty() {
+                String::new()
+            } else {
+                format!(" in namespace {namespace}; another one is given with -n")
+            }
         )));
     };
     let subject = Subject {
@@ -35,7 +39,8 @@ pub(crate) fn run(global: &Global, arguments: &ExplainArguments, output: &Output
     };
     let sentence = explain(&subject);
     if matches!(output.format, Some(Format::Json | Format::Yaml)) {
-        let members = [("kind", subject.kind.as_str()), ("name", arguments.name.as_str()), ("explanation", sentence.as_str())];
+        let members =
+            [("kind", subject.kind.as_str()), ("name", arguments.name.as_str()), ("explanation", sentence.as_str())];
         output.object(&Value::Object(members.into_iter().collect::<Map>()));
     } else {
         output.line(&sentence);
@@ -51,7 +56,9 @@ fn resolve(word: &str) -> Result<&'static kinds::Resource, Failure> {
             || resource.short_names.iter().any(|short| *short == lower.as_str())
     });
     matching.next().map(AsRef::as_ref).ok_or_else(|| {
-        Failure::Usage(format!("no kind is called {word:?}; try pod, deployment, service, node, or a name from `kubectl api-resources`"))
+        Failure::Usage(format!(
+            "no kind is called {word:?}; try pod, deployment, service, node, or a name from `kubectl api-resources`"
+        ))
     })
 }
 

@@ -99,7 +99,8 @@ async fn print_lines(mut body: Incoming, output: &Output) -> Result<(), Failure>
 }
 
 async fn list(body: Incoming, output: &Output) -> Result<(), Failure> {
-    let collected = body.collect().await.map_err(|error| Failure::Failed(format!("the agent's answer broke off: {error}")))?;
+    let collected =
+        body.collect().await.map_err(|error| Failure::Failed(format!("the agent's answer broke off: {error}")))?;
     let value = decode(&collected.to_bytes())?;
     if let Some(error) = value.str_at(&["error"]) {
         return Err(Failure::Failed(error.to_owned()));
@@ -119,7 +120,11 @@ async fn list(body: Incoming, output: &Output) -> Result<(), Failure> {
                     let id = text(image, "id");
                     let id = id.strip_prefix("sha256:").unwrap_or(&id);
                     let shown = if output.format.is_some() { id } else { id.get(..12).unwrap_or(id) };
-                    vec![text(image, "reference"), shown.to_owned(), format!("{}.{} MB", bytes / 1_000_000, bytes / 100_000 % 10)]
+                    vec![
+                        text(image, "reference"),
+                        shown.to_owned(),
+                        format!("{}.{} MB", bytes / 1_000_000, bytes / 100_000 % 10),
+                    ]
                 })
                 .collect();
             output.table(&["IMAGE", "ID", "SIZE"], &rows);
@@ -130,11 +135,19 @@ async fn list(body: Incoming, output: &Output) -> Result<(), Failure> {
 
 fn decode(bytes: &[u8]) -> Result<Value, Failure> {
     let decoded = json::decode(bytes, &Limits::default());
-    decoded.map(|decoded| decoded.value).map_err(|error| Failure::Failed(format!("the agent's answer does not parse: {error}")))
+    decoded
+        .map(|decoded| decoded.value)
+        .map_err(|error| Failure::Failed(format!("the agent's answer does not parse: {error}")))
 }
 
 fn encoded(text: &str) -> String {
     text.bytes()
-        .map(|byte| if byte.is_ascii_alphanumeric() || b"-._~/:@".contains(&byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })
+        .map(|byte| {
+            if byte.is_ascii_alphanumeric() || b"-._~/:@".contains(&byte) {
+                char::from(byte).to_string()
+            } else {
+                format!("%{byte:02X}")
+            }
+        })
         .collect()
 }

@@ -61,7 +61,10 @@ pub(crate) fn in_force(global: &Global) -> Result<(PathBuf, Value), Failure> {
         }
     }
     let looked: Vec<String> = candidates.iter().map(|path| path.display().to_string()).collect();
-    Err(Failure::Unreachable(format!("no kubeconfig that can be read in {}; start a cluster with `sudo klynge up`", looked.join(", "))))
+    Err(Failure::Unreachable(format!(
+        "no kubeconfig that can be read in {}; start a cluster with `sudo klynge up`",
+        looked.join(", ")
+    )))
 }
 
 /// The content of a kubeconfig; None where it is missing or may not be read.
@@ -69,7 +72,8 @@ pub(crate) fn read(path: &Path) -> Result<Option<Value>, Failure> {
     match fs::read(path) {
         Ok(bytes) => {
             let decoded = yaml::decode(&bytes, &Limits::default());
-            let decoded = decoded.map_err(|error| Failure::Failed(format!("{} does not parse: {error}", path.display())))?;
+            let decoded =
+                decoded.map_err(|error| Failure::Failed(format!("{} does not parse: {error}", path.display())))?;
             Ok(Some(decoded.value))
         }
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied) => Ok(None),
@@ -106,7 +110,8 @@ pub(crate) fn merge_file(path: &Path, ours: &Value, ids: (u32, u32)) -> Result<(
 pub(crate) fn remove_from_file(path: &Path, ours: &Value, ids: (u32, u32)) -> Result<(), Failure> {
     let Some(mut config) = read(path)? else { return Ok(()) };
     if api::pki::unmerge(&mut config, ours) {
-        return fs::remove_file(path).map_err(|error| Failure::Failed(format!("cannot remove {}: {error}", path.display())));
+        return fs::remove_file(path)
+            .map_err(|error| Failure::Failed(format!("cannot remove {}: {error}", path.display())));
     }
     write(path, &config, ids)
 }

@@ -63,9 +63,8 @@ fn deployment(arguments: &RunArguments) -> Result<Value, Failure> {
     }
     let mut variables = Vec::new();
     for variable in &arguments.env {
-        let (name, value) = variable
-            .split_once('=')
-            .ok_or_else(|| Failure::Usage(format!("--env {variable}: expected NAME=VALUE")))?;
+        let (name, value) =
+            variable.split_once('=').ok_or_else(|| Failure::Usage(format!("--env {variable}: expected NAME=VALUE")))?;
         variables.push(Value::Object([("name", name), ("value", value)].into_iter().collect()));
     }
     if !variables.is_empty() {

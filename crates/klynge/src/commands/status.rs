@@ -11,7 +11,10 @@ pub(crate) fn run(global: &Global, output: &Output) -> Result<(), Failure> {
     let (nodes, pods) = (all("", "nodes")?, all("", "pods")?);
     let (deployments, services) = (all("apps", "deployments")?, all("", "services")?);
     let ready_nodes = nodes.iter().filter(|node| condition(node, "Ready")).count();
-    let running = pods.iter().filter(|pod| pod.str_at(&["status", "phase"]) == Some("Running") && condition(pod, "Ready")).count();
+    let running = pods
+        .iter()
+        .filter(|pod| pod.str_at(&["status", "phase"]) == Some("Running") && condition(pod, "Ready"))
+        .count();
     let finished = pods.iter().filter(|pod| pod.str_at(&["status", "phase"]) == Some("Succeeded")).count();
     let mut summary = Value::Null;
     for (key, number) in [
@@ -40,14 +43,22 @@ pub(crate) fn run(global: &Global, output: &Output) -> Result<(), Failure> {
         &[
             vec!["nodes".to_owned(), nodes.len().to_string(), ready_nodes.to_string()],
             vec!["pods".to_owned(), pods.len().to_string(), format!("{running} ({finished} finished)")],
-            vec!["deployments".to_owned(), deployments.len().to_string(), deployments.iter().filter(|one| available(one)).count().to_string()],
+            vec![
+                "deployments".to_owned(),
+                deployments.len().to_string(),
+                deployments.iter().filter(|one| available(one)).count().to_string(),
+            ],
             vec!["services".to_owned(), services.len().to_string(), String::new()],
         ],
     );
     for (kind, object) in &wrong {
         let namespace = meta::namespace(object);
         let flag = if namespace.is_empty() { String::new() } else { format!(" -n {namespace}") };
-        output.line(&format!("{kind} {} is not as wanted: klynge explain {kind} {}{flag}", meta::name(object), meta::name(object)));
+        output.line(&format!(
+            "{kind} {} is not as wanted: klynge explain {kind} {}{flag}",
+            meta::name(object),
+            meta::name(object)
+        ));
     }
     Ok(())
 }

@@ -53,9 +53,10 @@ fn start(global: &Global, server: &ServerArguments, output: &Output) -> Result<(
     let _ = fs::remove_file(&socket); // only a name is left of it
     match heard {
         notify::Heard::Ready => Ok(()),
-        notify::Heard::Gone => {
-            Err(Failure::Failed(format!("the server ended at once; its last words:\n{}", daemon::last_words(&global.data_dir))))
-        }
+        notify::Heard::Gone => Err(Failure::Failed(format!(
+            "the server ended at once; its last words:\n{}",
+            daemon::last_words(&global.data_dir)
+        ))),
         notify::Heard::Nothing => Err(Failure::TimedOut(format!(
             "the server is not ready after {} s; its last words:\n{}",
             READY_TIMEOUT.as_secs(),

@@ -12,10 +12,17 @@ pub(super) fn explain(subject: &Subject) -> String {
     if deployment.at(&["spec", "paused"]).and_then(Value::as_bool) == Some(true) {
         return format!("{what} is paused; go on with kubectl rollout resume deployment {}.", meta::name(deployment));
     }
-    if status("availableReplicas") >= wanted && status("updatedReplicas") >= wanted && status("replicas") == status("updatedReplicas") {
+    if status("availableReplicas") >= wanted
+        && status("updatedReplicas") >= wanted
+        && status("replicas") == status("updatedReplicas")
+    {
         return format!("{what} is as wanted: {wanted} of {wanted} available.");
     }
-    let head = format!("{what} has {} of {wanted} available ({} of the newest template)", status("availableReplicas"), status("updatedReplicas"));
+    let head = format!(
+        "{what} has {} of {wanted} available ({} of the newest template)",
+        status("availableReplicas"),
+        status("updatedReplicas")
+    );
     if let Some(failure) = condition(deployment, "ReplicaFailure").and_then(|one| one.str_at(&["message"])) {
         return format!("{head}: pods cannot be created: {failure}");
     }

@@ -31,7 +31,9 @@ pub(crate) fn explain(subject: &Subject) -> String {
     match subject.kind.as_str() {
         "Pod" => pod::explain(&subject.object, &subject.events),
         "Deployment" => deployment::explain(subject),
-        "ReplicaSet" | "StatefulSet" | "DaemonSet" | "ReplicationController" | "Job" => deployment::explain_owner(subject),
+        "ReplicaSet" | "StatefulSet" | "DaemonSet" | "ReplicationController" | "Job" => {
+            deployment::explain_owner(subject)
+        }
         "Service" => service::explain(subject),
         "Node" => node::explain(&subject.object),
         _ => generic(subject),
@@ -44,7 +46,10 @@ fn deleting(subject: &Subject) -> String {
     if finalizers.is_empty() {
         return format!("{what}; nothing holds it back.");
     }
-    format!("{what} and waits for the finalizers {}: whoever owns them must finish its work and take them off.", finalizers.join(", "))
+    format!(
+        "{what} and waits for the finalizers {}: whoever owns them must finish its work and take them off.",
+        finalizers.join(", ")
+    )
 }
 
 fn generic(subject: &Subject) -> String {

@@ -15,13 +15,17 @@ pub(super) fn explain(node: &Value) -> String {
         }
         Some(_) => {}
     }
-    let pressure = conditions(node).iter().find(|one| one.str_at(&["type"]) != Some("Ready") && one.str_at(&["status"]) == Some("True"));
+    let pressure = conditions(node)
+        .iter()
+        .find(|one| one.str_at(&["type"]) != Some("Ready") && one.str_at(&["status"]) == Some("True"));
     if let Some(pressure) = pressure {
         let text = |key| pressure.str_at(&[key]).unwrap_or_default();
         return format!("{what} is ready but has {}: {}", text("type"), text("message"));
     }
     if node.at(&["spec", "unschedulable"]).and_then(Value::as_bool) == Some(true) {
-        return format!("{what} is ready but cordoned, so it takes no new pods; kubectl uncordon {name} lets it again.");
+        return format!(
+            "{what} is ready but cordoned, so it takes no new pods; kubectl uncordon {name} lets it again."
+        );
     }
     format!("{what} is as wanted: ready and taking pods.")
 }

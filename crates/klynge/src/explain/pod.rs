@@ -58,7 +58,9 @@ fn unscheduled(pod: &Value, what: &str) -> String {
             };
             format!("{what} is not scheduled, no node takes it: {message} {advice}")
         }
-        _ => format!("{what} is not scheduled yet; the scheduler has not looked at it. Is a node there and ready? (kubectl get nodes)"),
+        _ => format!(
+            "{what} is not scheduled yet; the scheduler has not looked at it. Is a node there and ready? (kubectl get nodes)"
+        ),
     }
 }
 
@@ -79,12 +81,16 @@ fn containers(pod: &Value, what: &str) -> Option<String> {
             let message = waiting.str_at(&["message"]).unwrap_or_default();
             match reason {
                 "ErrImagePull" | "ImagePullBackOff" | "InvalidImageName" | "ErrImageNeverPull" => {
-                    return Some(format!("{what} waits: image {image} of container {name} cannot be pulled: {message} Check the name, the registry, and imagePullSecrets."));
+                    return Some(format!(
+                        "{what} waits: image {image} of container {name} cannot be pulled: {message} Check the name, the registry, and imagePullSecrets."
+                    ));
                 }
                 "CrashLoopBackOff" => {
                     let restarts = status.i64_at(&["restartCount"]).unwrap_or_default();
                     let cause = ended(status.at(&["lastState", "terminated"]));
-                    return Some(format!("{what}: container {name} keeps ending ({cause}; {restarts} restarts) and waits before the next try. What it said last: {logs} --previous"));
+                    return Some(format!(
+                        "{what}: container {name} keeps ending ({cause}; {restarts} restarts) and waits before the next try. What it said last: {logs} --previous"
+                    ));
                 }
                 "CreateContainerConfigError" | "CreateContainerError" | "RunContainerError" => {
                     return Some(format!("{what}: container {name} cannot be started ({reason}): {message}"));
@@ -92,12 +98,16 @@ fn containers(pod: &Value, what: &str) -> Option<String> {
                 _ => {}
             }
         }
-        if let Some(terminated) = status.at(&["state", "terminated"]).filter(|one| one.i64_at(&["exitCode"]) != Some(0)) {
+        if let Some(terminated) = status.at(&["state", "terminated"]).filter(|one| one.i64_at(&["exitCode"]) != Some(0))
+        {
             return Some(format!("{what}: container {name} ended ({}). What it said: {logs}", ended(Some(terminated))));
         }
-        let unready = status.at(&["state", "running"]).is_some() && status.get("ready").and_then(Value::as_bool) == Some(false);
+        let unready =
+            status.at(&["state", "running"]).is_some() && status.get("ready").and_then(Value::as_bool) == Some(false);
         if unready && condition(pod, "Initialized").and_then(|one| one.str_at(&["status"])) == Some("True") {
-            return Some(format!("{what}: container {name} runs, but its readiness or startup probe has not succeeded (kubectl describe pod shows the last answers)."));
+            return Some(format!(
+                "{what}: container {name} runs, but its readiness or startup probe has not succeeded (kubectl describe pod shows the last answers)."
+            ));
         }
     }
     None

@@ -33,7 +33,9 @@ pub(super) fn check_node_name(name: &str) -> Result<(), &'static str> {
     for label in name.split('.') {
         let inner = label.chars().all(|one| one.is_ascii_lowercase() || one.is_ascii_digit() || one == '-');
         if !inner || !edge(label.chars().next()) || !edge(label.chars().next_back()) {
-            return Err("it must consist of lower case letters, digits, '-' and '.', beginning and ending with a letter or digit");
+            return Err(
+                "it must consist of lower case letters, digits, '-' and '.', beginning and ending with a letter or digit",
+            );
         }
     }
     Ok(())
@@ -77,8 +79,13 @@ impl Ranges {
         };
         let lines: Vec<&str> = text.lines().collect();
         match lines.as_slice() {
-            ["1", pods, services] => Ok(Some(Ranges { pods: prefix("pods", pods)?, services: prefix("services", services)? })),
-            _ => Err(Failure::Failed(format!("{} is of a newer release or damaged; use the release that wrote it", path.display()))),
+            ["1", pods, services] => {
+                Ok(Some(Ranges { pods: prefix("pods", pods)?, services: prefix("services", services)? }))
+            }
+            _ => Err(Failure::Failed(format!(
+                "{} is of a newer release or damaged; use the release that wrote it",
+                path.display()
+            ))),
         }
     }
 
@@ -97,7 +104,8 @@ impl Ranges {
 }
 
 fn prefix(option: &str, text: &str) -> Result<Prefix, Failure> {
-    text.parse().map_err(|error| Failure::Usage(format!("{option} {text}: {error}; expected a range such as 10.42.0.0/16")))
+    text.parse()
+        .map_err(|error| Failure::Usage(format!("{option} {text}: {error}; expected a range such as 10.42.0.0/16")))
 }
 
 #[cfg(test)]

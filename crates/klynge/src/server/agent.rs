@@ -6,7 +6,7 @@ use super::wiring::CLUSTER_DOMAIN;
 use crate::cli::{Failure, Global};
 use api::{Connection, NodeConnector, Server};
 use async_trait::async_trait;
-use network::netlink::{Nft, NetworkNamespace};
+use network::netlink::{NetworkNamespace, Nft};
 use network::pod_net::{self, OpenPort, PodNetwork};
 use network::services::{self, Services, TransportProtocol};
 use network::{Prefix, dns};
@@ -73,7 +73,11 @@ pub(super) struct Agent {
 }
 
 /// Where the network keeps its files; also what purge works on.
-pub(super) fn network_options(global: &Global, ranges: &Ranges, advertise: IpAddr) -> Result<pod_net::Options, Failure> {
+pub(super) fn network_options(
+    global: &Global,
+    ranges: &Ranges,
+    advertise: IpAddr,
+) -> Result<pod_net::Options, Failure> {
     let namespace = NetworkNamespace::current().map_err(failed("open the network namespace"))?;
     Ok(pod_net::Options {
         namespace,
@@ -119,13 +123,15 @@ impl Agent {
             pod_network.set_local_address(dns_address, true)?;
             Ok::<_, pod_net::Error>(pod_network)
         });
-        let pod_network = opened.await.map_err(failed("set up the pod network"))?.map_err(failed("set up the pod network"))?;
+        let pod_network =
+            opened.await.map_err(failed("set up the pod network"))?.map_err(failed("set up the pod network"))?;
         let mut service_options = services::Options::new(namespace.clone());
         service_options.pod_ranges = vec![ranges.pods];
         service_options.service_ranges = vec![ranges.services];
         service_options.node_addresses = vec![advertise];
         service_options.local_addresses = vec![dns_address];
-        let load_balancing = Services::start(service_options, HashMap::new()).map_err(failed("set up load balancing"))?;
+        let load_balancing =
+            Services::start(service_options, HashMap::new()).map_err(failed("set up load balancing"))?;
         let mut dns_options = dns::Options::new(vec![SocketAddr::new(dns_address, DNS_PORT)], CLUSTER_DOMAIN);
         dns_options.reverse_ranges = vec![ranges.pods, ranges.services];
         let names = dns::Dns::run(dns_options).map_err(failed("start cluster DNS"))?;
@@ -157,7 +163,8 @@ impl Agent {
         let node = Node::start(options).await.map_err(failed("start the node agent"))?;
         let node = prepared.node.get_or_init(|| node);
         node.registered().await;
-        let socket = AgentSocket::start(&global.data_dir, containers).map_err(failed("listen on the agent's socket"))?;
+        let socket =
+            AgentSocket::start(&global.data_dir, containers).map_err(failed("listen on the agent's socket"))?;
         let firewall = tokio::spawn(admit_pods(namespace, server.address().port()));
         Ok(Agent { node: prepared.node, socket, firewall })
     }
@@ -209,7 +216,10 @@ async fn admit_pods(namespace: NetworkNamespace, api_port: u16) {
                 if report.refused != told {
                     told = report.refused;
                     for chain in &told {
-                        tracing::warn!(chain, "this firewall belongs to a program that lets nobody change it: admit the pod range there");
+                        tracing::warn!(
+                            chain,
+                            "this firewall belongs to a program that lets nobody change it: admit the pod range there"
+                        );
                     }
                 }
             }

@@ -48,7 +48,9 @@ impl AgentSocket {
                 let (runtime, uploads) = (runtime.clone(), uploads.clone());
                 let service = service_fn(move |request| answer(request, runtime.clone(), uploads.clone()));
                 tokio::spawn(async move {
-                    if let Err(error) = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await {
+                    if let Err(error) =
+                        hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await
+                    {
                         tracing::debug!(%error, "a connection to the agent's socket broke off");
                     }
                 });
@@ -111,14 +113,18 @@ async fn work(request: Request<Incoming>, runtime: &Runtime, uploads: &Path, lin
     let query = request.uri().query().unwrap_or_default().to_owned();
     match (method, path.as_str()) {
         (Method::GET, "/images") => Ok(list(runtime)),
-        (Method::POST, "/images/import") => import(request.into_body(), runtime, uploads, parameter(&query, "name")).await,
+        (Method::POST, "/images/import") => {
+            import(request.into_body(), runtime, uploads, parameter(&query, "name")).await
+        }
         (Method::POST, "/images/pull") => pull(runtime, &required(&query, "reference")?, lines.clone()).await,
         (Method::DELETE, "/images") => {
             let reference = required(&query, "reference")?;
             runtime.remove_image(&reference).await.map_err(|error| error.to_string())?;
             Ok(member("done", format!("removed {reference}")))
         }
-        (method, path) => Err(format!("the agent's socket knows no {method} {path}; are server and command of one release?")),
+        (method, path) => {
+            Err(format!("the agent's socket knows no {method} {path}; are server and command of one release?"))
+        }
     }
 }
 
@@ -153,7 +159,10 @@ async fn import(mut body: Incoming, runtime: &Runtime, uploads: &Path, name: Opt
     }
     file.flush().await.map_err(failed)?;
     let images = runtime.images().import_file(upload.path(), name).await.map_err(|error| error.to_string())?;
-    let names: Vec<String> = images.iter().flat_map(|image| if image.tags.is_empty() { vec![image.id.clone()] } else { image.tags.clone() }).collect();
+    let names: Vec<String> = images
+        .iter()
+        .flat_map(|image| if image.tags.is_empty() { vec![image.id.clone()] } else { image.tags.clone() })
+        .collect();
     Ok(member("done", names.join("\n")))
 }
 

@@ -21,11 +21,9 @@ pub(crate) fn run(global: &Global, arguments: &ServerArguments) -> Result<(), Fa
     let filter = EnvFilter::try_from_env("KLYNGE_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(false);
     subscriber.init();
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(&global.data_dir)
-        .map_err(|error| Failure::Failed(format!("cannot make the data directory {}: {error}", global.data_dir.display())))?;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&global.data_dir).map_err(|error| {
+        Failure::Failed(format!("cannot make the data directory {}: {error}", global.data_dir.display()))
+    })?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .worker_threads(std::thread::available_parallelism().map_or(2, |cores| cores.get().clamp(2, 16)))

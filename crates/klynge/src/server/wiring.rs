@@ -27,18 +27,24 @@ pub(super) async fn serve(global: &Global, arguments: &ServerArguments) -> Resul
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| failed("signals", &error))?;
 
     let service_range = AddressRange::parse(&arguments.service_cidr).map_err(|why| {
-        Failure::Usage(format!("--service-cidr {}: {why}; expected a range such as 10.43.0.0/16", arguments.service_cidr))
+        Failure::Usage(format!(
+            "--service-cidr {}: {why}; expected a range such as 10.43.0.0/16",
+            arguments.service_cidr
+        ))
     })?;
     let prefixes = addresses::Ranges::parse(arguments)?;
     let node_name = match &arguments.node_name {
-        Some(name) => addresses::check_node_name(name).map(|()| name.clone()).map_err(|why| Failure::Usage(format!("--node-name {name}: {why}")))?,
+        Some(name) => addresses::check_node_name(name)
+            .map(|()| name.clone())
+            .map_err(|why| Failure::Usage(format!("--node-name {name}: {why}")))?,
         None => addresses::node_name()?,
     };
     let advertise = arguments.advertise.unwrap_or_else(addresses::advertised);
 
     let options = store::embedded::Options::new(global.data_dir.join("store"));
     let opened = tokio::task::spawn_blocking(move || store::embedded::open(options)).await;
-    let store = opened.map_err(|error| failed("store", &error))?.map_err(|error| failed("cannot open the store", &error))?;
+    let store =
+        opened.map_err(|error| failed("store", &error))?.map_err(|error| failed("cannot open the store", &error))?;
 
     let pki_directory = global.data_dir.join("pki");
     let names = names(arguments, &node_name, advertise, prefixes.first_service_address());

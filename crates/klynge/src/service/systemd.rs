@@ -55,7 +55,8 @@ fn quote(word: &str) -> String {
 
 /// Installs and starts the unit; systemd waits for READY=1.
 pub(crate) fn start(arguments: &[String]) -> Result<(), Failure> {
-    let binary = std::env::current_exe().map_err(|error| Failure::Failed(format!("cannot find this binary: {error}")))?;
+    let binary =
+        std::env::current_exe().map_err(|error| Failure::Failed(format!("cannot find this binary: {error}")))?;
     let text = unit(&binary.to_string_lossy(), arguments);
     fs::write(UNIT, text).map_err(|error| Failure::Failed(format!("cannot write {UNIT}: {error}")))?;
     systemctl(&["daemon-reload"])?;

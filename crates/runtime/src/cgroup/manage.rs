@@ -162,9 +162,9 @@ impl Cgroups {
     pub(crate) fn update(&self, relative: &str, resources: &Resources) -> Result<()> {
         match &self.layout {
             Layout::Unified { base } => limits::apply_unified(&base.join(relative), resources),
-            Layout::Separate { hierarchies, .. } => hierarchies
-                .iter()
-                .try_for_each(|(controllers, base)| limits::apply_separate(&base.join(relative), controllers, resources)),
+            Layout::Separate { hierarchies, .. } => hierarchies.iter().try_for_each(|(controllers, base)| {
+                limits::apply_separate(&base.join(relative), controllers, resources)
+            }),
         }
     }
 

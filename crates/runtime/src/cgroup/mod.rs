@@ -1,8 +1,8 @@
 //! Control groups of both versions behind one handle.
 
 mod detect;
-mod devices;
 mod device_filter;
+mod devices;
 mod files;
 mod limits;
 mod manage;

@@ -146,8 +146,11 @@ impl Images {
                 return Err(ImageError::Digest { what: it.config.clone(), found, expected }.into());
             }
             let missing = |name: &str| ImageError::Invalid(format!("the archive lacks {name}"));
-            let layers: Vec<PathBuf> =
-                it.layers.iter().map(|name| unpacked.find(name).ok_or_else(|| missing(name))).collect::<Result<_, _>>()?;
+            let layers: Vec<PathBuf> = it
+                .layers
+                .iter()
+                .map(|name| unpacked.find(name).ok_or_else(|| missing(name)))
+                .collect::<Result<_, _>>()?;
             let tags = match &tag {
                 Some(tag) => vec![tag.to_string()],
                 None => normalised(it.repo_tags.unwrap_or_default())?,
@@ -158,7 +161,13 @@ impl Images {
     }
 
     /// Unpacks the layers of an image whose files are here, and enters it.
-    fn install(&self, configuration: &[u8], layers: &[PathBuf], tags: &[String], digest: Option<String>) -> Result<Image> {
+    fn install(
+        &self,
+        configuration: &[u8],
+        layers: &[PathBuf],
+        tags: &[String],
+        digest: Option<String>,
+    ) -> Result<Image> {
         let id = digest_of(configuration);
         let document = document(configuration)?;
         if document.diff_ids.len() != layers.len() {
@@ -181,7 +190,8 @@ impl Images {
 
 fn annotated_name(entry: &Descriptor) -> Option<String> {
     let full = entry.annotations.get("io.containerd.image.name");
-    let name = full.or_else(|| entry.annotations.get("org.opencontainers.image.ref.name").filter(|it| it.contains([':', '/'])));
+    let name = full
+        .or_else(|| entry.annotations.get("org.opencontainers.image.ref.name").filter(|it| it.contains([':', '/'])));
     name.and_then(|name| Reference::parse(name).ok()).map(|it| it.to_string())
 }
 

@@ -110,7 +110,10 @@ pub(crate) struct Document {
 pub(crate) fn document(bytes: &[u8]) -> Result<Document, ImageError> {
     let raw: RawDocument = parse("configuration", bytes)?;
     if raw.rootfs.diff_ids.len() > LAYERS_MAX {
-        return Err(ImageError::Invalid(format!("{} layers; at most {LAYERS_MAX} are possible", raw.rootfs.diff_ids.len())));
+        return Err(ImageError::Invalid(format!(
+            "{} layers; at most {LAYERS_MAX} are possible",
+            raw.rootfs.diff_ids.len()
+        )));
     }
     if let Some(bad) = raw.rootfs.diff_ids.iter().find(|it| !super::reference::is_digest(it)) {
         return Err(ImageError::Invalid(format!("{bad:?} is not the digest of a layer")));
@@ -141,7 +144,8 @@ pub(crate) fn parse<'a, T: Deserialize<'a>>(what: &str, bytes: &'a [u8]) -> Resu
 
 /// The entry of an index for this machine.
 pub(crate) fn choose<'a>(manifests: &'a [Descriptor], reference: &str) -> Result<&'a Descriptor, ImageError> {
-    let ours = |it: &&Descriptor| it.platform.as_ref().is_some_and(|it| it.os == "linux" && it.architecture == ARCHITECTURE);
+    let ours =
+        |it: &&Descriptor| it.platform.as_ref().is_some_and(|it| it.os == "linux" && it.architecture == ARCHITECTURE);
     let unnamed = |it: &&Descriptor| it.platform.is_none();
     manifests
         .iter()

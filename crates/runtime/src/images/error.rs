@@ -17,7 +17,9 @@ pub enum ImageError {
     #[error("image {0:?} is not present on this machine; pull or import it first")]
     NotPresent(String),
     /// The registry has no such image or tag.
-    #[error("failed to pull and unpack image {reference:?}: failed to resolve reference {reference:?}: {reference}: not found")]
+    #[error(
+        "failed to pull and unpack image {reference:?}: failed to resolve reference {reference:?}: {reference}: not found"
+    )]
     NotFound {
         /// The normalised name.
         reference: String,

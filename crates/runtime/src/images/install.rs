@@ -76,7 +76,12 @@ impl Images {
         let reader = decompress(BufReader::with_capacity(256 << 10, file))?;
         let found = unpack::layer(reader, directory, &lower, compressed)?;
         if found != diff_id {
-            return Err(ImageError::Digest { what: "a layer's content".to_owned(), found, expected: diff_id.to_owned() }.into());
+            return Err(ImageError::Digest {
+                what: "a layer's content".to_owned(),
+                found,
+                expected: diff_id.to_owned(),
+            }
+            .into());
         }
         // Data before name: a layer that survives a power cut under its final name must be whole.
         let handle = File::open(directory).context("opening", directory)?;

@@ -118,7 +118,12 @@ impl Images {
         Err(failure.unwrap_or_else(|| ImageError::NotPresent(name.to_owned()).into()))
     }
 
-    async fn pull_from(&self, reference: &Reference, repository: Arc<Repository>, options: &PullOptions) -> Result<Image> {
+    async fn pull_from(
+        &self,
+        reference: &Reference,
+        repository: Arc<Repository>,
+        options: &PullOptions,
+    ) -> Result<Image> {
         let bytes = repository.manifest(reference.target()).await?;
         let top = digest_of(&bytes);
         if let Some(expected) = reference.digest.as_ref().filter(|it| **it != top) {
@@ -136,7 +141,10 @@ impl Images {
         }
         let Some(configuration) = &manifest.config else {
             let version = manifest.schema_version;
-            return Err(ImageError::Invalid(format!("manifests of schema version {version} without a configuration are not supported")).into());
+            return Err(ImageError::Invalid(format!(
+                "manifests of schema version {version} without a configuration are not supported"
+            ))
+            .into());
         };
         let id = check(&configuration.digest)?.to_owned();
         let bytes = repository.small_blob(&id).await?;
@@ -177,7 +185,11 @@ impl Images {
         for (index, (name, layer)) in names.iter().zip(layers).enumerate() {
             check(&layer.digest)?;
             if layer.size > LAYER_BYTES_MAX {
-                return Err(ImageError::Invalid(format!("the layer {} has {} bytes, which is too many", layer.digest, layer.size)).into());
+                return Err(ImageError::Invalid(format!(
+                    "the layer {} has {} bytes, which is too many",
+                    layer.digest, layer.size
+                ))
+                .into());
             }
             let present = self.has_layer(name);
             let (permits, repository, layer) = (permits.clone(), repository.clone(), layer.clone());
@@ -223,7 +235,9 @@ async fn download(
         if at == 0 {
             // The beginning, perhaps of a second attempt.
             hash = sha2::Sha256::new();
-            file.set_len(0).and_then(|()| file.seek(SeekFrom::Start(0))).map_err(|error| ImageError::io("writing a layer", error))?;
+            file.set_len(0)
+                .and_then(|()| file.seek(SeekFrom::Start(0)))
+                .map_err(|error| ImageError::io("writing a layer", error))?;
         }
         hash.update(bytes);
         file.write_all(bytes).map_err(|error| ImageError::io("writing a layer", error))?;

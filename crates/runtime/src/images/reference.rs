@@ -41,7 +41,9 @@ impl Reference {
         }
         let (rest, digest) = match name.split_once('@') {
             Some((rest, digest)) if is_digest(digest) => (rest, Some(digest.to_owned())),
-            Some(_) => return Err(invalid("invalid reference format: the digest must be sha256: and 64 hexadecimal digits")),
+            Some(_) => {
+                return Err(invalid("invalid reference format: the digest must be sha256: and 64 hexadecimal digits"));
+            }
             None => (name, None),
         };
         // A colon after the last slash begins a tag; one before it, a port.
@@ -51,10 +53,14 @@ impl Reference {
             None => (rest, None),
         };
         if tag.is_some_and(|tag| !is_tag(tag)) {
-            return Err(invalid("invalid reference format: the tag may have letters, digits, '_', '.', '-', at most 128"));
+            return Err(invalid(
+                "invalid reference format: the tag may have letters, digits, '_', '.', '-', at most 128",
+            ));
         }
         let (host, repository) = match path.split_once('/') {
-            Some((first, rest)) if first.contains(['.', ':']) || first == "localhost" || has_upper(first) => (first, rest),
+            Some((first, rest)) if first.contains(['.', ':']) || first == "localhost" || has_upper(first) => {
+                (first, rest)
+            }
             _ => ("docker.io", path),
         };
         let host = if host == "index.docker.io" || host == "registry-1.docker.io" { "docker.io" } else { host };
@@ -71,10 +77,15 @@ impl Reference {
             return Err(invalid("invalid reference format"));
         }
         if digest.is_none() && tag.is_none() && host == "docker.io" && is_hex(repository, 64) {
-            return Err(invalid("invalid repository name: it cannot be 64 hexadecimal digits; write sha256: before an id"));
+            return Err(invalid(
+                "invalid repository name: it cannot be 64 hexadecimal digits; write sha256: before an id",
+            ));
         }
-        let repository =
-            if host == "docker.io" && !repository.contains('/') { format!("library/{repository}") } else { repository.to_owned() };
+        let repository = if host == "docker.io" && !repository.contains('/') {
+            format!("library/{repository}")
+        } else {
+            repository.to_owned()
+        };
         let tag = match (tag, &digest) {
             (Some(tag), _) => Some(tag.to_owned()),
             (None, Some(_)) => None,
@@ -123,7 +134,8 @@ fn is_host(host: &str) -> bool {
         Some(colon) if !host.ends_with(']') => (&host[..colon], Some(&host[colon + 1..])),
         _ => (host, None),
     };
-    let port = port.is_none_or(|port| !port.is_empty() && port.len() <= 5 && port.bytes().all(|it| it.is_ascii_digit()));
+    let port =
+        port.is_none_or(|port| !port.is_empty() && port.len() <= 5 && port.bytes().all(|it| it.is_ascii_digit()));
     if let Some(address) = name.strip_prefix('[').and_then(|it| it.strip_suffix(']')) {
         return port && address.parse::<std::net::Ipv6Addr>().is_ok();
     }
@@ -179,8 +191,25 @@ mod tests {
         let long = "a".repeat(300);
         let hex = "a1".repeat(32);
         for name in [
-            "", "Nginx", "nginx:", "nginx:-x", "nginx@sha256:12", "a//b", "/a", "a/", "-a", "a..b", "a___b", "a b", "a:b:c",
-            "http://x/y", "host:port/x", "a.b-/x/y", &long, &hex, "../../etc",
+            "",
+            "Nginx",
+            "nginx:",
+            "nginx:-x",
+            "nginx@sha256:12",
+            "a//b",
+            "/a",
+            "a/",
+            "-a",
+            "a..b",
+            "a___b",
+            "a b",
+            "a:b:c",
+            "http://x/y",
+            "host:port/x",
+            "a.b-/x/y",
+            &long,
+            &hex,
+            "../../etc",
         ] {
             assert!(Reference::parse(name).is_err(), "{name}");
         }

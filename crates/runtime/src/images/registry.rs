@@ -10,13 +10,7 @@ use hyper::body::Incoming;
 use serde::Deserialize;
 use tokio::sync::Mutex;
 
-use super::{
-    config::DOCUMENT_BYTES_MAX,
-    error::ImageError,
-    pull::Credentials,
-    reference::Reference,
-    transport,
-};
+use super::{config::DOCUMENT_BYTES_MAX, error::ImageError, pull::Credentials, reference::Reference, transport};
 
 const ATTEMPTS_MAX: u32 = 5;
 const REDIRECTS_MAX: usize = 5;
@@ -121,7 +115,9 @@ impl Repository {
             let frame = frame.map_err(|error| Failure::Again(error.to_string()))?;
             let Some(bytes) = frame.data_ref() else { continue };
             if *have + bytes.len() as u64 > size {
-                return Err(Failure::Final(self.failed(format!("{url} has more than the {size} bytes that were announced"))));
+                return Err(Failure::Final(
+                    self.failed(format!("{url} has more than the {size} bytes that were announced")),
+                ));
             }
             sink(*have, bytes).map_err(Failure::Final)?;
             *have += bytes.len() as u64;
@@ -163,10 +159,19 @@ impl Repository {
             return Err(self.refusal(url, response).await);
         }
         let reference = self.reference.to_string();
-        Err(Failure::Final(ImageError::Denied { reference, reason: "the registry does not accept its own token".to_owned() }))
+        Err(Failure::Final(ImageError::Denied {
+            reference,
+            reason: "the registry does not accept its own token".to_owned(),
+        }))
     }
 
-    async fn follow(&self, url: &str, accept: &str, from: u64, authorization: Option<String>) -> Result<Response<Incoming>, Failure> {
+    async fn follow(
+        &self,
+        url: &str,
+        accept: &str,
+        from: u64,
+        authorization: Option<String>,
+    ) -> Result<Response<Incoming>, Failure> {
         let mut uri: Uri = url.parse().map_err(|_| Failure::Final(self.failed(format!("{url} is no address"))))?;
         let first_host = uri.authority().cloned();
         for _ in 0..=REDIRECTS_MAX {
@@ -206,7 +211,9 @@ impl Repository {
             io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound | io::ErrorKind::InvalidInput => {
                 Failure::Final(self.failed(format!("failed to do request: {reason}")))
             }
-            io::ErrorKind::InvalidData => Failure::Final(self.failed(format!("failed to verify certificate: {reason}"))),
+            io::ErrorKind::InvalidData => {
+                Failure::Final(self.failed(format!("failed to verify certificate: {reason}")))
+            }
             _ => Failure::Again(reason),
         }
     }
@@ -264,9 +271,12 @@ impl Repository {
         }
         let parameters = parameters(challenge);
         let find = |name: &str| parameters.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone());
-        let realm = find("realm").ok_or_else(|| Failure::Final(self.failed("the registry's challenge has no realm")))?;
+        let realm =
+            find("realm").ok_or_else(|| Failure::Final(self.failed("the registry's challenge has no realm")))?;
         if !realm.starts_with("https://") && !self.base.starts_with("http://") {
-            return Err(Failure::Final(self.failed(format!("the registry wants a token from {realm}, which is not https"))));
+            return Err(Failure::Final(
+                self.failed(format!("the registry wants a token from {realm}, which is not https")),
+            ));
         }
         let scope = find("scope").unwrap_or_else(|| format!("repository:{}:pull", self.reference.repository));
         let mut url = format!("{realm}{}scope={}", if realm.contains('?') { '&' } else { '?' }, encode(&scope));
@@ -279,8 +289,9 @@ impl Repository {
         }
         let body = http_body_util::Limited::new(response.into_body(), 1 << 20);
         let body = body.collect().await.map_err(|error| Failure::Again(error.to_string()))?.to_bytes();
-        let token: Token = serde_json::from_slice(&body)
-            .map_err(|error| Failure::Final(self.failed(format!("the token server's answer cannot be read: {error}"))))?;
+        let token: Token = serde_json::from_slice(&body).map_err(|error| {
+            Failure::Final(self.failed(format!("the token server's answer cannot be read: {error}")))
+        })?;
         token.token.or(token.access_token).ok_or_else(|| Failure::Final(self.failed("the token server gave no token")))
     }
 }
@@ -344,7 +355,8 @@ mod tests {
 
     #[test]
     fn challenges() {
-        let text = r#"realm="https://auth.docker.io/token",service="registry.docker.io",scope="repository:a/b:pull,push""#;
+        let text =
+            r#"realm="https://auth.docker.io/token",service="registry.docker.io",scope="repository:a/b:pull,push""#;
         let found = parameters(text);
         assert_eq!(found.len(), 3);
         assert_eq!(found.first().map(|(_, value)| value.as_str()), Some("https://auth.docker.io/token"));

@@ -93,7 +93,9 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
 impl Images {
     pub(crate) fn open(data: &Path) -> Result<Images> {
         let (directory, layers) = (data.join("images"), data.join("layers"));
-        for path in [&directory, &directory.join("blobs/sha256"), &directory.join("tags"), &directory.join("records"), &layers] {
+        for path in
+            [&directory, &directory.join("blobs/sha256"), &directory.join("tags"), &directory.join("records"), &layers]
+        {
             fs::create_dir_all(path).context("making the directory", path)?;
         }
         // What an agent that was killed left half done.
@@ -128,7 +130,10 @@ impl Images {
                     state.images.insert(record.id.clone(), (record, Arc::new(document.config)));
                 }
                 _ => {
-                    tracing::warn!(image = record.id, "an image is incomplete and is forgotten; it will be pulled again");
+                    tracing::warn!(
+                        image = record.id,
+                        "an image is incomplete and is forgotten; it will be pulled again"
+                    );
                     let _ = fs::remove_file(&path);
                 }
             }

@@ -13,10 +13,7 @@ use http_body_util::Empty;
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
-use tokio::{
-    net::TcpStream,
-    sync::OnceCell,
-};
+use tokio::{net::TcpStream, sync::OnceCell};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const HEADERS_TIMEOUT: Duration = Duration::from_secs(60);
@@ -109,7 +106,9 @@ fn tls() -> io::Result<Arc<rustls::ClientConfig>> {
     let mut roots = rustls::RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     if roots.is_empty() {
-        return Err(io::Error::other("this machine has no trusted root certificates; install the package ca-certificates"));
+        return Err(io::Error::other(
+            "this machine has no trusted root certificates; install the package ca-certificates",
+        ));
     }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = rustls::ClientConfig::builder_with_provider(provider)

@@ -10,7 +10,9 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
-use rustix::fs::{self as rfs, AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid, XattrFlags};
+use rustix::fs::{
+    self as rfs, AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid, XattrFlags,
+};
 use sha2::Digest;
 use tar::EntryType;
 
@@ -49,14 +51,20 @@ impl<R: Read> Read for Measured<R> {
 }
 
 /// Unpacks a layer. `lower` are the directories of the layers below, topmost first. Returns the digest of the archive.
-pub(crate) fn layer(source: impl Read, directory: &Path, lower: &[PathBuf], compressed: u64) -> Result<String, ImageError> {
+pub(crate) fn layer(
+    source: impl Read,
+    directory: &Path,
+    lower: &[PathBuf],
+    compressed: u64,
+) -> Result<String, ImageError> {
     let limit = compressed.saturating_mul(RATIO_MAX).clamp(RATIO_FREE_BYTES, BYTES_MAX);
     let measured = Measured { source, hash: sha2::Sha256::new(), count: 0, limit };
     let mut archive = tar::Archive::new(measured);
     archive.set_ignore_zeros(false);
     let read = |error| ImageError::io("reading the layer", error);
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let root = rfs::open(directory, flags, Mode::empty()).map_err(|error| ImageError::io("opening the layer", error))?;
+    let root =
+        rfs::open(directory, flags, Mode::empty()).map_err(|error| ImageError::io("opening the layer", error))?;
     let _ = rfs::chmod(directory, Mode::from_raw_mode(0o755));
     let mut target = Target { root, lower, parent: None, times: Vec::new() };
     for (index, entry) in (0u64..).zip(archive.entries().map_err(read)?) {
@@ -114,7 +122,8 @@ impl Target<'_> {
         let opened = match self.open_directory(path) {
             Err(rustix::io::Errno::NOENT) => {
                 let mut prefix = PathBuf::new();
-                let mut at = self.open_directory(&prefix).map_err(|error| ImageError::io("opening the layer", error))?;
+                let mut at =
+                    self.open_directory(&prefix).map_err(|error| ImageError::io("opening the layer", error))?;
                 for part in path {
                     prefix.push(part);
                     at = match self.open_directory(&prefix) {
@@ -128,7 +137,9 @@ impl Target<'_> {
                 }
                 at
             }
-            other => other.map_err(|error| ImageError::io(format!("opening {} in the layer", path.display()), error))?,
+            other => {
+                other.map_err(|error| ImageError::io(format!("opening {} in the layer", path.display()), error))?
+            }
         };
         let kept = rustix::io::dup(&opened).map_err(|error| ImageError::io("duplicating a directory", error))?;
         self.parent = Some((path.to_owned(), kept));
@@ -171,7 +182,9 @@ impl Target<'_> {
         }
         let header = entry.header();
         let mode = header.mode().map_err(|error| invalid(format!("{}: {error}", path.display())))? & 0o7777;
-        let number = |it: io::Result<u64>| it.map(|it| it as u32).map_err(|error| invalid(format!("{}: {error}", path.display())));
+        let number = |it: io::Result<u64>| {
+            it.map(|it| it as u32).map_err(|error| invalid(format!("{}: {error}", path.display())))
+        };
         let (uid, gid) = (number(header.uid())?, number(header.gid())?);
         let mtime = header.mtime().unwrap_or(0) as i64;
         let existing = rfs::statat(&parent, *name, AtFlags::SYMLINK_NOFOLLOW);
@@ -192,14 +205,17 @@ impl Target<'_> {
                 let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                 let file = rfs::openat(parent, *name, flags, Mode::from_raw_mode(0o600)).map_err(failed)?;
                 let mut file = std::fs::File::from(file);
-                io::copy(entry, &mut file).map_err(|error| ImageError::io(format!("unpacking {}", path.display()), error))?;
+                io::copy(entry, &mut file)
+                    .map_err(|error| ImageError::io(format!("unpacking {}", path.display()), error))?;
             }
             EntryType::Symlink => {
-                let target = entry.link_name_bytes().ok_or_else(|| invalid(format!("{} links nowhere", path.display())))?;
+                let target =
+                    entry.link_name_bytes().ok_or_else(|| invalid(format!("{} links nowhere", path.display())))?;
                 rfs::symlinkat(OsStr::from_bytes(&target), parent, *name).map_err(failed)?;
             }
             EntryType::Link => {
-                let target = entry.link_name_bytes().ok_or_else(|| invalid(format!("{} links nowhere", path.display())))?;
+                let target =
+                    entry.link_name_bytes().ok_or_else(|| invalid(format!("{} links nowhere", path.display())))?;
                 let target = PathBuf::from(OsStr::from_bytes(&target));
                 let target_parts = components(&target)?;
                 let Some((of, of_above)) = target_parts.split_last() else {
@@ -278,7 +294,8 @@ impl Target<'_> {
 fn own(parent: std::os::fd::BorrowedFd<'_>, name: &OsStr, uid: u32, gid: u32) -> rustix::io::Result<()> {
     if uid == 0 && gid == 0 {
         // New files are root's already, but a directory may have handed its group down.
-        let same = rfs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW).is_ok_and(|it| it.st_uid == 0 && it.st_gid == 0);
+        let same =
+            rfs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW).is_ok_and(|it| it.st_uid == 0 && it.st_gid == 0);
         if same {
             return Ok(());
         }
@@ -291,7 +308,12 @@ fn own(parent: std::os::fd::BorrowedFd<'_>, name: &OsStr, uid: u32, gid: u32) ->
 
 fn set_time(parent: std::os::fd::BorrowedFd<'_>, name: &OsStr, mtime: i64) {
     let time = Timespec { tv_sec: mtime, tv_nsec: 0 };
-    let _ = rfs::utimensat(parent, name, &Timestamps { last_access: time, last_modification: time }, AtFlags::SYMLINK_NOFOLLOW);
+    let _ = rfs::utimensat(
+        parent,
+        name,
+        &Timestamps { last_access: time, last_modification: time },
+        AtFlags::SYMLINK_NOFOLLOW,
+    );
 }
 
 /// Capabilities of files and users' attributes are kept; those that mean something to overlayfs or to the host are not.

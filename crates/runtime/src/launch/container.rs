@@ -36,8 +36,17 @@ const MOUNT_DATA_BYTES_MAX: usize = 4_095;
 
 /// What containerd hides.
 const MASKED: [&str; 11] = [
-    "/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
-    "/proc/sched_debug", "/proc/scsi", "/proc/timer_list", "/sys/devices/virtual/powercap", "/sys/firmware",
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
 ];
 /// What containerd makes read-only.
 const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
@@ -280,7 +289,12 @@ fn root_file_system(p: &mut Program, image: &Image, place: &Place<'_>) -> Result
     let directory = place.layers_directory.to_string_lossy();
     p.plain(wire::OP_CHANGE_DIRECTORY, 0, "entering the layers' directory").text(&directory);
     let root = root.to_string_lossy();
-    p.step(wire::OP_MOUNT, 0, mount_name("overlay", "/")).text("overlay").text(&root).text("overlay").number(0).text(&data);
+    p.step(wire::OP_MOUNT, 0, mount_name("overlay", "/"))
+        .text("overlay")
+        .text(&root)
+        .text("overlay")
+        .number(0)
+        .text(&data);
     p.plain(wire::OP_ROOT, 0, "opening the root").text(&root);
     Ok(())
 }
@@ -302,7 +316,12 @@ fn system_mounts(p: &mut Program, spec: &ContainerSpec, pod: &PodSpec, place: &P
     ];
     for (source, target, kind, flags, data) in table {
         if !replaced(target) {
-            p.step(wire::OP_MOUNT, 0, mount_name(source, target)).text(source).text(target).text(kind).number(flags).text(data);
+            p.step(wire::OP_MOUNT, 0, mount_name(source, target))
+                .text(source)
+                .text(target)
+                .text(kind)
+                .number(flags)
+                .text(data);
         }
     }
     if !replaced("/dev/shm") {

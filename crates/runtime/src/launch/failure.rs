@@ -21,14 +21,19 @@ pub(crate) fn start_error(names: &[StepName], step: u64, errno: i32) -> Error {
             libc::EACCES => (format!("exec: {command:?}: permission denied"), 126),
             _ => (format!("exec {command}: {cause}"), 128),
         },
-        Some(StepName::WorkingDirectory(path)) => (format!("chdir to cwd ({path:?}) set in config.json failed: {cause}"), 128),
+        Some(StepName::WorkingDirectory(path)) => {
+            (format!("chdir to cwd ({path:?}) set in config.json failed: {cause}"), 128)
+        }
         Some(StepName::Mount { source, target }) => {
             (format!("error mounting {source:?} to rootfs at {target:?}: {cause}"), 128)
         }
         Some(StepName::Other(what)) => (format!("{what}: {cause}"), 128),
         None => (format!("starting the process: {cause}"), 128),
     };
-    Error::Start { message: format!("unable to start container process: error during container init: {message}"), exit_code }
+    Error::Start {
+        message: format!("unable to start container process: error during container init: {message}"),
+        exit_code,
+    }
 }
 
 /// The kernel's words without Rust's `(os error 2)`, in lower case as Go has them.
@@ -52,7 +57,9 @@ mod tests {
             (command("/etc"), libc::EACCES, "exec: \"/etc\": permission denied", 126),
             (command("/x"), libc::ENOEXEC, "exec /x: exec format error", 128),
         ] {
-            let Error::Start { message, exit_code } = start_error(&[name], 0, errno) else { unreachable!("a start error") };
+            let Error::Start { message, exit_code } = start_error(&[name], 0, errno) else {
+                unreachable!("a start error")
+            };
             assert!(message.ends_with(words), "{message}");
             assert_eq!(exit_code, code, "{words}");
         }

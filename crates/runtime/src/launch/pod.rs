@@ -66,9 +66,18 @@ pub(crate) fn pod(spec: &PodSpec, directory: &Path, cgroups: &Cgroups) -> Progra
 /// Dots separate the parts, unless a slash comes first; then slashes do, and dots stand for themselves.
 fn sysctl_path(name: &str) -> String {
     match name.find(['.', '/']) {
-        Some(at) if name.as_bytes().get(at) == Some(&b'.') => {
-            name.chars().map(|it| if it == '.' { '/' } else if it == '/' { '.' } else { it }).collect()
-        }
+        Some(at) if name.as_bytes().get(at) == Some(&b'.') => name
+            .chars()
+            .map(|it| {
+                if it == '.' {
+                    '/'
+                } else if it == '/' {
+                    '.'
+                } else {
+                    it
+                }
+            })
+            .collect(),
         _ => name.to_owned(),
     }
 }

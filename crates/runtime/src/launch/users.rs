@@ -25,7 +25,8 @@ pub struct ResolvedUser {
 /// Reads a file of an image whose layers are these directories, topmost first.
 fn read(layers: &[PathBuf], directory: &str, name: &str) -> Option<String> {
     for layer in layers {
-        let Ok(root) = rustix::fs::open(layer, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) else {
+        let Ok(root) = rustix::fs::open(layer, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        else {
             continue;
         };
         let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;

@@ -105,8 +105,7 @@ impl Pod {
 impl Exec {
     /// Waits for the end: the exit code, or 128 and the signal's number.
     pub async fn wait(&mut self) -> Result<i32> {
-        let message =
-            (&mut self.exit).await.map_err(|_| Error::ShimLost("it went away during an exec".to_owned()))?;
+        let message = (&mut self.exit).await.map_err(|_| Error::ShimLost("it went away during an exec".to_owned()))?;
         let signal = message.status & 0x7f;
         Ok(if signal == 0 { message.status >> 8 & 0xff } else { 128 + signal })
     }

@@ -41,9 +41,9 @@ impl Pod {
                 let shared = self.inner.shared.clone();
                 blocking(move || shared.cgroups.kill(&group)).await?;
                 if matches!(container.state, ContainerState::Running { .. }) {
-                    tokio::time::timeout(END_TIMEOUT, self.wait(id))
-                        .await
-                        .map_err(|_| Error::Invalid(format!("container {id} does not end; its process hangs in the kernel")))??;
+                    tokio::time::timeout(END_TIMEOUT, self.wait(id)).await.map_err(|_| {
+                        Error::Invalid(format!("container {id} does not end; its process hangs in the kernel"))
+                    })??;
                 }
             }
             let forget = Message { kind: wire::REMOVE, token, ..Message::default() };

@@ -149,6 +149,7 @@ pub(super) fn open_log(path: &Path) -> Result<OwnedFd> {
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent).context("making the log directory", parent)?;
     }
-    let file = fs::OpenOptions::new().append(true).create(true).mode(0o640).open(path).context("opening the log", path)?;
+    let file =
+        fs::OpenOptions::new().append(true).create(true).mode(0o640).open(path).context("opening the log", path)?;
     Ok(file.into())
 }

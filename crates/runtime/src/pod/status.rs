@@ -141,9 +141,7 @@ fn restore(inner: &Arc<Inner>, told: &HashMap<u64, Message>) -> Result<()> {
         last_token = last_token.max(record.token);
         let message = told.get(&record.token);
         let state = match message.map(|it| (it, (it.d >> 32) as u32)) {
-            Some((it, wire::STATE_RUNNING)) => {
-                ContainerState::Running { pid: it.d as u32 as i32, started_ns: it.a }
-            }
+            Some((it, wire::STATE_RUNNING)) => ContainerState::Running { pid: it.d as u32 as i32, started_ns: it.a },
             Some((it, wire::STATE_EXITED)) => {
                 let mut exit = exit_of(it.status, it.a, it.b, it.c);
                 let group = inner.container_group(&record.id);

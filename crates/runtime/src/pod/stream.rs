@@ -19,7 +19,8 @@ impl Stream {
     pub(crate) fn new(descriptor: OwnedFd) -> Result<Stream> {
         let failed = |error: io::Error| Error::io("watching a stream", error);
         let flags = rustix::fs::fcntl_getfl(&descriptor).map_err(|error| failed(error.into()))?;
-        rustix::fs::fcntl_setfl(&descriptor, flags | rustix::fs::OFlags::NONBLOCK).map_err(|error| failed(error.into()))?;
+        rustix::fs::fcntl_setfl(&descriptor, flags | rustix::fs::OFlags::NONBLOCK)
+            .map_err(|error| failed(error.into()))?;
         crate::watch::watch(descriptor).map(Stream).map_err(failed)
     }
 

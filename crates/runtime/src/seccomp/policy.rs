@@ -30,10 +30,9 @@ pub(crate) fn default_filter(capabilities: u64) -> Result<Vec<u8>> {
     for name in ALLOWED {
         put(name, always(ALLOW));
     }
-    let values = PERSONALITIES.iter().map(|value| Rule {
-        tests: vec![Test::Masked { argument: 0, mask: u64::MAX, value: *value }],
-        action: ALLOW,
-    });
+    let values = PERSONALITIES
+        .iter()
+        .map(|value| Rule { tests: vec![Test::Masked { argument: 0, mask: u64::MAX, value: *value }], action: ALLOW });
     put("personality", values.collect());
     let no_vsock = Test::NotEqual { argument: 0, value: AF_VSOCK };
     put("socket", vec![Rule { tests: vec![no_vsock], action: ALLOW }]);

@@ -107,9 +107,7 @@ const OWN: &[(&str, i64)] = table![
 ];
 /// Calls that only this architecture has.
 #[cfg(target_arch = "aarch64")]
-const OWN: &[(&str, i64)] = table![
-
-];
+const OWN: &[(&str, i64)] = table![];
 
 /// The number of a system call, if this architecture has it.
 pub(crate) fn number(name: &str) -> Option<u32> {

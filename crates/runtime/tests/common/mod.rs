@@ -53,7 +53,13 @@ impl Machine {
 
     pub(crate) async fn pod(&self) -> Pod {
         let uid = unique();
-        let spec = PodSpec { uid, namespace: "default".into(), name: "test".into(), hostname: "test-host".into(), ..PodSpec::default() };
+        let spec = PodSpec {
+            uid,
+            namespace: "default".into(),
+            name: "test".into(),
+            hostname: "test-host".into(),
+            ..PodSpec::default()
+        };
         self.runtime.create_pod(spec).await.unwrap()
     }
 
@@ -316,9 +322,11 @@ pub(crate) fn layout(layers: &[Vec<u8>], config: Config, tag: Option<&str>) -> V
         "mediaType": "application/vnd.oci.image.manifest.v1+json", "size": size,
         "digest": format!("sha256:{manifest}"),
         "annotations": if annotations.is_null() { serde_json::json!({}) } else { annotations }}]});
-    let mut archive = Layer::new()
-        .file("oci-layout", 0o644, br#"{"imageLayoutVersion":"1.0.0"}"#)
-        .file("index.json", 0o644, &serde_json::to_vec(&index).unwrap());
+    let mut archive = Layer::new().file("oci-layout", 0o644, br#"{"imageLayoutVersion":"1.0.0"}"#).file(
+        "index.json",
+        0o644,
+        &serde_json::to_vec(&index).unwrap(),
+    );
     for (digest, bytes) in &blobs {
         archive = archive.file(&format!("blobs/sha256/{digest}"), 0o644, bytes);
     }
