@@ -8,7 +8,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("object", &[]),
     ("kinds", &["object"]),
     ("scheduler", &["object", "kinds"]),
-    ("controllers", &["object", "kinds"]),
+    ("controllers", &["object", "kinds", "scheduler"]),
     ("store", &["object"]),
     ("client", &["object"]),
     ("api", &["object", "kinds", "store", "client"]),
