@@ -152,7 +152,8 @@ mod tests {
     fn chooses_as_upstream() {
         let json = Encoding::Json;
         let table = Shape::Table("v1");
-        let cases: &[(&str, Offers, Option<(Encoding, Shape)>)] = &[
+        type Case = (&'static str, Offers, Option<(Encoding, Shape)>);
+        let cases: &[Case] = &[
             ("", Offers::Resources, Some((json, Shape::Object))),
             ("*/*", Offers::Objects, Some((json, Shape::Object))),
             (

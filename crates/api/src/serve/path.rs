@@ -30,7 +30,7 @@ pub(crate) struct RequestInfo {
 
 /// Turns %xx into bytes; what is no valid escape or UTF-8 stays as it is.
 pub(crate) fn percent_decode(text: &str, plus_is_space: bool) -> String {
-    if !text.contains('%') && !(plus_is_space && text.contains('+')) {
+    if !(text.contains('%') || plus_is_space && text.contains('+')) {
         return text.to_owned();
     }
     let bytes = text.as_bytes();

@@ -261,7 +261,7 @@ impl<'a> Claims<'a> {
 
     /// Releases all that a Service holds.
     pub(crate) fn delete(&mut self, service: &Value) {
-        self.release_address(&address_of(service).to_owned());
+        self.release_address(address_of(service));
         for (number, protocol, _) in node_ports(service) {
             self.release_port(number, &protocol);
         }

@@ -8,7 +8,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use klynge_api::pki::{Issued, Names, Pki};
-use klynge_api::{AddressRange, NoNodes, Options, Server};
+use klynge_api::{AddressRange, NoNodes, NodeConnector, Options, Server};
 use object::{GroupVersionResource, Limits, Value, json, yaml};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -46,6 +46,10 @@ pub async fn start() -> Cluster {
 }
 
 pub async fn start_in(directory: tempfile::TempDir) -> Cluster {
+    start_with(directory, Arc::new(NoNodes)).await
+}
+
+pub async fn start_with(directory: tempfile::TempDir, connector: Arc<dyn NodeConnector>) -> Cluster {
     let range = AddressRange::parse("10.96.0.0/16").unwrap();
     let store = store::embedded::open(store::embedded::Options::new(directory.path().join("store"))).unwrap();
     let names = Names::inside("cluster.local", range.nth(1));
@@ -59,7 +63,7 @@ pub async fn start_in(directory: tempfile::TempDir) -> Cluster {
         advertise: loopback,
         service_range: range,
         cluster_domain: "cluster.local".to_owned(),
-        connector: Arc::new(NoNodes),
+        connector,
     })
     .await
     .unwrap();
@@ -127,7 +131,7 @@ impl Cluster {
     ) -> http::Response<Incoming> {
         let stream = self.connect(identity).await;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
-        tokio::spawn(connection);
+        tokio::spawn(connection.with_upgrades());
         let mut request = http::Request::builder().method(method).uri(path).header("host", "localhost");
         for (name, value) in headers {
             request = request.header(*name, *value);
