@@ -196,8 +196,9 @@ async fn write_files(shared: &Shared, facts: &Facts, addresses: &[IpAddr], hostn
 async fn destroy(shared: &Shared, facts: &Facts) {
     let mut wait = Duration::from_millis(100);
     for _ in 0..20 {
-        let detached = if facts.host_network() { Ok(()) } else { shared.network.detach(&facts.uid).await };
+        // The sandbox first: its namespace takes the interface along, and what is left to the network is quick.
         let destroyed = shared.containers.destroy(&facts.uid).await;
+        let detached = if facts.host_network() { Ok(()) } else { shared.network.detach(&facts.uid).await };
         match (detached, destroyed) {
             (Ok(()), Ok(())) => return,
             (Err(error), _) | (_, Err(error)) => {
