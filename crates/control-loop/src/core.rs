@@ -54,6 +54,8 @@ struct Core {
     /// The revision that each mirror has reached.
     seen: Vec<u64>,
     listed: Vec<bool>,
+    /// The first so many mirrors hold whole objects, the others metadata.
+    looked_into: usize,
     messages: mpsc::Sender<Message>,
     tasks: JoinSet<()>,
     clock: Clock,
@@ -70,9 +72,13 @@ pub(crate) async fn run(options: Options, mut stopped: watch::Receiver<bool>) {
     }
     drop(sender);
     loop {
+        let leads_again = core.leadership.as_mut().map(|leadership| {
+            // What has been looked at counts as seen, or every wait would end at once after the first change.
+            leadership.borrow_and_update();
+            leadership.clone()
+        });
         let busy = core.advance();
         let wait = if busy { Duration::ZERO } else { core.next_wait() };
-        let leads_again = core.leadership.clone();
         tokio::select! {
             biased;
             _ = stopped.changed() => break,
@@ -113,6 +119,7 @@ fn acting_as(client: &Arc<dyn ClusterClient>, user: &str, groups: &[&str]) -> Ar
 impl Core {
     fn new(options: &Options, messages: mpsc::Sender<Message>) -> Self {
         let mut mirrors = View::resources();
+        let looked_into = mirrors.len();
         for resource in &options.other_resources {
             if !mirrors.iter().any(|known| known.group == resource.group && known.kind == resource.kind) {
                 mirrors.push(resource.clone());
@@ -140,6 +147,7 @@ impl Core {
             mirror_of: mirrors.iter().cloned().zip(0..).collect(),
             seen: vec![0; mirrors.len()],
             listed: vec![false; mirrors.len()],
+            looked_into,
             mirrors,
             messages,
             tasks: JoinSet::new(),
@@ -184,6 +192,7 @@ impl Core {
                     self.set(object, now);
                 }
                 self.listed[index] = true;
+                self.view.settings.incomplete = !self.listed.iter().all(|listed| *listed);
                 self.reached(index, revision);
             }
         }
@@ -236,9 +245,11 @@ impl Core {
         }
     }
 
-    /// Nothing is planned on a picture that is not complete, and nothing by a server that does not lead.
+    /// Nothing is planned before all that controllers look into is known, and nothing by a server that does not lead. A
+    /// resource known by metadata alone holds up only what depends on it, so that one broken resource does not stop all.
     fn may_plan(&self) -> bool {
-        self.listed.iter().all(|listed| *listed) && self.leadership.as_ref().is_none_or(|leads| *leads.borrow())
+        let looked_into = &self.listed[..self.looked_into];
+        looked_into.iter().all(|listed| *listed) && self.leadership.as_ref().is_none_or(|leads| *leads.borrow())
     }
 
     /// Plans what is ready. True if there is more to do at once.

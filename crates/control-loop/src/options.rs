@@ -62,5 +62,5 @@ impl Handle {
 /// What controllers are told besides objects. Absence of an owner is only proof where everything is mirrored.
 pub(crate) fn settings(options: &Options, resources: &[Resource]) -> Settings {
     let named = resources.iter().map(|resource| ((resource.group.clone(), resource.kind.clone()), resource.clone()));
-    Settings { root_ca: options.root_ca.clone(), mirrored: named.collect() }
+    Settings { root_ca: options.root_ca.clone(), mirrored: named.collect(), incomplete: true }
 }

@@ -171,6 +171,27 @@ async fn a_pod_that_fits_nowhere_says_why_and_is_bound_when_a_node_comes() {
 }
 
 #[tokio::test]
+async fn only_a_leader_plans() {
+    let store = Store::new();
+    add_nodes(&store, 1);
+    let (lead, leadership) = tokio::sync::watch::channel(false);
+    let handle = ControlLoop::run(Options {
+        client: Arc::new(store.clone()),
+        seed: 1,
+        clock: Arc::new(jiff::Timestamp::now),
+        root_ca: String::new(),
+        other_resources: Vec::new(),
+        leadership: Some(leadership),
+    });
+    store.put("deployments", deployment(1, "v1"));
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(store.all("replicasets").is_empty());
+    lead.send_replace(true);
+    until(&store, "the new leader acts", |store| ready_pods(store, "v1") == 1).await;
+    handle.stop().await;
+}
+
+#[tokio::test]
 async fn the_loop_rests_when_there_is_nothing_to_do() {
     let store = Store::new();
     add_nodes(&store, 1);

@@ -14,6 +14,8 @@ use crate::view::{Key, MetadataEntry, Typed, View};
 const FINALIZER: &str = "kubernetes";
 /// Mirrors of different resources run apart by milliseconds, so a namespace must have looked empty for this long.
 const EMPTY_FOR: SignedDuration = SignedDuration::from_millis(300);
+/// While some resource is not known yet, an empty namespace is looked at again after this.
+const LOOK_AGAIN_AFTER: SignedDuration = SignedDuration::from_secs(1);
 
 /// The namespace controller.
 #[derive(Debug)]
@@ -48,6 +50,10 @@ impl Controller for NamespaceController {
         }
         let content: Vec<(&str, &MetadataEntry)> = view.metadata.in_namespace(&key.name).collect();
         let mut plan = Plan::default();
+        if content.is_empty() && view.settings.incomplete {
+            plan.requeue_at(now.checked_add(LOOK_AGAIN_AFTER).unwrap_or(now));
+            return plan;
+        }
         if content.is_empty() {
             let since = *memory.empty_since.get_or_insert(now);
             let ready_at = since.checked_add(EMPTY_FOR).unwrap_or(now);

@@ -291,6 +291,8 @@ pub struct Settings {
     pub root_ca: String,
     /// Every resource that is mirrored, by group and kind, so that owner references can be judged.
     pub mirrored: BTreeMap<(String, String), Resource>,
+    /// Some resource has not been listed yet, so that a namespace which looks empty may not be.
+    pub incomplete: bool,
 }
 
 /// An object of a kind that controllers do not look into; its metadata matters to owners and namespaces all the same.
