@@ -15,4 +15,4 @@ for _ in 1 2 3 4 5 6; do k -n $NS exec $pod -- wget -q -O - http://web.$NS.svc.c
 k -n $NS scale deployment web --replicas=0
 # While the last pods end, they still serve (as upstream's fallback to terminating endpoints has it); then it is refused.
 k -n $NS delete pods --all --grace-period=1 --wait=true --timeout=60s
-eventually 30 refuses '[Rr]efused|[Cc]onnection' curl -sS --max-time 2 http://$address/cgi-bin/clock.cgi
+eventually 30 refuses 'Connection refused' bash -c "exec 3<>/dev/tcp/$address/80"
