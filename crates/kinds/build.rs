@@ -16,9 +16,9 @@ fn escaped(text: &str) -> String {
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo::rerun-if-changed=build.rs");
-    println!("cargo::rerun-if-changed=schema/bindings.rs");
+    println!("cargo::rerun-if-changed=schema/bindings.inc");
     let mut generator = SchemaGenerator::default();
-    include!("schema/bindings.rs");
+    include!("schema/bindings.inc");
     let mut text = String::new();
     for (name, schema) in generator.definitions() {
         let description = |schema: &serde_json::Value| escaped(schema["description"].as_str().unwrap_or_default());

@@ -200,7 +200,6 @@ impl Outcome {
     }
 }
 
-#[expect(clippy::result_large_err, reason = "failures are rare and go straight into a list")]
 fn as_failure(result: Result<Object, Status>, resource: &Resource, create: bool) -> Result<(Resource, u64), Failure> {
     match result {
         Ok(object) => Ok((resource.clone(), object.revision)),

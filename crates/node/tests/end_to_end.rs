@@ -1,6 +1,5 @@
 //! Pods from the API to real containers and back, with a real runtime and network; only the API is one in memory.
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "tests")]
-#![expect(clippy::result_large_err, reason = "the client's errors are as they are")]
 
 mod common;
 

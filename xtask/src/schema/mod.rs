@@ -75,7 +75,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), String> {
     };
     std::fs::create_dir_all(&output).map_err(|error| format!("{}: {error}", output.display()))?;
     write("built_in.txt", emit::data(&draft))?;
-    write("bindings.rs", emit::bindings(&draft))
+    write("bindings.inc", emit::bindings(&draft))
 }
 
 #[expect(clippy::print_stdout, reason = "the report is what was asked for")]

@@ -201,7 +201,6 @@ impl Cluster {
     }
 
     /// Carries out an action; what the API would refuse is a failure.
-    #[expect(clippy::result_large_err, reason = "tests")]
     fn commit(&mut self, action: Action) -> Result<(), Failure> {
         match action {
             Action::Create(create) => {

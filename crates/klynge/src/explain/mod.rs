@@ -126,19 +126,19 @@ mod tests {
         );
         check(
             "Pod",
-            "{metadata: {name: a}, spec: {nodeName: n, containers: [{name: c, image: x/y}]}, status: {phase: Pending, containerStatuses: [{name: c, image: x/y, state: {waiting: {reason: ImagePullBackOff, message: 'no such host'}}}]}}",
+            "{metadata: {name: a}, spec: {nodeName: node1, containers: [{name: c, image: x/y}]}, status: {phase: Pending, containerStatuses: [{name: c, image: x/y, state: {waiting: {reason: ImagePullBackOff, message: 'no such host'}}}]}}",
             &[],
             &["image x/y", "cannot be pulled", "no such host"],
         );
         check(
             "Pod",
-            "{metadata: {name: a, namespace: b}, spec: {nodeName: n, containers: [{name: c}]}, status: {phase: Running, containerStatuses: [{name: c, restartCount: 4, state: {waiting: {reason: CrashLoopBackOff}}, lastState: {terminated: {exitCode: 137, reason: OOMKilled}}}]}}",
+            "{metadata: {name: a, namespace: b}, spec: {nodeName: node1, containers: [{name: c}]}, status: {phase: Running, containerStatuses: [{name: c, restartCount: 4, state: {waiting: {reason: CrashLoopBackOff}}, lastState: {terminated: {exitCode: 137, reason: OOMKilled}}}]}}",
             &[],
             &["c ", "memory limit", "kubectl logs a -n b -c c --previous"],
         );
         check(
             "Pod",
-            "{metadata: {name: a}, spec: {nodeName: n, containers: [{name: c}]}, status: {phase: Running, conditions: [{type: Ready, status: 'True'}]}}",
+            "{metadata: {name: a}, spec: {nodeName: node1, containers: [{name: c}]}, status: {phase: Running, conditions: [{type: Ready, status: 'True'}]}}",
             &[],
             &["is as wanted"],
         );

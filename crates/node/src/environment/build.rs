@@ -153,7 +153,6 @@ pub fn environment(
     Ok(all)
 }
 
-#[expect(clippy::too_many_arguments, reason = "two call sites, each argument is one word of the sentence")]
 fn required(
     value: Option<String>,
     exists: bool,

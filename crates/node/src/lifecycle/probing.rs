@@ -111,7 +111,6 @@ pub(super) fn start_due(spec: &Spec, container: &mut Container, now: Timestamp, 
 }
 
 /// Counts an outcome; past its threshold it becomes the result, and a failed liveness or startup probe ends the container.
-#[expect(clippy::too_many_arguments, reason = "one call site, all of it is the context of one transition")]
 pub(super) fn outcome(
     spec: &Spec,
     container: &mut Container,
