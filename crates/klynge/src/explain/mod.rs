@@ -150,9 +150,9 @@ mod tests {
         );
         check(
             "Node",
-            "{metadata: {name: n}, spec: {unschedulable: true}, status: {conditions: [{type: Ready, status: 'True'}]}}",
+            "{metadata: {name: node1}, spec: {unschedulable: true}, status: {conditions: [{type: Ready, status: 'True'}]}}",
             &[],
-            &["cordoned", "kubectl uncordon n"],
+            &["cordoned", "kubectl uncordon node1"],
         );
         check("ConfigMap", "{metadata: {name: m}}", &[], &["is there"]);
         check(
