@@ -33,7 +33,7 @@ unit: setup ## Tests that need no running cluster
 e2e: build ## Tests of a real cluster with real clients
 	$(SUDO) env "PATH=$$PATH" BINARY=$(abspath $(BINARY)) tests/e2e/run
 
-test: unit e2e ## Everything that continuous integration checks
+test: lint unit e2e ## Everything that continuous integration checks
 
 bench: build ## Measure everything that SPEC.md promises
 	$(CARGO) xtask bench all
