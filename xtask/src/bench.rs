@@ -10,7 +10,7 @@ const BENCHMARKS: &[(&str, &str, &str)] = &[
     ("scheduler", "klynge-scheduler", "scheduler_bench"),
     ("services", "klynge-network", "services_bench"),
     ("dns", "klynge-network", "dns_bench"),
-    ("api", "klynge-api", "api_bench"),
+    ("api", "klynge-api", "bench_api"),
 ];
 
 /// Benchmarks that need a running cluster: scripts beside the end-to-end tests.

@@ -87,10 +87,12 @@ pub(super) async fn serve(global: &Global, arguments: &ServerArguments) -> Resul
     notify::send("READY=1").map_err(|error| failed("cannot tell that the server is ready", &error))?;
     tracing::info!(address = %server.address(), node = %node_name, "ready");
 
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
+    let outcome = tokio::select! {
+        _ = terminate.recv() => Ok(()),
+        _ = interrupt.recv() => Ok(()),
+        // A store that cannot promise durability any more takes no writes: ending is the only honest answer.
+        stopped = store.stopped() => Err(Failure::Failed(format!("the store stopped: {}; containers go on running", stopped.reason))),
+    };
     tracing::info!("stopping; containers go on running");
     let _ = notify::send("STOPPING=1"); // systemd knows it already
     control.stop().await;
@@ -99,7 +101,7 @@ pub(super) async fn serve(global: &Global, arguments: &ServerArguments) -> Resul
     }
     server.stop().await;
     store.close().await;
-    Ok(())
+    outcome
 }
 
 fn names(arguments: &ServerArguments, node_name: &str, advertise: IpAddr, service: IpAddr) -> Names {
