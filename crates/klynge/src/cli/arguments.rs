@@ -6,6 +6,9 @@ use clap_complete::Shell;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+/// Where the cluster of a machine keeps its state unless told otherwise.
+pub(crate) const DEFAULT_DATA_DIR: &str = "/var/lib/klynge";
+
 const EXAMPLES: &str = "\
 Examples:
   sudo klynge up                         start a cluster on this machine
@@ -33,7 +36,7 @@ pub(crate) struct Arguments {
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Global {
     /// Where the cluster keeps its state on this machine
-    #[arg(long, global = true, value_name = "DIR", default_value = "/var/lib/klynge", env = "KLYNGE_DATA_DIR")]
+    #[arg(long, global = true, value_name = "DIR", default_value = DEFAULT_DATA_DIR, env = "KLYNGE_DATA_DIR")]
     pub(crate) data_dir: PathBuf,
     /// The kubeconfig file: written by server and up, read by the other commands
     #[arg(long, global = true, value_name = "FILE")]

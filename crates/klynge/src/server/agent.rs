@@ -3,7 +3,7 @@
 use super::addresses::Ranges;
 use super::agent_socket::AgentSocket;
 use super::wiring::CLUSTER_DOMAIN;
-use crate::cli::{Failure, Global};
+use crate::cli::{DEFAULT_DATA_DIR, Failure, Global};
 use api::{Connection, NodeConnector, Server};
 use async_trait::async_trait;
 use network::netlink::{NetworkNamespace, Nft};
@@ -17,7 +17,7 @@ use runtime::Runtime;
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::task::JoinHandle;
@@ -92,7 +92,25 @@ pub(super) fn network_options(
 
 /// The runtime's directories and control groups below the data directory.
 pub(super) fn runtime_options(global: &Global) -> runtime::Options {
-    runtime::Options::below(global.data_dir.join("agent"))
+    let mut options = runtime::Options::below(global.data_dir.join("agent"));
+    options.cgroup_name = cgroup_name(&global.data_dir);
+    options
+}
+
+/// Control groups are shared by the whole machine: another data directory is another cluster, and gets its own,
+/// so that removing one cluster never ends the pods of another.
+fn cgroup_name(data_dir: &Path) -> String {
+    if data_dir == Path::new(DEFAULT_DATA_DIR) {
+        return "klynge".to_owned();
+    }
+    // FNV-1a: any stable hash of the path will do.
+    let path = std::path::absolute(data_dir).unwrap_or_else(|_| data_dir.to_owned());
+    let hash = path
+        .as_os_str()
+        .as_encoded_bytes()
+        .iter()
+        .fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193));
+    format!("klynge-{hash:08x}")
 }
 
 /// The address that cluster DNS answers on.
@@ -232,4 +250,16 @@ async fn admit_pods(namespace: NetworkNamespace, api_port: u16) {
 /// The file that names the ranges of a running cluster, so that purge needs no options.
 pub(super) fn ranges_path(global: &Global) -> PathBuf {
     global.data_dir.join("ranges")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_data_directory_has_its_own_control_groups() {
+        assert_eq!(cgroup_name(Path::new(DEFAULT_DATA_DIR)), "klynge");
+        assert_ne!(cgroup_name(Path::new("/a")), cgroup_name(Path::new("/b")));
+        assert_eq!(cgroup_name(Path::new("/a")).len(), "klynge-".len() + 8);
+    }
 }
