@@ -163,6 +163,11 @@ impl TestMachine {
         self.runtime.take().unwrap().purge().await.unwrap();
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
         assert!(!mounts.contains(&self.name), "mounts are left");
-        std::fs::remove_dir_all(&self.directory).unwrap();
+        // What the stopped agent was writing on a blocking thread may still come to its end.
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while let Err(error) = std::fs::remove_dir_all(&self.directory) {
+            assert!(Instant::now() < deadline, "{} cannot be removed: {error}", self.directory.display());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 }
