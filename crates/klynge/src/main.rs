@@ -23,7 +23,10 @@ fn main() -> ExitCode {
         Command::Status(_) => commands::status::run(global, &output),
         Command::Explain(explain) => commands::explain::run(global, explain, &output),
         Command::Version => {
-            output.line(concat!("klynge ", env!("CARGO_PKG_VERSION"), " (Kubernetes API 1.37)"));
+            let members = [("version", env!("CARGO_PKG_VERSION")), ("kubernetes", "1.37")];
+            if !output.object(&object::Value::Object(members.into_iter().collect())) {
+                output.line(concat!("klynge ", env!("CARGO_PKG_VERSION"), " (Kubernetes API 1.37)"));
+            }
             Ok(())
         }
         Command::Completions(completions) => {

@@ -18,3 +18,12 @@ grep -qi 'another' $WORK/second.out
 klynge run broken no.such.registry.invalid/x --timeout 0
 eventually 60 sh -c "'$BINARY' --data-dir $WORK/data explain deployment broken | grep -q 'cannot be pulled'"
 k delete deployment front broken; k delete service front
+# another cluster on the same host is refused before it touches the first one's network
+code=0; "$BINARY" --data-dir $WORK/other server --port 16444 > $WORK/other.out 2>&1 || code=$?
+same "exit code of a second cluster on one host" 1 $code
+says 'another Klynge agent' cat $WORK/other.out
+"$BINARY" --data-dir $WORK/other down --purge >/dev/null
+k get nodes
+url=$(klynge run again klynge-test:1 --publish 8080 -- httpd -f -p 8080 -h /www)
+eventually 20 fetch $url/cgi-bin/clock.cgi
+k delete deployment again; k delete service again

@@ -120,10 +120,10 @@ pub(crate) struct RunArguments {
     /// Image, such as nginx or registry.example.org/team/app:1.2
     pub(crate) image: String,
     /// How many copies
-    #[arg(long, default_value_t = 1, value_name = "N")]
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=i64::from(i32::MAX)))]
     pub(crate) replicas: u32,
     /// Publish this port of the containers behind one address
-    #[arg(long, value_name = "PORT")]
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) publish: Option<u16>,
     /// Namespace
     #[arg(short, long, default_value = "default")]

@@ -47,6 +47,12 @@ fn empty() -> Body {
 /// The archive as a body that is read while it is sent.
 async fn archive(file: &Path) -> Result<Body, Failure> {
     let path = if file.as_os_str() == "-" { Path::new("/dev/stdin") } else { file };
+    if path.is_dir() {
+        return Err(Failure::Usage(format!(
+            "{} is a directory; give an archive made by `docker save` or an OCI layout tar",
+            file.display()
+        )));
+    }
     let opened = tokio::fs::File::open(path).await;
     let source = opened.map_err(|error| Failure::Failed(format!("cannot open {}: {error}", file.display())))?;
     let chunks = futures_util::stream::try_unfold(source, |mut source| async move {

@@ -34,6 +34,10 @@ pub(crate) fn run(global: &Global, output: &Output) -> Result<(), Failure> {
         Value::Object(members.into_iter().collect::<Map>())
     });
     summary.set(&["notAsWanted"], Value::Array(listed.collect()));
+    if output.format == Some(Format::Name) {
+        wrong.iter().for_each(|(kind, object)| output.line(&format!("{kind}/{}", meta::name(object))));
+        return Ok(());
+    }
     if !matches!(output.format, None | Some(Format::Wide)) {
         output.object(&summary);
         return Ok(());

@@ -93,7 +93,10 @@ fn containers(pod: &Value, what: &str) -> Option<String> {
                     ));
                 }
                 "CreateContainerConfigError" | "CreateContainerError" | "RunContainerError" => {
-                    return Some(format!("{what}: container {name} cannot be started ({reason}): {message}"));
+                    return Some(format!(
+                        "{what}: container {name} cannot be started ({reason}): {}. Correct the pod's spec or what it refers to.",
+                        message.trim_end_matches('.')
+                    ));
                 }
                 _ => {}
             }

@@ -17,6 +17,8 @@ use runtime::Runtime;
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::net::{SocketAddr as UnixAddress, UnixListener};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -65,8 +67,26 @@ impl NodeConnector for InProcess {
     }
 }
 
+/// The claim on a host's network: its tables, addresses and interfaces belong to one agent at a time.
+pub(super) struct HostClaim {
+    _socket: UnixListener,
+}
+
+impl HostClaim {
+    /// Takes it; None where another agent has it. Abstract names belong to a network namespace, and end with the process.
+    pub(super) fn take() -> io::Result<Option<Self>> {
+        let address = UnixAddress::from_abstract_name("klynge-agent")?;
+        match UnixListener::bind_addr(&address) {
+            Ok(socket) => Ok(Some(HostClaim { _socket: socket })),
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
 /// A running agent.
 pub(super) struct Agent {
+    _claim: HostClaim,
     node: Arc<OnceLock<Node>>,
     socket: AgentSocket,
     firewall: JoinHandle<()>,
@@ -131,6 +151,13 @@ impl Agent {
         ranges: &Ranges,
         advertise: IpAddr,
     ) -> Result<Self, Failure> {
+        let claim = HostClaim::take().map_err(failed("claim this host's network"))?.ok_or_else(|| {
+            Failure::Failed(
+                "another Klynge agent, with another data directory, has this host's network; stop it with `klynge down`, \
+                 or give --no-agent"
+                    .to_owned(),
+            )
+        })?;
         let containers = Runtime::open(runtime_options(global)).await.map_err(failed("start the container runtime"))?;
         let network_options = network_options(global, ranges, advertise)?;
         let namespace = network_options.namespace.clone();
@@ -184,7 +211,7 @@ impl Agent {
         let socket =
             AgentSocket::start(&global.data_dir, containers).map_err(failed("listen on the agent's socket"))?;
         let firewall = tokio::spawn(admit_pods(namespace, server.address().port()));
-        Ok(Agent { node: prepared.node, socket, firewall })
+        Ok(Agent { _claim: claim, node: prepared.node, socket, firewall })
     }
 
     /// Stops the agent; containers go on running.

@@ -22,6 +22,9 @@ pub(crate) fn purge(global: &Global) -> Result<(), Failure> {
         })?;
     }
     let Some(ranges) = Ranges::load(&agent::ranges_path(global))? else { return Ok(()) };
+    let Some(_claim) = agent::HostClaim::take().map_err(|error| failed("the network", &error))? else {
+        return Ok(()); // another cluster's agent has the host's network, so nothing of this one is in it
+    };
     let namespace = NetworkNamespace::current().map_err(|error| failed("the network", &error))?;
     services::purge(&namespace).map_err(|error| failed("load balancing", &error))?;
     let options = agent::network_options(global, &ranges, IpAddr::from([127, 0, 0, 1]))?;
