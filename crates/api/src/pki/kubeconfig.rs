@@ -68,6 +68,12 @@ pub fn merge(config: &mut Value, ours: &Value) {
 
 /// Takes the entries of `ours` out of `config` again, as far as they are still the same; true when nothing is left.
 pub fn unmerge(config: &mut Value, ours: &Value) -> bool {
+    // Another cluster may go by the same name: only the cluster's own address and authority tell that these are ours.
+    let held = |list: &str| config.get(list).and_then(Value::as_array).unwrap_or_default();
+    let clusters = ours.get("clusters").and_then(Value::as_array).unwrap_or_default();
+    if !clusters.iter().all(|cluster| held("clusters").contains(cluster)) {
+        return LISTS.iter().all(|list| held(list).is_empty());
+    }
     let mut left = 0;
     for list in LISTS {
         let old = ours.get(list).and_then(Value::as_array).unwrap_or_default();
@@ -100,6 +106,9 @@ mod tests {
         };
         assert_eq!(servers(&config), [None, Some("https://127.0.0.1:7443".to_owned())]);
         assert_eq!(config.str_at(&["current-context"]), Some("klynge"));
+        let before = config.clone();
+        assert!(!unmerge(&mut config, &ours("https://127.0.0.1:8443")));
+        assert_eq!(config, before, "another cluster of the same name stays");
         assert!(!unmerge(&mut config, &ours("https://127.0.0.1:7443")));
         assert_eq!(servers(&config), [None]);
         assert_eq!(config.str_at(&["current-context"]), Some(""));
