@@ -32,6 +32,7 @@ spec:
     resources: {limits: {memory: 32Mi}}
     volumeMounts:
     - {name: shared, mountPath: /shared}
+    - {name: shared, mountPath: /deep, subPath: made/on/demand}
     - {name: config, mountPath: /config}
     - {name: labels, mountPath: /labels}
   volumes:
