@@ -335,6 +335,8 @@ async fn exec_over_websocket_in_its_versions() {
         assert_eq!(response.headers()["sec-websocket-protocol"], protocol);
         if base64 {
             socket.send(Message::text("0aGVsbG8K")).await.unwrap();
+        } else if protocol == "v4.channel.k8s.io" {
+            socket.send(Message::text("\0hello\n")).await.unwrap(); // as the Python client does
         } else {
             socket.send(Message::binary(b"\0hello\n".to_vec())).await.unwrap();
         }
