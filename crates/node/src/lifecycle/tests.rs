@@ -327,7 +327,10 @@ fn a_failed_init_container_of_a_pod_that_never_restarts_fails_the_pod() {
     bench.exit("i", 2);
     assert_eq!(bench.phase(), "Failed");
     assert_eq!(bench.starts, ["i/0"]);
-    assert!(bench.cleaned);
+    assert!(bench.cleaned && bench.state.torn_down);
+    assert_eq!(bench.shown("a"), waits("PodInitializing", 0));
+    let message = "containers with incomplete status: [i]";
+    assert_eq!(bench.condition("Initialized"), ("False".into(), "ContainersNotInitialized".into(), message.into()));
 }
 
 #[test]
