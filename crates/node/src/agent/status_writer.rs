@@ -43,6 +43,12 @@ fn patch_of(uid: &str, status: &PodStatus) -> Value {
             null_where_missing(condition, &["reason", "message"]);
         }
     }
+    // Their merge key is the address itself: merged, the address of a sandbox that is gone would stay beside the new one.
+    for name in ["podIPs", "hostIPs"] {
+        if let Some(list) = status.get_mut(name).and_then(Value::as_array_mut) {
+            list.insert(0, json!({"$patch": "replace"}));
+        }
+    }
     json!({"metadata": {"uid": uid}, "status": status})
 }
 
@@ -114,5 +120,24 @@ async fn write_all(
             let _ = done.send(serial);
             break;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use k8s_openapi::api::core::v1::{HostIP, PodIP};
+
+    #[test]
+    fn addresses_replace_what_was_there() {
+        let status = PodStatus {
+            host_ips: Some(vec![HostIP { ip: "192.0.2.1".into() }]),
+            pod_ips: Some(vec![PodIP { ip: "10.0.0.3".into() }]),
+            ..PodStatus::default()
+        };
+        let patch = patch_of("u", &status);
+        assert_eq!(patch["status"]["podIPs"], json!([{"$patch": "replace"}, {"ip": "10.0.0.3"}]));
+        assert_eq!(patch["status"]["hostIPs"], json!([{"$patch": "replace"}, {"ip": "192.0.2.1"}]));
+        assert_eq!(patch_of("u", &PodStatus::default())["status"].get("podIPs"), None);
     }
 }

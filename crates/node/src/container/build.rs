@@ -3,7 +3,7 @@
 use super::launch::{ImageConfig, Launch, LaunchError, Mount, MountPropagation, Processes};
 use super::{container_limits, oom_score_adjust, security};
 use crate::environment::{FieldContext, LinkedService, command_line, environment, expand};
-use crate::volumes::{Inputs, Prepared};
+use crate::volumes::{Inputs, Prepared, make_sub_path};
 use k8s_openapi::api::core::v1::{Container, EphemeralContainer, Pod};
 use std::path::{Path, PathBuf};
 
@@ -74,6 +74,16 @@ pub fn launch(
             return Err(LaunchError::config(format!(
                 "invalid subPath {path:?}: it must be relative and must not contain \"..\""
             )));
+        }
+        if let Some(path) = &sub_path {
+            make_sub_path(&volume.path, path).map_err(|error| {
+                tracing::warn!(%error, volume = %volume.path.display(), path, "a subPath could not be made");
+                // The error itself would tell the pod's owner about the node's file system.
+                LaunchError::config(format!(
+                    "failed to create subPath directory for volumeMount {:?} of container {:?}",
+                    mount.name, container.name
+                ))
+            })?;
         }
         let read_only = mount.read_only.unwrap_or(false) || volume.read_only;
         let recursive = mount.recursive_read_only.as_deref().unwrap_or("Disabled");

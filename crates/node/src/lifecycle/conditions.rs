@@ -28,7 +28,7 @@ fn drafts(state: &PodState, phase: &str) -> Vec<Draft> {
     let names = |list: Vec<&str>| format!("[{}]", list.join(" "));
     let initialized = if succeeded {
         draft("Initialized", true, "PodCompleted", "")
-    } else if let (Some(at), false) = (blocking_init(state), state.torn_down) {
+    } else if let Some(at) = blocking_init(state) {
         let waiting: Vec<&str> = state.containers[at..]
             .iter()
             .filter(|container| matches!(container.role, Role::Init | Role::Sidecar))

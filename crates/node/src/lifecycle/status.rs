@@ -144,11 +144,14 @@ fn waiting_state(state: &PodState, container: &Container, image: &str) -> Contai
     {
         return waiting(reason, message);
     }
-    if container.role != Role::Ephemeral && super::plan::blocking_init(state).is_some() {
-        return waiting("PodInitializing", "");
-    }
+    not_started(state, container)
+}
+
+/// What a container waits for that has nothing to say itself: as upstream, the same from the pod's beginning to its end.
+fn not_started(state: &PodState, container: &Container) -> ContainerState {
     let has_init = state.containers.iter().any(|other| matches!(other.role, Role::Init | Role::Sidecar));
-    waiting(if has_init && container.role == Role::App { "PodInitializing" } else { "ContainerCreating" }, "")
+    let initializing = has_init && container.role != Role::Ephemeral;
+    waiting(if initializing { "PodInitializing" } else { "ContainerCreating" }, "")
 }
 
 fn one(state: &PodState, container: &Container) -> ContainerStatus {
@@ -182,10 +185,7 @@ fn one(state: &PodState, container: &Container) -> ContainerStatus {
                 (terminated(exit), exit.id.clone(), false, ready)
             }
         }
-        _ if state.torn_down => {
-            let reason = if container.role == Role::Init { "PodInitializing" } else { "ContainerCreating" };
-            (waiting(reason, ""), String::new(), false, false)
-        }
+        _ if state.torn_down => (not_started(state, container), String::new(), false, false),
         _ => (waiting_state(state, container, &image), String::new(), false, false),
     };
     let image_id = match &container.image {

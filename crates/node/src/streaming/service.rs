@@ -45,10 +45,10 @@ fn plain(code: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Respon
     response
 }
 
-/// An error as upstream's node agent answers it: the sentence, which the API hands on.
+/// An error as a meta/v1 Status, which the API hands on and clients print the sentence of.
 fn failed(status: &Status) -> Response<Body> {
     let code = StatusCode::from_u16(status.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    plain(code, "text/plain; charset=utf-8", status.message.clone())
+    plain(code, "application/json", object::json::encode(&status.to_value()))
 }
 
 struct Query(Vec<(String, String)>);
@@ -137,7 +137,7 @@ async fn logs(
 ) -> Response<Body> {
     let options = match log_options(query, Timestamp::now()) {
         Ok(options) => options,
-        Err(message) => return plain(StatusCode::UNPROCESSABLE_ENTITY, "text/plain; charset=utf-8", message),
+        Err(message) => return failed(&Status::new(422, "Invalid", message)),
     };
     let source = match backend.logs(namespace, pod, container, query.flag(&["previous"])).await {
         Ok(source) => source,
@@ -199,8 +199,8 @@ fn words<'a>(headers: &'a HeaderMap, name: &str) -> Vec<&'a str> {
 }
 
 fn negotiate(headers: &HeaderMap, spdy: &[&str], websocket: &[&str]) -> Result<Upgrade, Response<Body>> {
-    let bad = |message: String| plain(StatusCode::BAD_REQUEST, "text/plain; charset=utf-8", message);
-    let forbidden = |message: String| plain(StatusCode::FORBIDDEN, "text/plain; charset=utf-8", message);
+    let bad = |message: String| failed(&Status::bad_request(message));
+    let forbidden = |message: String| failed(&Status::new(403, "Forbidden", message));
     let upgrades = words(headers, "upgrade");
     if upgrades.iter().any(|word| word.eq_ignore_ascii_case("websocket")) {
         let offered = words(headers, "sec-websocket-protocol");
@@ -297,7 +297,7 @@ async fn command(
 ) -> Response<Body> {
     let wanted = match exec_request(query, attach) {
         Ok(wanted) => wanted,
-        Err(message) => return plain(StatusCode::BAD_REQUEST, "text/plain; charset=utf-8", message),
+        Err(message) => return failed(&Status::bad_request(message)),
     };
     let upgrade = match negotiate(request.headers(), &remote::PROTOCOLS, &websocket::PROTOCOLS) {
         Ok(upgrade) => upgrade,

@@ -335,6 +335,8 @@ async fn exec_over_websocket_in_its_versions() {
         assert_eq!(response.headers()["sec-websocket-protocol"], protocol);
         if base64 {
             socket.send(Message::text("0aGVsbG8K")).await.unwrap();
+        } else if protocol == "v4.channel.k8s.io" {
+            socket.send(Message::text("\0hello\n")).await.unwrap(); // as the Python client does
         } else {
             socket.send(Message::binary(b"\0hello\n".to_vec())).await.unwrap();
         }
@@ -376,10 +378,12 @@ async fn plain_requests_and_refusals() {
         ("GET /healthz", "http/1.1 200", "ok"),
         ("GET /pods", "http/1.1 200", "podlist"),
         ("GET /containerLogs/d/p/c", "http/1.1 200", "hello\n"),
-        ("GET /containerLogs/d/none/c", "http/1.1 404", "pods \"none\" not found"),
-        ("GET /containerLogs/d/p/c?tailLines=x", "http/1.1 422", "tailLines"),
+        ("GET /containerLogs/d/none/c", "http/1.1 404", r#""message":"pods \"none\" not found""#),
+        ("GET /containerLogs/d/none/c", "http/1.1 404", r#""reason":"NotFound""#),
+        ("GET /containerLogs/d/none/c", "http/1.1 404", "content-type: application/json"),
+        ("GET /containerLogs/d/p/c?tailLines=x", "http/1.1 422", r#""reason":"Invalid""#),
         ("POST /run/d/p/c?cmd=echo+out", "http/1.1 200", "out\n"),
-        ("POST /exec/d/p/c?command=ls&output=1", "http/1.1 400", "upgrade"),
+        ("POST /exec/d/p/c?command=ls&output=1", "http/1.1 400", r#""reason":"BadRequest""#),
         ("POST /exec/d/p/c?command=ls", "http/1.1 400", "at least 1 of stdin, stdout, stderr"),
         ("GET /nowhere", "http/1.1 404", "not found"),
     ];

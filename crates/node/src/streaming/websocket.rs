@@ -108,6 +108,7 @@ async fn read_messages<S: AsyncRead + AsyncWrite + Unpin + Send>(
                 let channel = channel.as_bytes().first().map_or(0, |digit| digit.wrapping_sub(b'0'));
                 Bytes::from([vec![channel], body].concat())
             }
+            Message::Text(text) => text.into(), // some clients send what they type as text
             Message::Close(_) => return,
             Message::Ping(_) | Message::Pong(_) => continue, // tungstenite answers pings
             _ => continue,
@@ -132,7 +133,7 @@ async fn read_messages<S: AsyncRead + AsyncWrite + Unpin + Send>(
     }
 }
 
-/// Gives the bytes inside a WebSocket's binary messages as a plain connection.
+/// Gives the bytes inside a WebSocket's messages as a plain connection.
 pub(super) async fn tunnel<S>(connection: S) -> DuplexStream
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -154,9 +155,8 @@ where
     tokio::spawn(async move {
         while let Some(Ok(message)) = stream.next().await {
             match message {
-                Message::Binary(bytes) if write.write_all(&bytes).await.is_err() => {
-                    break;
-                }
+                Message::Binary(bytes) if write.write_all(&bytes).await.is_err() => break,
+                Message::Text(text) if write.write_all(text.as_bytes()).await.is_err() => break,
                 Message::Close(_) => break,
                 _ => {}
             }

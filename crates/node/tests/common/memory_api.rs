@@ -63,6 +63,9 @@ fn merge(into: &mut Value, patch: &Value, strategic: bool) {
                     }
                 }
             }
+        } else if let (true, Some(items)) = (strategic, value.as_array()) {
+            let items = items.iter().filter(|item| item.get("$patch").is_none()).cloned();
+            map.insert(key.clone(), items.collect());
         } else {
             merge(map.entry(key.clone()).or_insert(Value::Null), value, strategic);
         }
