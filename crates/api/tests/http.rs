@@ -273,6 +273,41 @@ const STEPS: &[Step] = &[
     // deletes
     step(
         "DELETE",
+        "/api/v1/namespaces/default/configmaps/a?propagationPolicy=Foo",
+        "",
+        "",
+        422,
+        &[(
+            "message",
+            "DeleteOptions.meta.k8s.io \"\" is invalid: propagationPolicy: Unsupported value: \"Foo\": supported values: ",
+        )],
+    ),
+    step(
+        "DELETE",
+        "/api/v1/namespaces/default/configmaps/a",
+        JSON,
+        r#"{"propagationPolicy":"Foo"}"#,
+        422,
+        &[("message", "propagationPolicy: Unsupported value: \"Foo\"")],
+    ),
+    step(
+        "DELETE",
+        "/api/v1/namespaces/default/configmaps/a",
+        JSON,
+        r#"{"dryRun":["Some"]}"#,
+        422,
+        &[("message", "dryRun: Unsupported value: []string{\"Some\"}: supported values: \"All\"")],
+    ),
+    step(
+        "DELETE",
+        "/api/v1/namespaces/default/configmaps/a",
+        JSON,
+        r#"{"gracePeriodSeconds":"x"}"#,
+        400,
+        &[("message", "cannot unmarshal string into Go struct field DeleteOptions.gracePeriodSeconds of type int64")],
+    ),
+    step(
+        "DELETE",
         "/api/v1/namespaces/default/configmaps/a",
         JSON,
         r#"{"preconditions":{"uid":"other"}}"#,

@@ -296,16 +296,12 @@ fn delete_request(context: &Context, content_type: &str, bytes: &[u8]) -> Result
     let mut options = if bytes.is_empty() {
         client::DeleteOptions::default()
     } else {
-        write::delete_options(&negotiate::decode_body(content_type, bytes)?.value)
+        write::delete_options(&negotiate::decode_body(content_type, bytes)?.value)?
     };
     if context.method == Method::DELETE && bytes.is_empty() {
         options.grace_period_seconds = query.number("gracePeriodSeconds");
-        options.propagation = match query.text("propagationPolicy") {
-            "Foreground" => Some(client::Deletion::Foreground),
-            "Background" => Some(client::Deletion::Background),
-            "Orphan" => Some(client::Deletion::Orphan),
-            _ => None,
-        };
+        let policy = query.text("propagationPolicy");
+        options.propagation = if policy.is_empty() { None } else { Some(write::propagation(policy)?) };
     }
     options.dry_run |= query.text("dryRun") == "All";
     if options.grace_period_seconds.is_some_and(|seconds| seconds < 0) {

@@ -6,7 +6,7 @@ use super::update::{Part, update_with};
 use super::{metadata, to_version};
 use crate::core::{Call, Outcome};
 use client::PatchKind;
-use object::{GroupVersionKind, Status, Value, apply, meta, patch as patches};
+use object::{Status, Value, apply, meta, patch as patches};
 
 /// A decoded patch.
 #[derive(Clone, Debug)]
@@ -68,9 +68,9 @@ fn refused(error: &impl std::fmt::Display) -> Status {
 async fn apply_patch(call: &Call<'_>, body: PatchBody) -> Result<Outcome, Status> {
     let manager = &call.options.field_manager;
     if manager.is_empty() {
-        let kind = GroupVersionKind { group: "meta.k8s.io".into(), version: "v1".into(), kind: "PatchOptions".into() };
         let why = "Required value: is required for apply patch";
-        return Err(Status::invalid(&kind, "", vec![metadata::cause("FieldValueRequired", "fieldManager", why)]));
+        let causes = vec![metadata::cause("FieldValueRequired", "fieldManager", why)];
+        return Err(metadata::invalid_options("PatchOptions", causes));
     }
     let configuration = prepare_configuration(call, body)?;
     let exists = call.core.store.get(&call.scope.key(call.scope.name)).is_some();
