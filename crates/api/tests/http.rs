@@ -236,6 +236,30 @@ const STEPS: &[Step] = &[
     ),
     step("GET", "/api/v1/namespaces/default/configmaps?labelSelector=!!", "", "", 400, &[("reason", "BadRequest")]),
     step("GET", "/api/v1/namespaces/default/configmaps?continue=nonsense", "", "", 400, &[("reason", "BadRequest")]),
+    step(
+        "GET",
+        "/api/v1/namespaces/default/configmaps?limit=abc",
+        "",
+        "",
+        400,
+        &[("message", "strconv.ParseInt: parsing \"abc\": invalid syntax")],
+    ),
+    step(
+        "GET",
+        "/api/v1/namespaces/default/configmaps?watch=1&timeoutSeconds=1s",
+        "",
+        "",
+        400,
+        &[("message", "strconv.ParseInt: parsing \"1s\": invalid syntax")],
+    ),
+    step(
+        "DELETE",
+        "/api/v1/namespaces/default/configmaps/a?gracePeriodSeconds=9999999999999999999",
+        "",
+        "",
+        400,
+        &[("message", "strconv.ParseInt: parsing \"9999999999999999999\": value out of range")],
+    ),
     // finalizers
     step(
         "POST",
