@@ -214,6 +214,22 @@ const STEPS: &[Step] = &[
         200,
         &[("metadata.labels.l", "x")],
     ),
+    step(
+        "PATCH",
+        "/api/v1/namespaces/default/configmaps/a",
+        MERGE,
+        r#"{"metadata":{"name":"zz"}}"#,
+        400,
+        &[("message", "the name of the object (zz) does not match the name on the URL (a)")],
+    ),
+    step(
+        "PATCH",
+        "/api/v1/namespaces/default/configmaps/a",
+        JSON_PATCH,
+        r#"[{"op":"replace","path":"/metadata/namespace","value":"other"}]"#,
+        400,
+        &[("message", "the namespace of the provided object does not match the namespace sent on the request")],
+    ),
     step("PATCH", "/api/v1/namespaces/default/configmaps/a", JSON, "{}", 415, &[("reason", "UnsupportedMediaType")]),
     // selectors
     step("GET", "/api/v1/namespaces/default/configmaps?labelSelector=l%3Dx", "", "", 200, &[("raw", "\"name\":\"a\"")]),
