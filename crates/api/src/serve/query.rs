@@ -1,6 +1,8 @@
 //! The query string: decoded once, looked up by name; the first of several equal names counts.
 
 use super::path::percent_decode;
+use object::Status;
+use std::num::{IntErrorKind, ParseIntError};
 
 /// A query with more pairs than this is cut: no client of ours sends so many.
 const PAIRS_MAX: usize = 256;
@@ -43,8 +45,15 @@ impl Parameters {
         self.get(name).is_some_and(|value| !matches!(value, "false" | "0"))
     }
 
-    /// A number; None where it is missing or none.
-    pub(crate) fn number(&self, name: &str) -> Option<i64> {
-        self.get(name)?.parse().ok()
+    /// A number; None where it is missing, 400 where it is none.
+    pub(crate) fn number(&self, name: &str) -> Result<Option<i64>, Status> {
+        let Some(text) = self.get(name) else { return Ok(None) };
+        text.parse().map(Some).map_err(|error: ParseIntError| {
+            let why = match error.kind() {
+                IntErrorKind::PosOverflow | IntErrorKind::NegOverflow => "value out of range",
+                _ => "invalid syntax",
+            };
+            Status::bad_request(format!("strconv.ParseInt: parsing {text:?}: {why}"))
+        })
     }
 }

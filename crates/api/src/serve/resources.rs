@@ -2,6 +2,7 @@
 
 use super::body::{self, Answer};
 use super::dispatch::Context;
+use super::query::Parameters;
 use super::respond;
 use crate::core::{Answered, Call, Options, Outcome, Scope, Validation};
 use crate::negotiate::{self, Accepted, Codec, Frames, Offers, Payload};
@@ -119,6 +120,13 @@ fn selection(context: &Context, scope: &Scope<'_>) -> Result<Selection, Status> 
     Selection::parse(scope, context.query.text("labelSelector"), context.query.text("fieldSelector"))
 }
 
+/// 400 where a number among ListOptions is none, whether the verb needs it or not.
+fn check_numbers(query: &Parameters) -> Result<(), Status> {
+    query.number("limit")?;
+    query.number("timeoutSeconds")?;
+    Ok(())
+}
+
 async fn read_verbs(context: &Context, call: &Call<'_>) -> Result<Response<Answer>, Status> {
     let scope = &call.scope;
     let query = &context.query;
@@ -128,6 +136,9 @@ async fn read_verbs(context: &Context, call: &Call<'_>) -> Result<Response<Answe
         return Ok(respond::answer(200, codec.media_type(), Answer::bytes(bytes)));
     }
     let codec = codec(context, scope, accepted(context, Offers::Resources)?)?;
+    if context.info.verb != "get" {
+        check_numbers(query)?;
+    }
     match context.info.verb.as_str() {
         "get" => {
             let entry = read::get(&context.core, scope, query.text("resourceVersion")).await?;
@@ -136,7 +147,7 @@ async fn read_verbs(context: &Context, call: &Call<'_>) -> Result<Response<Answe
         }
         "list" => {
             let page = Page {
-                limit: query.number("limit").and_then(|limit| usize::try_from(limit).ok()).unwrap_or(0),
+                limit: query.number("limit")?.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(0),
                 continuation: query.text("continue").to_owned(),
                 resource_version: query.text("resourceVersion").to_owned(),
                 resource_version_match: query.text("resourceVersionMatch").to_owned(),
@@ -166,7 +177,7 @@ async fn watch(
         resource_version_match: query.text("resourceVersionMatch").to_owned(),
         bookmarks: query.flag("allowWatchBookmarks"),
         send_initial_events: query.get("sendInitialEvents").map(|_| query.flag("sendInitialEvents")),
-        timeout_seconds: query.number("timeoutSeconds").and_then(|seconds| u64::try_from(seconds).ok()),
+        timeout_seconds: query.number("timeoutSeconds")?.and_then(|seconds| u64::try_from(seconds).ok()),
         after: None,
     };
     let collection = Scope { name: "", ..scope.clone() };
@@ -245,6 +256,7 @@ async fn write_verbs(
             write::delete(call, &delete_request(context, &content_type, &bytes)?).await
         }
         _ => {
+            check_numbers(&context.query)?;
             let selection = selection(context, scope)?;
             let page = delete_request(context, &content_type, &bytes)?;
             let entries = write::delete_collection(call, &selection, &page).await?;
@@ -296,16 +308,12 @@ fn delete_request(context: &Context, content_type: &str, bytes: &[u8]) -> Result
     let mut options = if bytes.is_empty() {
         client::DeleteOptions::default()
     } else {
-        write::delete_options(&negotiate::decode_body(content_type, bytes)?.value)
+        write::delete_options(&negotiate::decode_body(content_type, bytes)?.value)?
     };
     if context.method == Method::DELETE && bytes.is_empty() {
-        options.grace_period_seconds = query.number("gracePeriodSeconds");
-        options.propagation = match query.text("propagationPolicy") {
-            "Foreground" => Some(client::Deletion::Foreground),
-            "Background" => Some(client::Deletion::Background),
-            "Orphan" => Some(client::Deletion::Orphan),
-            _ => None,
-        };
+        options.grace_period_seconds = query.number("gracePeriodSeconds")?;
+        let policy = query.text("propagationPolicy");
+        options.propagation = if policy.is_empty() { None } else { Some(write::propagation(policy)?) };
     }
     options.dry_run |= query.text("dryRun") == "All";
     if options.grace_period_seconds.is_some_and(|seconds| seconds < 0) {

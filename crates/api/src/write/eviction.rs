@@ -1,9 +1,9 @@
 //! Eviction: a delete that asks the pod's disruption budget first and counts itself against it in a transaction.
 
-use super::commit;
 use super::delete::{DeleteRequest, delete};
 use super::prepare::Body;
 use super::update::{Part, update_with};
+use super::{commit, metadata};
 use crate::core::{Call, Outcome, decoded};
 use client::{DeleteOptions, Deletion};
 use object::selector::labels;
@@ -12,6 +12,8 @@ use std::sync::Arc;
 use store::{CommitError, Entry, Expect, Transaction};
 
 const BUDGETS: &str = "poddisruptionbudgets.policy";
+/// What upstream names as possible policies, in its order.
+const POLICIES: &str = "\"Foreground\", \"Background\", \"Orphan\", \"nil\"";
 /// How often the budget's count is tried against newer states; upstream's retries.
 const ATTEMPTS_MAX: u32 = 20;
 /// More evictions in flight than the budget's status can name are refused; upstream's number.
@@ -28,7 +30,7 @@ pub(crate) async fn evict(call: &Call<'_>, body: Body) -> Result<Outcome, Status
     let not_found = || Status::not_found(&call.scope.gvr(), call.scope.name);
     let entry = call.core.store.get(&call.scope.key(call.scope.name)).ok_or_else(not_found)?;
     let pod = decoded(&entry);
-    let request = DeleteRequest { options: options(&eviction) };
+    let request = DeleteRequest { options: options(&eviction)? };
     let dry_run = call.options.dry_run || request.options.dry_run;
     if !goes_freely(&pod) {
         let budgets = budgets_of(call, &pod)?;
@@ -82,30 +84,96 @@ async fn mark_disrupted(call: &Call<'_>) -> Result<(), Status> {
 }
 
 /// DeleteOptions as an Eviction, or a DELETE's body, carries them.
-fn options(eviction: &Value) -> DeleteOptions {
-    eviction.get("deleteOptions").map(from_value).unwrap_or_default()
+fn options(eviction: &Value) -> Result<DeleteOptions, Status> {
+    let given = eviction.get("deleteOptions").filter(|options| !options.is_null());
+    given.map_or_else(|| Ok(DeleteOptions::default()), from_value)
 }
 
 /// Reads meta/v1 DeleteOptions.
-pub(crate) fn from_value(value: &Value) -> DeleteOptions {
+pub(crate) fn from_value(value: &Value) -> Result<DeleteOptions, Status> {
+    check_types(value)?;
     let text = |path: &[&str]| value.str_at(path).unwrap_or_default().into();
-    let propagation = match value.str_at(&["propagationPolicy"]) {
-        Some("Foreground") => Some(Deletion::Foreground),
-        Some("Background") => Some(Deletion::Background),
-        Some("Orphan") => Some(Deletion::Orphan),
-        _ => match value.get("orphanDependents").and_then(Value::as_bool) {
-            Some(true) => Some(Deletion::Orphan),
-            Some(false) => Some(Deletion::Background),
-            None => None,
-        },
+    let policy = value.str_at(&["propagationPolicy"]);
+    let orphan = value.get("orphanDependents").and_then(Value::as_bool);
+    if let (Some(policy), Some(_)) = (policy, orphan) {
+        let why = format!("Invalid value: \"{policy}\": orphanDependents and deletionPropagation cannot be both set");
+        return Err(invalid_options(vec![metadata::cause("FieldValueInvalid", "propagationPolicy", why)]));
+    }
+    let propagation = match policy {
+        Some(policy) => Some(propagation(policy)?),
+        None => orphan.map(|orphan| if orphan { Deletion::Orphan } else { Deletion::Background }),
     };
-    DeleteOptions {
+    let dry_run: Vec<&str> = value
+        .get("dryRun")
+        .and_then(Value::as_array)
+        .map(|list| list.iter().filter_map(Value::as_str).collect())
+        .unwrap_or_default();
+    if dry_run.iter().any(|one| *one != "All") {
+        let quoted: Vec<String> = dry_run.iter().map(|one| format!("{one:?}")).collect();
+        let given = format!("[]string{{{}}}", quoted.join(", "));
+        return Err(invalid_options(vec![metadata::unsupported("dryRun", &given, "\"All\"")]));
+    }
+    Ok(DeleteOptions {
         grace_period_seconds: value.i64_at(&["gracePeriodSeconds"]),
         uid: text(&["preconditions", "uid"]),
         resource_version: text(&["preconditions", "resourceVersion"]),
         propagation,
-        dry_run: value.get("dryRun").and_then(Value::as_array).is_some_and(|list| !list.is_empty()),
+        dry_run: !dry_run.is_empty(),
+    })
+}
+
+/// What becomes of dependents; 422 for what is no policy.
+pub(crate) fn propagation(policy: &str) -> Result<Deletion, Status> {
+    match policy {
+        "Foreground" => Ok(Deletion::Foreground),
+        "Background" => Ok(Deletion::Background),
+        "Orphan" => Ok(Deletion::Orphan),
+        other => {
+            let given = format!("{other:?}");
+            Err(invalid_options(vec![metadata::unsupported("propagationPolicy", &given, POLICIES)]))
+        }
     }
+}
+
+fn invalid_options(causes: Vec<Cause>) -> Status {
+    metadata::invalid_options("DeleteOptions", causes)
+}
+
+/// Whether a value is of a type.
+type Test<'a> = &'a dyn Fn(&Value) -> bool;
+
+/// Refuses DeleteOptions whose members are of other types than their schema's.
+fn check_types(value: &Value) -> Result<(), Status> {
+    let is_texts = |value: &Value| value.as_array().is_some_and(|list| list.iter().all(|one| one.as_str().is_some()));
+    let members: [(&[&str], Test<'_>, &str); 7] = [
+        (&["gracePeriodSeconds"], &|value| value.as_i64().is_some(), "int64"),
+        (&["propagationPolicy"], &|value| value.as_str().is_some(), "string"),
+        (&["orphanDependents"], &|value| value.as_bool().is_some(), "bool"),
+        (&["dryRun"], &is_texts, "[]string"),
+        (&["preconditions"], &|value| value.as_object().is_some(), "Preconditions"),
+        (&["preconditions", "uid"], &|value| value.as_str().is_some(), "string"),
+        (&["preconditions", "resourceVersion"], &|value| value.as_str().is_some(), "string"),
+    ];
+    if value.as_object().is_none() {
+        return Err(Status::bad_request("json: cannot unmarshal the body into Go value of type v1.DeleteOptions"));
+    }
+    for (path, test, kind) in members {
+        let Some(found) = value.at(path).filter(|found| !found.is_null()) else { continue };
+        if !test(found) {
+            let given = match found {
+                Value::String(_) => "string",
+                Value::Bool(_) => "bool",
+                Value::Array(_) => "array",
+                Value::Object(_) => "object",
+                _ => "number",
+            };
+            let field = path.join(".");
+            let why =
+                format!("json: cannot unmarshal {given} into Go struct field DeleteOptions.{field} of type {kind}");
+            return Err(Status::bad_request(why));
+        }
+    }
+    Ok(())
 }
 
 /// Pods that no budget protects: finished, not started, or on their way out already.

@@ -4,7 +4,7 @@ use crate::core::{Row, Scope};
 use crate::random;
 use jiff::Timestamp;
 use kinds::NameRule;
-use object::{Cause, Map, Status, Value, time};
+use object::{Cause, GroupVersionKind, Map, Status, Value, time};
 
 /// Total size that annotations may have.
 const ANNOTATIONS_MAX_BYTES: usize = 256 * 1024;
@@ -16,6 +16,18 @@ const SERVER_OWNED: [&str; 7] =
 /// A cause as upstream's field errors have it.
 pub(crate) fn cause(reason: &str, field: &str, message: impl Into<String>) -> Cause {
     Cause { reason: reason.into(), message: message.into(), field: field.to_owned() }
+}
+
+/// 422 about a request's options, such as `DeleteOptions`.
+pub(crate) fn invalid_options(kind: &str, causes: Vec<Cause>) -> Status {
+    let kind = GroupVersionKind { group: "meta.k8s.io".into(), version: "v1".into(), kind: kind.into() };
+    Status::invalid(&kind, "", causes)
+}
+
+/// A cause that names the values which would do.
+pub(crate) fn unsupported(field: &str, value: &str, supported: &str) -> Cause {
+    let message = format!("Unsupported value: {value}: supported values: {supported}");
+    cause("FieldValueNotSupported", field, message)
 }
 
 /// `metadata` of an object; made where it is missing.

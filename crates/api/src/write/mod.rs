@@ -14,7 +14,7 @@ mod update;
 pub(crate) use create::create;
 use create::create_hub;
 pub(crate) use delete::{DeleteRequest, delete, delete_collection};
-pub(crate) use eviction::from_value as delete_options;
+pub(crate) use eviction::{from_value as delete_options, propagation};
 pub(crate) use patch::{PatchBody, patch};
 pub(crate) use prepare::{Body, to_version};
 pub(crate) use subresources::{bind, connect, get_scale, is_scale, update_scale};

@@ -6,7 +6,7 @@ use super::update::{Part, update_with};
 use super::{metadata, to_version};
 use crate::core::{Call, Outcome};
 use client::PatchKind;
-use object::{GroupVersionKind, Status, Value, apply, meta, patch as patches};
+use object::{Status, Value, apply, meta, patch as patches};
 
 /// A decoded patch.
 #[derive(Clone, Debug)]
@@ -30,6 +30,7 @@ pub(crate) async fn patch(call: &Call<'_>, body: PatchBody) -> Result<Outcome, S
         let mut value = current.clone();
         to_version(&call.scope, &mut value);
         patch_value(call, &body, &mut value)?;
+        check_name(call, &value)?;
         forget_revision(current, &mut value);
         prepare::incoming(call, Body { value, duplicates: body.duplicates.clone(), trusted: false }, Source::Patch)
     })
@@ -68,9 +69,9 @@ fn refused(error: &impl std::fmt::Display) -> Status {
 async fn apply_patch(call: &Call<'_>, body: PatchBody) -> Result<Outcome, Status> {
     let manager = &call.options.field_manager;
     if manager.is_empty() {
-        let kind = GroupVersionKind { group: "meta.k8s.io".into(), version: "v1".into(), kind: "PatchOptions".into() };
         let why = "Required value: is required for apply patch";
-        return Err(Status::invalid(&kind, "", vec![metadata::cause("FieldValueRequired", "fieldManager", why)]));
+        let causes = vec![metadata::cause("FieldValueRequired", "fieldManager", why)];
+        return Err(metadata::invalid_options("PatchOptions", causes));
     }
     let configuration = prepare_configuration(call, body)?;
     let exists = call.core.store.get(&call.scope.key(call.scope.name)).is_some();
@@ -113,22 +114,28 @@ fn prepare_configuration(call: &Call<'_>, body: PatchBody) -> Result<Value, Stat
         return Err(Status::bad_request("error decoding YAML: Object 'Kind' is missing in the applied configuration"));
     }
     prepare::admit_fields(call, &mut value, body.duplicates, Source::Patch)?;
-    let name = metadata::text(&value, "name");
+    check_name(call, &value)?;
+    metadata::of_mut(&mut value).insert("name", call.scope.name);
+    if call.scope.row.namespaced {
+        metadata::of_mut(&mut value).insert("namespace", call.scope.namespace);
+    }
+    Ok(value)
+}
+
+/// 400 where an object names itself otherwise than the path does.
+fn check_name(call: &Call<'_>, value: &Value) -> Result<(), Status> {
+    let name = metadata::text(value, "name");
     if !name.is_empty() && name != call.scope.name {
         let message =
             format!("the name of the object ({name}) does not match the name on the URL ({})", call.scope.name);
         return Err(Status::bad_request(message));
     }
-    metadata::of_mut(&mut value).insert("name", call.scope.name);
-    if call.scope.row.namespaced {
-        let namespace = metadata::text(&value, "namespace");
-        if !namespace.is_empty() && namespace != call.scope.namespace {
-            let message = "the namespace of the provided object does not match the namespace sent on the request";
-            return Err(Status::bad_request(message));
-        }
-        metadata::of_mut(&mut value).insert("namespace", call.scope.namespace);
+    let namespace = metadata::text(value, "namespace");
+    if call.scope.row.namespaced && !namespace.is_empty() && namespace != call.scope.namespace {
+        let message = "the namespace of the provided object does not match the namespace sent on the request";
+        return Err(Status::bad_request(message));
     }
-    Ok(value)
+    Ok(())
 }
 
 fn merged(call: &Call<'_>, live: Option<&Value>, configuration: &Value) -> Result<Value, Status> {

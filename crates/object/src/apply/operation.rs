@@ -7,8 +7,14 @@ use super::merge::{merge, prune};
 use super::paths::{Shape, paths_of};
 use super::set::Set;
 use crate::schema::{Schemas, Type, TypeId};
-use crate::{Map, Value};
+use crate::{Limits, Map, Value, json};
 use jiff::Timestamp;
+
+/// The annotation in which client-side apply keeps what it applied last.
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+/// The applier that goes on where client-side apply ended, and the manager of the latter.
+const KUBECTL: &str = "kubectl";
+const CLIENT_SIDE: &str = "kubectl-client-side-apply";
 
 /// One apply request.
 pub struct Apply<'a> {
@@ -88,7 +94,7 @@ pub fn apply(request: Apply<'_>) -> Result<Value, Error> {
 
     let changes = Changes::between(shape, &live, &merged);
     let taken = changes.taken();
-    let conflicts: Vec<(Identity, Set)> = managers
+    let mut conflicts: Vec<(Identity, Set)> = managers
         .entries
         .iter()
         .filter(|entry| !entry.identity.is(&identity))
@@ -97,7 +103,18 @@ pub fn apply(request: Apply<'_>) -> Result<Value, Error> {
         .collect();
     if !conflicts.is_empty() {
         if !request.force {
-            return Err(Error::conflicts(conflicts));
+            if request.manager == KUBECTL {
+                let upgraded = last_applied(shape, &live, request.api_version);
+                for (other, set) in &mut conflicts {
+                    if !other.applies && other.manager == CLIENT_SIDE {
+                        *set = set.difference(&upgraded);
+                    }
+                }
+                conflicts.retain(|(_, set)| !set.is_empty());
+            }
+            if !conflicts.is_empty() {
+                return Err(Error::conflicts(conflicts));
+            }
         }
         managers.lose(&taken, Some(&identity));
     }
@@ -112,6 +129,20 @@ pub fn apply(request: Apply<'_>) -> Result<Value, Error> {
     }
     managers.write(&mut merged);
     Ok(merged)
+}
+
+/// What client-side apply set last and still stands: an upgrade to server-side apply may take it over unforced.
+fn last_applied(shape: Shape<'_>, live: &Value, api_version: &str) -> Set {
+    let mut set = Set::default();
+    let text = live.str_at(&["metadata", "annotations", LAST_APPLIED]).unwrap_or_default();
+    let Ok(decoded) = json::decode(text.as_bytes(), &Limits::REQUEST) else { return set };
+    let last = decoded.value;
+    if last.str_at(&["apiVersion"]) != Some(api_version) {
+        return set;
+    }
+    paths_of(shape, &last, &mut set);
+    let changes = Changes::between(shape, &last, live);
+    set.difference(&changes.taken()).difference(&changes.removed)
 }
 
 /// The configuration without what this endpoint does not write.

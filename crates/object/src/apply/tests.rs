@@ -99,6 +99,27 @@ fn an_apply_creates_and_owns_what_it_names() {
 }
 
 #[test]
+fn client_side_apply_is_upgraded_without_a_conflict() {
+    let last = r#"{\"apiVersion\":\"apps/v1\",\"spec\":{\"replicas\":2}}"#;
+    let object = |replicas: u8, paused: bool| {
+        format!(
+            r#"{{"metadata":{{"annotations":{{"kubectl.kubernetes.io/last-applied-configuration":"{last}"}}}},
+            "spec":{{"replicas":{replicas},"paused":{paused}}}}}"#
+        )
+    };
+    let live = updated(None, &object(2, true), "kubectl-client-side-apply", "", 0);
+    let wanted = r#"{"spec":{"replicas":3}}"#;
+    let upgraded = applied(Some(&live), "kubectl", wanted, 1);
+    assert_eq!(held(&upgraded, "kubectl"), [".spec.replicas"]);
+    assert!(!held(&upgraded, "kubectl-client-side-apply").contains(&".spec.replicas".to_owned()));
+    // Another applier, a field that was not applied, and one that somebody else has changed since.
+    assert!(try_apply(Some(&live), "other", wanted, false, 1).is_err());
+    assert!(try_apply(Some(&live), "kubectl", r#"{"spec":{"replicas":3,"paused":false}}"#, false, 1).is_err());
+    let edited = updated(Some(&live), &object(5, true), "kubectl-edit", "", 1);
+    assert!(try_apply(Some(&edited), "kubectl", wanted, false, 2).is_err());
+}
+
+#[test]
 fn what_is_no_longer_applied_goes_unless_another_holds_it() {
     let first = applied(
         None,
