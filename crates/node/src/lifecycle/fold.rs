@@ -353,23 +353,13 @@ fn fold_container(state: &mut PodState, event: Event, now: Timestamp, actions: &
                 (Hook::PostStart, Ok(())) => running.post_start = HookStage::Done,
                 (Hook::PostStart, Err(message)) => {
                     running.post_start = HookStage::Done;
-                    actions.push(report(
-                        Severity::Warning,
-                        "FailedPostStartHook",
-                        format!("PostStartHook failed: {message}"),
-                        &name,
-                    ));
+                    actions.push(report(Severity::Warning, "FailedPostStartHook", message, &name));
                     let why = format!("FailedPostStartHook: Container {name} failed postStart hook, will be restarted");
                     stopping::stop_container(&spec, container, grace, now, &why, actions);
                 }
                 (Hook::PreStop, outcome) => {
                     if let Err(message) = outcome {
-                        actions.push(report(
-                            Severity::Warning,
-                            "FailedPreStopHook",
-                            format!("PreStopHook failed: {message}"),
-                            &name,
-                        ));
+                        actions.push(report(Severity::Warning, "FailedPreStopHook", message, &name));
                     }
                     if let Some(stopping) =
                         running.stopping.as_mut().filter(|stopping| stopping.stage == Stage::PreStop)
