@@ -2,7 +2,7 @@
 
 use super::model::{
     Action, Container, Event, Exit, Hook, HookStage, Image, Phase, PodState, ProbeState, Report, Role, Running,
-    START_ERROR, Sandbox, Severity, Stage, Terminal, Volumes,
+    Sandbox, Severity, Stage, Terminal, Volumes,
 };
 use super::probing;
 use super::recover::{lost, recover, waiting};
@@ -308,19 +308,6 @@ fn fold_container(state: &mut PodState, event: Event, now: Timestamp, actions: &
             for probe in [&mut container.startup, &mut container.liveness, &mut container.readiness] {
                 *probe = ProbeState::default();
             }
-        }
-        Event::StartFailed { reason, message, .. } if reason == START_ERROR => {
-            // The container was there and counts as a run: it ended with upstream's code before it began.
-            actions.push(report(Severity::Warning, "Failed", format!("Error: {message}"), &name));
-            container.phase = Phase::Exited(Exit {
-                id: String::new(),
-                code: 128,
-                reason,
-                message,
-                started_at: Some(Timestamp::UNIX_EPOCH),
-                finished_at: now,
-            });
-            container.image = Image::Unknown;
         }
         Event::StartFailed { reason, message, .. } => {
             container.back_off.advance(now);
