@@ -4,7 +4,7 @@ use crate::agent::{
     Containers, ImageFailure, ImageFound, ImageOnNode, ImageWish, RecoveredPod, RuntimeEvent, RuntimeExit, Usage,
 };
 use crate::container::{self, Launch, LaunchError, MountPropagation, Processes, SandboxSpec};
-use crate::lifecycle::{Exit, RecoveredContainer, START_ERROR};
+use crate::lifecycle::{Exit, RecoveredContainer};
 use crate::streaming::{ExecRequest, Process, Size};
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -303,7 +303,7 @@ impl Containers for RuntimeAdapter {
                 };
                 Ok((status.id, started.unwrap_or_else(Timestamp::now)))
             }
-            Err(runtime::Error::Start { message, .. }) => Err(LaunchError { reason: START_ERROR, message }),
+            Err(runtime::Error::Start { message, .. }) => Err(LaunchError { reason: "RunContainerError", message }),
             Err(error) => Err(failed(error.to_string())),
         }
     }

@@ -1,6 +1,6 @@
 //! Carries the machine's actions out: each in a task of its own, each answered by exactly one input to the worker.
 
-use super::probes::Probed;
+use super::probes::{HookFailure, Probed};
 use super::seams::{ImageWish, RegistryLogin, RuntimeEvent};
 use super::shared::Shared;
 use super::volume_manager;
@@ -378,10 +378,19 @@ async fn run_hook(
     };
     let Some(handler) = handler else { return Ok(()) };
     let probed = probed(shared, facts, &container, id);
+    let text = |value: &Option<String>| value.clone().unwrap_or_default();
+    let meta = &facts.pod.metadata;
+    let pod = format!("{}_{}({})", text(&meta.name), text(&meta.namespace), facts.uid);
+    let whose = format!("for Container {name:?} in Pod {pod:?} failed");
     if let Some(exec) = &handler.exec {
-        probed.exec(exec, within).await
+        probed.exec_hook(exec, within).await.map_err(|HookFailure { error, message }| {
+            let command = exec.command.as_deref().unwrap_or_default().join(" ");
+            format!("Exec lifecycle hook ([{command}]) {whose} - error: {error}, message: {message:?}")
+        })
     } else if let Some(get) = &handler.http_get {
-        probed.http_get(get, within.min(Duration::from_secs(60))).await
+        let path = get.path.as_deref().unwrap_or_default();
+        let outcome = probed.http_get(get, within.min(Duration::from_secs(60))).await;
+        outcome.map_err(|error| format!("HTTP lifecycle hook ({path}) {whose} - error: {error}"))
     } else if let Some(sleep) = &handler.sleep {
         let wanted = Duration::from_secs(u64::try_from(sleep.seconds).unwrap_or(0));
         tokio::time::sleep(wanted.min(within)).await;

@@ -26,6 +26,13 @@ pub(super) struct Probed<'a> {
     pub(super) address: Option<IpAddr>,
 }
 
+/// Why a hook's command failed.
+pub(super) struct HookFailure {
+    pub(super) error: String,
+    /// What the command wrote.
+    pub(super) message: String,
+}
+
 fn port_of(port: &IntOrString, container: &Container) -> Result<u16, String> {
     let number = match port {
         IntOrString::Int(number) => u16::try_from(*number).ok(),
@@ -47,6 +54,26 @@ impl Probed<'_> {
 
     /// Runs a command; exit code 0 is success.
     pub(super) async fn exec(&self, action: &ExecAction, within: Duration) -> Result<(), String> {
+        match self.run(action, within).await? {
+            (0, _) => Ok(()),
+            (_, output) => Err(output),
+        }
+    }
+
+    /// Runs a hook's command; what went wrong is told as upstream tells it.
+    pub(super) async fn exec_hook(&self, action: &ExecAction, within: Duration) -> Result<(), HookFailure> {
+        match self.run(action, within).await {
+            Ok((0, _)) => Ok(()),
+            Ok((code, message)) => {
+                let command = action.command.as_deref().unwrap_or_default().join(" ");
+                Err(HookFailure { error: format!("command '{command}' exited with {code}: {message}"), message })
+            }
+            Err(error) => Err(HookFailure { error, message: String::new() }),
+        }
+    }
+
+    /// Runs a command; returns its exit code and what it wrote.
+    async fn run(&self, action: &ExecAction, within: Duration) -> Result<(i32, String), String> {
         let command = action.command.clone().unwrap_or_default();
         let request = ExecRequest { command, stdout: true, stderr: true, ..ExecRequest::default() };
         let run = async {
@@ -62,10 +89,7 @@ impl Probed<'_> {
             };
             let (out, error, exit) = tokio::join!(read(out), read(error), process.exit);
             let text = String::from_utf8_lossy(&[out, error].concat()).into_owned();
-            match exit? {
-                0 => Ok(()),
-                _ => Err(text),
-            }
+            Ok((exit?, text))
         };
         match tokio::time::timeout(within, run).await {
             Ok(result) => result,

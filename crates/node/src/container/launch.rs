@@ -142,7 +142,7 @@ pub struct Launch {
 /// Why a container could not be started: upstream's reason and the sentence.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LaunchError {
-    /// CreateContainerConfigError, CreateContainerError or StartError.
+    /// CreateContainerConfigError, CreateContainerError or RunContainerError.
     pub reason: &'static str,
     /// The sentence.
     pub message: String,

@@ -2,7 +2,7 @@
 
 use super::model::{
     Action, Container, Event, Exit, Hook, HookStage, Image, Phase, PodState, ProbeState, Report, Role, Running,
-    START_ERROR, Sandbox, Severity, Stage, Terminal, Volumes,
+    Sandbox, Severity, Stage, Terminal, Volumes,
 };
 use super::probing;
 use super::recover::{lost, recover, waiting};
@@ -309,19 +309,6 @@ fn fold_container(state: &mut PodState, event: Event, now: Timestamp, actions: &
                 *probe = ProbeState::default();
             }
         }
-        Event::StartFailed { reason, message, .. } if reason == START_ERROR => {
-            // The container was there and counts as a run: it ended with upstream's code before it began.
-            actions.push(report(Severity::Warning, "Failed", format!("Error: {message}"), &name));
-            container.phase = Phase::Exited(Exit {
-                id: String::new(),
-                code: 128,
-                reason,
-                message,
-                started_at: Some(Timestamp::UNIX_EPOCH),
-                finished_at: now,
-            });
-            container.image = Image::Unknown;
-        }
         Event::StartFailed { reason, message, .. } => {
             container.back_off.advance(now);
             let config = reason == "CreateContainerConfigError";
@@ -353,23 +340,13 @@ fn fold_container(state: &mut PodState, event: Event, now: Timestamp, actions: &
                 (Hook::PostStart, Ok(())) => running.post_start = HookStage::Done,
                 (Hook::PostStart, Err(message)) => {
                     running.post_start = HookStage::Done;
-                    actions.push(report(
-                        Severity::Warning,
-                        "FailedPostStartHook",
-                        format!("PostStartHook failed: {message}"),
-                        &name,
-                    ));
+                    actions.push(report(Severity::Warning, "FailedPostStartHook", message, &name));
                     let why = format!("FailedPostStartHook: Container {name} failed postStart hook, will be restarted");
                     stopping::stop_container(&spec, container, grace, now, &why, actions);
                 }
                 (Hook::PreStop, outcome) => {
                     if let Err(message) = outcome {
-                        actions.push(report(
-                            Severity::Warning,
-                            "FailedPreStopHook",
-                            format!("PreStopHook failed: {message}"),
-                            &name,
-                        ));
+                        actions.push(report(Severity::Warning, "FailedPreStopHook", message, &name));
                     }
                     if let Some(stopping) =
                         running.stopping.as_mut().filter(|stopping| stopping.stage == Stage::PreStop)

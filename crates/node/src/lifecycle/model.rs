@@ -216,9 +216,6 @@ pub struct Exit {
     pub finished_at: Timestamp,
 }
 
-/// The reason of a container that was made, but whose command could not be started.
-pub const START_ERROR: &str = "StartError";
-
 /// Where a container's image stands.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Image {
@@ -346,7 +343,7 @@ pub enum Event {
     StartFailed {
         /// Which.
         container: String,
-        /// CreateContainerConfigError, CreateContainerError, or StartError for a run that ended before its command began.
+        /// CreateContainerConfigError, CreateContainerError, RunContainerError.
         reason: String,
         /// The sentence for people.
         message: String,

@@ -498,47 +498,6 @@ fn what_cannot_be_configured_waits_for_the_missing_object() {
 }
 
 impl Bench {
-    /// Answers what is open until a start is, then says that this start's command is not there.
-    fn fail_start(&mut self) {
-        while let Some(at) = self.open.iter().position(|action| !matches!(action, Action::Start { .. })) {
-            let action = self.open.remove(at);
-            self.open.insert(0, action);
-            self.settle_one();
-        }
-        let Some(Action::Start { container, .. }) = self.open.pop() else { panic!("no start is open") };
-        self.tell(Event::StartFailed { container, reason: START_ERROR.into(), message: "exec: no such file".into() });
-    }
-}
-
-#[test]
-fn a_command_that_cannot_be_started_is_an_exit_that_counts() {
-    let mut bench = Bench::new(json!({"restartPolicy": "Never", "containers": [{"name": "a", "image": "b"}]}));
-    bench.fail_start();
-    bench.settle();
-    let status = bench.status();
-    assert_eq!(status.phase.as_deref(), Some("Failed"));
-    let ended = status.container_statuses.unwrap()[0].state.clone().unwrap().terminated.unwrap();
-    assert_eq!((ended.reason.as_deref(), ended.exit_code), (Some("StartError"), 128));
-    assert_eq!(
-        (ended.message.as_deref(), ended.started_at.unwrap().0),
-        (Some("exec: no such file"), Timestamp::UNIX_EPOCH)
-    );
-    assert!(bench.reports.contains(&"Failed: Error: exec: no such file".to_owned()));
-    for policy in ["OnFailure", "Always"] {
-        let mut bench = Bench::new(json!({"restartPolicy": policy, "containers": [{"name": "a", "image": "b"}]}));
-        bench.fail_start();
-        bench.fail_start();
-        assert_eq!(bench.shown("a"), waits("CrashLoopBackOff", 1), "{policy}");
-        assert_eq!(bench.status().phase.as_deref(), Some("Running"));
-        let last = bench.status().container_statuses.unwrap()[0].last_state.clone().unwrap().terminated.unwrap();
-        assert_eq!((last.reason.as_deref(), last.exit_code), (Some("StartError"), 128));
-        assert!(bench.reports.iter().any(|report| report.starts_with("BackOff: ")), "{policy}");
-        bench.pass(11);
-        assert_eq!(bench.shown("a"), running(2), "{policy}");
-    }
-}
-
-impl Bench {
     fn settle_one(&mut self) {
         let event = match self.open.remove(0) {
             Action::PrepareVolumes => Event::VolumesReady,
