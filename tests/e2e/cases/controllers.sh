@@ -5,9 +5,6 @@ eventually 10 k -n $NS get configmap kube-root-ca.crt
 k -n $NS create job counts --image=klynge-test:1 -- sh -c 'echo counted'
 k -n $NS wait job/counts --for=condition=Complete --timeout=60s
 says counted k -n $NS logs job/counts
-k -n $NS create job cannot-start --image=klynge-test:1 -- /no/such/command
-k -n $NS patch job cannot-start -p '{"spec":{"backoffLimit":0}}'
-k -n $NS wait job/cannot-start --for=condition=Failed --timeout=60s
 k -n $NS create cronjob ticks --image=klynge-test:1 --schedule='*/1 * * * *' -- true
 k -n $NS create job by-hand --from=cronjob/ticks
 k -n $NS wait job/by-hand --for=condition=Complete --timeout=60s
