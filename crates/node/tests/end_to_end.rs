@@ -129,7 +129,7 @@ async fn a_pod_lives_with_volumes_environment_restart_and_deletion() {
     for wanted in ["Pulled", "Created", "Started", "Killing"] {
         assert!(reasons.iter().any(|reason| reason == wanted), "{wanted} is missing: {reasons:?}");
     }
-    node.stop().await;
+    machine.stop(node).await;
     machine.finish().await;
 }
 
@@ -147,7 +147,7 @@ async fn pods_outlive_the_agent_and_the_api() {
     api.wait("pods", "d", "stays", ready).await;
     api.wait("pods", "d", "dies", ready).await;
     let before = api.get("pods", "d", "stays").unwrap();
-    node.stop().await;
+    machine.stop(node).await;
     tokio::time::sleep(Duration::from_millis(100)).await;
     // The agent comes back while the API is away: what runs goes on, what ends is restarted.
     api.reachable.send_replace(false);
@@ -182,7 +182,7 @@ async fn pods_outlive_the_agent_and_the_api() {
     api.delete_pod("d", "dies", 0);
     api.wait("pods", "d", "stays", |object| object.is_none()).await;
     api.wait("pods", "d", "dies", |object| object.is_none()).await;
-    node.stop().await;
+    machine.stop(node).await;
     machine.finish().await;
 }
 
@@ -254,7 +254,7 @@ async fn ports_and_figures_of_a_pod() {
     assert!(ask(&node, "GET", "/pods").await.contains("\"podIP\":\"10.244.0."));
     api.delete_pod("d", "echo", 0);
     api.wait("pods", "d", "echo", |object| object.is_none()).await;
-    node.stop().await;
+    machine.stop(node).await;
     machine.finish().await;
 }
 
@@ -304,7 +304,7 @@ async fn failures_have_upstream_s_names() {
     for object in api.all("pods") {
         api.wait("pods", "d", object["metadata"]["name"].as_str().unwrap(), |object| object.is_none()).await;
     }
-    node.stop().await;
+    machine.stop(node).await;
     machine.finish().await;
 }
 
@@ -329,6 +329,6 @@ async fn create_to_running_is_fast() {
     println!("create to Running: p50 {:?}, p90 {:?}, max {:?}", times[15], times[27], times[29]);
     // A machine that is busy building is no measure; this only catches a wait that does not belong in the path.
     assert!(times[15] < Duration::from_millis(500), "{times:?}");
-    node.stop().await;
+    machine.stop(node).await;
     machine.finish().await;
 }

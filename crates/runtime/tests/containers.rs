@@ -6,7 +6,7 @@ mod common;
 
 use std::fs;
 
-use common::{Machine, is_running, within};
+use common::{Machine, is_running, until, within};
 use klynge_runtime::{
     Capabilities, ContainerSpec, ContainerState, Error, ExecSpec, Mount, PidNamespace, PodEvent, PodSpec, Resources,
 };
@@ -25,7 +25,11 @@ async fn exit_codes_logs_and_events() {
 
     let container = pod.start_container(machine.script("b", "sleep 100")).await.unwrap();
     let pid = is_running(&container).unwrap();
-    assert!(fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap().contains("sleep"));
+    // The shell may be on its way to becoming `sleep`: while it executes, its command line reads empty.
+    until("the command line shows", || {
+        fs::read_to_string(format!("/proc/{pid}/cmdline")).is_ok_and(|text| text.contains("sleep"))
+    })
+    .await;
     pod.signal(&container.id, 9).await.unwrap();
     let exit = within(pod.wait(&container.id)).await.unwrap();
     assert_eq!((exit.code, exit.signal, exit.oom_killed), (137, 9, false));

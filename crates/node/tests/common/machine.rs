@@ -20,6 +20,7 @@ pub(crate) struct TestMachine {
     pub(crate) directory: PathBuf,
     namespace: NetworkNamespace,
     runtime: Option<runtime::Runtime>,
+    agents: Vec<tokio::runtime::Runtime>,
 }
 
 pub(crate) async fn until(what: &str, mut condition: impl FnMut() -> bool) {
@@ -99,7 +100,7 @@ impl TestMachine {
         let directory = std::env::temp_dir().join(&name);
         std::fs::create_dir_all(&directory).unwrap();
         let namespace = NetworkNamespace::create().unwrap();
-        let mut machine = TestMachine { name, directory, namespace, runtime: None };
+        let mut machine = TestMachine { name, directory, namespace, runtime: None, agents: Vec::new() };
         let runtime = machine.open_runtime().await;
         runtime.images().import(std::io::Cursor::new(image()), None).await.unwrap();
         machine.runtime = Some(runtime);
@@ -128,7 +129,7 @@ impl TestMachine {
             mtu_bytes: None,
         })
         .unwrap();
-        Node::start(Options {
+        let options = Options {
             client: api.client(),
             containers: Arc::new(RuntimeAdapter::new(runtime)),
             network: Arc::new(NetworkAdapter::new(network)),
@@ -153,9 +154,19 @@ impl TestMachine {
             thresholds: Default::default(),
             image_thresholds: Default::default(),
             version: "v1.37.0+klynge".into(),
-        })
-        .await
-        .unwrap()
+        };
+        // An agent has threads of its own, so that stopping it ends all it was doing, as the end of its process does.
+        let threads = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let node = threads.spawn(Node::start(options)).await.unwrap().unwrap();
+        self.agents.push(threads);
+        node
+    }
+
+    /// Stops the agent that was started last.
+    pub(crate) async fn stop(&mut self, node: Node) {
+        node.stop().await;
+        let threads = self.agents.pop().unwrap();
+        tokio::task::spawn_blocking(move || threads.shutdown_timeout(Duration::from_secs(10))).await.unwrap();
     }
 
     /// Removes everything and looks that it is gone.
