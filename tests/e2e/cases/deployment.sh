@@ -12,8 +12,7 @@ k -n $NS scale deployment web --replicas=4
 k -n $NS wait deployment/web --for=jsonpath='{.status.availableReplicas}'=4 --timeout=60s
 k -n $NS set env deployment/web COLOR=blue
 k -n $NS rollout status deployment/web --timeout=90s
-pod=$(k -n $NS get pod -l app=web -o jsonpath='{.items[0].metadata.name}')
-eventually 30 sh -c "${KUBECTLS##* } -n $NS get pods -l app=web --no-headers | grep -c . | grep -qx 4"
+eventually 90 sh -c "${KUBECTLS##* } -n $NS get pods -l app=web --no-headers | grep -c . | grep -qx 4"
 pod=$(k -n $NS get pod -l app=web -o jsonpath='{.items[0].metadata.name}')
 same "the variable" blue "$(k -n $NS exec $pod -- sh -c 'echo $COLOR')"
 k -n $NS rollout undo deployment/web
@@ -22,4 +21,4 @@ says '^3 ' k -n $NS rollout history deployment/web
 k -n $NS get pods -o wide
 says 'ScalingReplicaSet' k -n $NS describe deployment web
 k -n $NS delete deployment,service web
-eventually 60 sh -c "! ${KUBECTLS##* } -n $NS get pods -l app=web --no-headers 2>/dev/null | grep -q ."
+eventually 90 sh -c "! ${KUBECTLS##* } -n $NS get pods -l app=web --no-headers 2>/dev/null | grep -q ."
