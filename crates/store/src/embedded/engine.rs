@@ -2,7 +2,8 @@
 
 use crate::contract::{BackupError, List, Status, Store, StoreStopped};
 use crate::embedded::batch;
-use crate::embedded::format::{self, Format, unix_seconds, uuid_text};
+use crate::embedded::format::{Format, unix_seconds, uuid_text};
+use crate::embedded::lock;
 use crate::embedded::log::{LogError, LogOptions};
 use crate::embedded::options::{OpenError, Options};
 use crate::embedded::queue::Queue;
@@ -45,7 +46,7 @@ pub struct Embedded {
 pub fn open(options: Options) -> Result<Arc<Embedded>, OpenError> {
     let directory = options.directory.clone();
     options.disk.create_directory(&directory).map_err(OpenError::io("create the directory", &directory))?;
-    let lock = format::lock(&directory)?;
+    let lock = lock::lock(&directory)?;
     let budget = DecodedBudget::new(options.decoded_bytes_max);
     let held = Format::read(&*options.disk, &directory)?;
     let fresh = held.is_none();

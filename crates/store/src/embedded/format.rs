@@ -1,18 +1,15 @@
-//! The files that say what the directory is and who has it open: FORMAT and LOCK.
+//! The file FORMAT, which says what the directory is.
 
 use crate::embedded::disk::{Disk, publish_file, read_up_to, write_all};
 use crate::embedded::options::OpenError;
-use rustix::fs::{FlockOperation, flock};
 use std::fs;
-use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io::{self, Read as _};
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// The format that this version writes.
 pub(crate) const FORMAT_VERSION: u32 = 1;
 pub(crate) const FORMAT_NAME: &str = "FORMAT";
-pub(crate) const LOCK_NAME: &str = "LOCK";
 const FORMAT_BYTES_MAX: usize = 4096;
 
 /// What FORMAT says.
@@ -66,34 +63,6 @@ impl Format {
         );
         publish_file(disk, directory, FORMAT_NAME, |file| write_all(file, 0, text.as_bytes())).map(drop)
     }
-}
-
-/// Locks the directory for this process until the returned file is dropped. The kernel drops the lock with the process.
-pub(crate) fn lock(directory: &Path) -> Result<fs::File, OpenError> {
-    let path = directory.join(LOCK_NAME);
-    let mut file = fs::OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(&path)
-        .map_err(OpenError::io("open", &path))?;
-    if let Err(error) = flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        if error != rustix::io::Errno::WOULDBLOCK {
-            return Err(OpenError::io("lock", &path)(error.into()));
-        }
-        let mut holder = String::new();
-        let _ = (&file).take(32).read_to_string(&mut holder);
-        let holder = match holder.trim().parse::<u32>() {
-            Ok(process) => format!("process {process}"),
-            Err(_) => String::from("another process"),
-        };
-        return Err(OpenError::Locked { directory: directory.into(), holder });
-    }
-    // The number only makes the message better; on a full disk the lock must work all the same.
-    let _ = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
-    Ok(file)
 }
 
 /// Random bytes of the operating system.

@@ -4,6 +4,7 @@ mod batch;
 pub mod disk;
 mod engine;
 mod format;
+mod lock;
 mod log;
 mod options;
 mod queue;

@@ -1,7 +1,8 @@
 //! Restoring a backup into an empty directory, with revisions that go on above every one ever shown.
 
 use crate::embedded::disk::{Disk, RealDisk};
-use crate::embedded::format::{self, Format, LOCK_NAME, unix_seconds, uuid_text};
+use crate::embedded::format::{Format, unix_seconds, uuid_text};
+use crate::embedded::lock::{self, LOCK_NAME};
 use crate::embedded::log::{Log, LogOptions};
 use crate::embedded::options::OpenError;
 use crate::embedded::record::SnapshotHeader;
@@ -45,7 +46,7 @@ pub enum RestoreError {
 pub fn restore(backup: &Path, directory: &Path, continue_from: Revision) -> Result<Restored, RestoreError> {
     let disk: Arc<dyn Disk> = Arc::new(RealDisk);
     disk.create_directory(directory).map_err(OpenError::io("create the directory", directory))?;
-    let _lock = format::lock(directory)?;
+    let _lock = lock::lock(directory)?;
     let names = disk.list(directory).map_err(OpenError::io("list", directory))?;
     if names.iter().any(|name| name != LOCK_NAME) {
         return Err(RestoreError::NotEmpty { directory: directory.into() });

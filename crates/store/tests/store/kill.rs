@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 const DIRECTORY: &str = "KLYNGE_STORE_KILL_TEST_DIRECTORY";
+const HOLDER_DIRECTORY: &str = "KLYNGE_STORE_HOLD_TEST_DIRECTORY";
 
 fn options(directory: &Path) -> Options {
     // Small limits, so that segments and snapshots happen within a moment.
@@ -93,5 +94,36 @@ fn acknowledged_writes_survive_kill() {
             assert!(text(entry).ends_with(&format!("#{}", entry.revision)), "{}", text(entry));
         }
         assert!(acknowledged.len() > 8, "the child wrote hardly anything");
+    }
+}
+
+/// Runs in the child only: holds the store with much memory, whose return delays the end of a killed process.
+#[test]
+fn child_holds_until_killed() {
+    let Ok(directory) = std::env::var(HOLDER_DIRECTORY) else { return };
+    let _store = open(options(Path::new(&directory))).unwrap();
+    let memory = vec![1_u8; 512 << 20];
+    println!("holding {}", memory.iter().step_by(4096).map(|byte| usize::from(*byte)).sum::<usize>());
+    loop {
+        std::thread::park();
+    }
+}
+
+#[test]
+fn the_store_of_a_process_that_was_just_killed_opens() {
+    let directory = tempfile::tempdir().unwrap();
+    for _ in 0..3 {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "kill::child_holds_until_killed", "--nocapture", "--test-threads=1"])
+            .env(HOLDER_DIRECTORY, directory.path())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let output = BufReader::new(child.stdout.take().unwrap());
+        assert!(output.lines().any(|line| line.unwrap().contains("holding ")), "the child opens the store");
+        child.kill().unwrap();
+        let opened = open(options(directory.path())); // no waiting for the child in between
+        child.wait().unwrap();
+        drop(opened.unwrap());
     }
 }
