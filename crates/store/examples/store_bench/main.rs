@@ -2,7 +2,12 @@
 //!
 //! `cargo run --release -p klynge-store --example store_bench -- [--quick] [--directory DIR]` prints a table and, as its
 //! last line, one JSON object.
+//!
+//! Beside it, in the same run, stands etcd where Debian's etcd-server is installed: over gRPC on loopback, since it has no
+//! other door, with its own fsync of every batch.
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark stops at the first failure and prints")]
+
+mod etcd;
 
 use bytes::Bytes;
 use klynge_store::embedded::{Embedded, Options, open};
@@ -106,6 +111,26 @@ fn main() {
     runtime.block_on(run(directory.path(), scale));
 }
 
+/// What both did in turns: rate, median, 99th percentile.
+struct Beside {
+    ours: (f64, Duration, Duration),
+    etcd: (f64, Duration, Duration),
+    etcd_one: (f64, Duration, Duration),
+}
+
+/// Ours and etcd in the order A B B A, the better of the two rounds of each.
+async fn beside_etcd(store: &Arc<Embedded>, directory: &Path, scale: usize) -> Option<Beside> {
+    let etcd = etcd::Etcd::start(directory).await?;
+    let (many, few) = (100_000 / scale, 20_000 / scale);
+    let better = |a: (f64, Duration, Duration), b: (f64, Duration, Duration)| if a.0 >= b.0 { a } else { b };
+    let first = puts(store, 64, many, false).await;
+    let theirs = etcd.puts(64, few).await;
+    let theirs = better(theirs, etcd.puts(64, few).await);
+    let ours = better(first, puts(store, 64, many, false).await);
+    let etcd_one = etcd.puts(1, 2000 / scale).await;
+    Some(Beside { ours, etcd: theirs, etcd_one })
+}
+
 async fn run(directory: &Path, scale: usize) {
     let bare = bare_sync(directory, 2000 / scale);
     let options = Options::new(directory.join("store"));
@@ -124,6 +149,14 @@ async fn run(directory: &Path, scale: usize) {
     let cpu_per_put = (cpu_seconds() - cpu) / (200_000 / scale) as f64;
     let group = (200_000 / scale) as f64 / (store.status().syncs - syncs) as f64;
     line("durable puts, 64 writers", many);
+    let peer = beside_etcd(&store, directory, scale).await;
+    if let Some(peer) = &peer {
+        line("durable puts, 64 writers (beside etcd)", peer.ours);
+        line("etcd: durable puts, 64 writers", peer.etcd);
+        line("etcd: durable puts, 1 writer", peer.etcd_one);
+    } else {
+        println!("{:<44} {:>12}", "etcd", "not installed");
+    }
     line("durable puts, 256 writers", puts(&store, 256, 200_000 / scale, false).await);
     line("relaxed puts, 64 writers", puts(&store, 64, 200_000 / scale, true).await);
 
@@ -187,7 +220,7 @@ async fn run(directory: &Path, scale: usize) {
     println!(
         "{{\"bench\":\"store\",\"puts_per_s\":{:.0},\"puts_p50_us\":{},\"puts_p99_us\":{},\"one_put_p50_us\":{},\
          \"bare_sync_p50_us\":{},\"gets_per_s\":{get_rate:.0},\"list_ms\":{:.1},\"bytes_per_entry\":{per_entry:.0},\
-         \"cpu_us_per_put\":{:.1},\"open_ms\":{:.0}}}",
+         \"cpu_us_per_put\":{:.1},\"open_ms\":{:.0}{}}}",
         many.0,
         many.1.as_micros(),
         many.2.as_micros(),
@@ -196,5 +229,11 @@ async fn run(directory: &Path, scale: usize) {
         list_time.as_secs_f64() * 1e3,
         cpu_per_put * 1e6,
         reopen.as_secs_f64() * 1e3,
+        peer.map_or_else(String::new, |peer| format!(
+            ",\"beside_etcd_puts_per_s\":{:.0},\"etcd_puts_per_s\":{:.0},\"etcd_one_put_p50_us\":{}",
+            peer.ours.0,
+            peer.etcd.0,
+            peer.etcd_one.1.as_micros()
+        )),
     );
 }
