@@ -131,6 +131,7 @@ impl Core {
             client,
             component,
             requests: requests.clone(),
+            signer: options.signer.clone(),
         };
         let groups = ["system:serviceaccounts", "system:serviceaccounts:kube-system", "system:authenticated"];
         let seat = |runner: Box<dyn Runner>| {

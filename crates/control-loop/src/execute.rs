@@ -7,13 +7,16 @@ use client::{
 };
 use controllers::{Action, Create, Event, Failure, Plan, Precondition, Propagation, Resource, Target};
 use futures_util::future::join_all;
+use k8s_openapi::ByteString;
+use k8s_openapi::api::certificates::v1::{CertificateSigningRequest, CertificateSigningRequestCondition};
 use k8s_openapi::api::core::v1::Pod;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use object::{GroupVersionResource, Status};
 use serde_json::json;
 use tokio::sync::Semaphore;
 
 use crate::convert::to_object_value;
+use crate::options::Signer;
 use crate::recorder::Recorder;
 
 /// Actions of one plan that run beside each other at most.
@@ -27,6 +30,8 @@ pub(crate) struct Executor {
     pub(crate) component: &'static str,
     /// Bounds the requests under way over all controllers.
     pub(crate) requests: Arc<Semaphore>,
+    /// The cluster's certificate authority.
+    pub(crate) signer: Option<Arc<dyn Signer>>,
 }
 
 /// What came of a plan.
@@ -83,6 +88,11 @@ impl Executor {
                         self.tell(on_success, "", "");
                     }
                     outcome.note(as_failure(result, &target.resource, false));
+                }
+                Action::Sign { request, lifetime_seconds } => {
+                    if let Some(result) = self.sign(*request, lifetime_seconds).await {
+                        outcome.note(result);
+                    }
                 }
                 Action::Patch { target, subresource, precondition, mut patch } => {
                     add_precondition(&mut patch, &precondition);
@@ -160,6 +170,32 @@ impl Executor {
             Err(status) => self.tell(on_failure, &target.name, &status.message),
         }
         as_failure(result, &target.resource, false)
+    }
+
+    /// Signs a request and writes what came of it; none where there is no authority here.
+    async fn sign(
+        &self,
+        mut request: CertificateSigningRequest,
+        lifetime_seconds: i64,
+    ) -> Option<Result<(Resource, u64), Failure>> {
+        let signer = self.signer.as_ref()?;
+        let now = Time(jiff::Timestamp::now());
+        let signed = signer.sign(&request, lifetime_seconds);
+        let status = request.status.get_or_insert_default();
+        match signed {
+            Ok(pem) => status.certificate = Some(ByteString(pem.into_bytes())),
+            Err(message) => status.conditions.get_or_insert_default().push(CertificateSigningRequestCondition {
+                type_: "Failed".into(),
+                status: "True".into(),
+                reason: Some("SigningFailed".into()),
+                message: Some(message),
+                last_update_time: Some(now.clone()),
+                last_transition_time: Some(now),
+            }),
+        }
+        let Action::Update { target, subresource, object, .. } = Action::update_status(&request) else { return None };
+        let verb = Verb::Update(to_object_value(&object), self.write_options());
+        Some(as_failure(self.call(&target, subresource, verb).await, &target.resource, false))
     }
 
     fn write_options(&self) -> WriteOptions {

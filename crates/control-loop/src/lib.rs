@@ -12,4 +12,4 @@ mod recorder;
 mod runner;
 mod scheduling;
 
-pub use options::{Clock, ControlLoop, Handle, Options};
+pub use options::{Clock, ControlLoop, Handle, Options, Signer};

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use client::ClusterClient;
+use controllers::node_ranges::PodRange;
 use controllers::{Resource, Settings};
 use jiff::Timestamp;
+use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -12,6 +14,15 @@ use crate::core;
 
 /// Where the time comes from.
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+
+/// The cluster's certificate authority.
+pub trait Signer: Send + Sync {
+    /// The certificate (PEM) for an approved request, which holds for so many seconds from now.
+    ///
+    /// # Errors
+    /// A sentence that says what about the request cannot be signed.
+    fn sign(&self, request: &CertificateSigningRequest, lifetime_seconds: i64) -> Result<String, String>;
+}
 
 /// What the control loop needs.
 pub struct Options {
@@ -23,6 +34,10 @@ pub struct Options {
     pub clock: Clock,
     /// The cluster's certificate authority in PEM.
     pub root_ca: String,
+    /// Signs approved CertificateSigningRequests; none where somebody else does that.
+    pub signer: Option<Arc<dyn Signer>>,
+    /// What nodes' pod ranges are cut from; empty where somebody else does that.
+    pub pod_ranges: Vec<PodRange>,
     /// Every other resource that objects may live in (from the resource table), so that owners and namespaces see all of them.
     pub other_resources: Vec<Resource>,
     /// True while this server leads; none where there is only one server.
@@ -62,5 +77,10 @@ impl Handle {
 /// What controllers are told besides objects. Absence of an owner is only proof where everything is mirrored.
 pub(crate) fn settings(options: &Options, resources: &[Resource]) -> Settings {
     let named = resources.iter().map(|resource| ((resource.group.clone(), resource.kind.clone()), resource.clone()));
-    Settings { root_ca: options.root_ca.clone(), mirrored: named.collect(), incomplete: true }
+    Settings {
+        root_ca: options.root_ca.clone(),
+        pod_ranges: options.pod_ranges.clone(),
+        mirrored: named.collect(),
+        incomplete: true,
+    }
 }

@@ -18,6 +18,9 @@ fn start(store: &Store) -> Handle {
         seed: 1,
         clock: Arc::new(jiff::Timestamp::now),
         root_ca: "PEM".into(),
+
+        signer: None,
+        pod_ranges: Vec::new(),
         other_resources: Vec::new(),
         leadership: None,
     })
@@ -180,6 +183,9 @@ async fn only_a_leader_plans() {
         seed: 1,
         clock: Arc::new(jiff::Timestamp::now),
         root_ca: String::new(),
+
+        signer: None,
+        pod_ranges: Vec::new(),
         other_resources: Vec::new(),
         leadership: Some(leadership),
     });

@@ -1,6 +1,7 @@
 //! What a controller wants done, as data.
 
 use jiff::Timestamp;
+use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::{Metadata, Resource as Typed};
@@ -191,6 +192,13 @@ pub enum Action {
         on_success: Option<Event>,
         /// Told when it did not.
         on_failure: Option<Event>,
+    },
+    /// Have the cluster's authority sign an approved request as its spec asks, and write the certificate into its status.
+    Sign {
+        /// The request.
+        request: Box<CertificateSigningRequest>,
+        /// How long the certificate holds.
+        lifetime_seconds: i64,
     },
     /// Tell something.
     Event(Event),

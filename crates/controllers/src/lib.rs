@@ -11,6 +11,7 @@ mod replicas;
 mod service_pods;
 mod view;
 
+pub mod certificates;
 pub mod cron_job;
 pub mod daemon_set;
 pub mod deployment;
@@ -22,6 +23,7 @@ pub mod garbage;
 pub mod job;
 pub mod namespace;
 pub mod node_lifecycle;
+pub mod node_ranges;
 pub mod pod_garbage;
 pub mod replica_set;
 pub mod replication_controller;

@@ -6,9 +6,11 @@ use std::sync::Arc;
 use k8s_openapi::Metadata;
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::batch::v1::{CronJob, Job};
+use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
-    ConfigMap, Endpoints, Namespace, Node, PersistentVolumeClaim, Pod, ReplicationController, Service, ServiceAccount,
+    ConfigMap, Endpoints, Namespace, Node, PersistentVolumeClaim, Pod, ReplicationController, Secret, Service,
+    ServiceAccount,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
@@ -16,6 +18,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference}
 
 use crate::action::Resource;
 use crate::meta;
+use crate::node_ranges::PodRange;
 
 /// Names an object within its kind; the namespace is empty for cluster scope.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -44,6 +47,14 @@ pub trait Indexed {
     fn index(&self) -> Option<String> {
         None
     }
+
+    /// Without what no controller looks at, so that it is not held.
+    fn trimmed(self) -> Self
+    where
+        Self: Sized,
+    {
+        self
+    }
 }
 
 impl Indexed for Pod {
@@ -56,6 +67,25 @@ impl Indexed for EndpointSlice {
     fn index(&self) -> Option<String> {
         let service = meta::label(&self.metadata, "kubernetes.io/service-name")?;
         Some(format!("{}/{service}", meta::namespace(&self.metadata)))
+    }
+}
+
+impl Indexed for Secret {
+    fn trimmed(mut self) -> Self {
+        if self.type_.as_deref() != Some("bootstrap.kubernetes.io/token") {
+            self.data = None;
+        }
+        self
+    }
+}
+
+impl Indexed for ConfigMap {
+    fn trimmed(mut self) -> Self {
+        if meta::name(&self.metadata) != "kube-root-ca.crt" {
+            self.data = None;
+            self.binary_data = None;
+        }
+        self
     }
 }
 
@@ -76,7 +106,7 @@ no_index!(
     Job,
     CronJob,
     ServiceAccount,
-    ConfigMap,
+    CertificateSigningRequest,
     Lease,
     PodDisruptionBudget,
     PersistentVolumeClaim,
@@ -289,6 +319,8 @@ fn remove_from_set(map: &mut HashMap<String, BTreeSet<String>>, key: &str, value
 pub struct Settings {
     /// The cluster's certificate authority in PEM, published in every namespace.
     pub root_ca: String,
+    /// What nodes' pod ranges are cut from, one per address family; empty where somebody else does that.
+    pub pod_ranges: Vec<PodRange>,
     /// Every resource that is mirrored, by group and kind, so that owner references can be judged.
     pub mirrored: BTreeMap<(String, String), Resource>,
     /// Some resource has not been listed yet, so that a namespace which looks empty may not be.
@@ -353,7 +385,7 @@ macro_rules! kinds {
             pub fn decode(resource: &Resource, json: &[u8]) -> Option<Result<Self, serde_json::Error>> {
                 match resource.kind.as_str() {
                     $(stringify!($kind) if resource.group == <$kind as k8s_openapi::Resource>::GROUP => {
-                        Some(serde_json::from_slice(json).map(|object| Self::$kind(Arc::new(object))))
+                        Some(serde_json::from_slice(json).map(|object: $kind| Self::$kind(Arc::new(object.trimmed()))))
                     })*
                     _ => None,
                 }
@@ -434,4 +466,6 @@ kinds! {
     leases: Lease,
     pod_disruption_budgets: PodDisruptionBudget,
     persistent_volume_claims: PersistentVolumeClaim,
+    certificate_signing_requests: CertificateSigningRequest,
+    secrets: Secret,
 }

@@ -230,6 +230,11 @@ impl Cluster {
                 self.apply(object);
                 Ok(())
             }
+            Action::Sign { request, .. } => {
+                let mut signed = *request;
+                signed.status.get_or_insert_default().certificate = Some(k8s_openapi::ByteString(b"signed".to_vec()));
+                self.commit(Action::update_status(&signed))
+            }
             Action::Update { target, subresource, object, on_success } => {
                 let address = (target.resource.kind.clone(), target.namespace.clone(), target.name.clone());
                 let Some(old) = self.objects.get(&address).cloned() else {

@@ -1,0 +1,136 @@
+//! Approves what nodes ask for about themselves, and what a join token admits.
+
+use super::request::{Requested, usages_are};
+use super::tokens::{self, Admission};
+use super::{NODE_CLIENT, NODE_PREFIX, NODE_SERVING, NODES, has_condition, is_decided, with_condition};
+use crate::action::{Action, Plan};
+use crate::controller::{Change, Controller};
+use crate::meta;
+use crate::view::{Key, Typed, View};
+use jiff::Timestamp;
+use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
+use k8s_openapi::api::core::v1::Node;
+
+const BOOTSTRAPPERS: &str = "system:bootstrappers";
+
+/// The approver of nodes' certificates.
+#[derive(Debug)]
+pub struct NodeCertificateApprover;
+
+/// What is to become of a request.
+enum Verdict {
+    /// Somebody else decides.
+    Leave,
+    Approve(&'static str),
+    Deny(&'static str, String),
+    /// First this, then the request is looked at again.
+    First(Action),
+}
+
+impl Controller for NodeCertificateApprover {
+    const NAME: &'static str = "certificate-controller";
+    const COMPONENT: &'static str = "csrapproving";
+    type Memory = ();
+
+    fn keys(view: &View, change: Change<'_>) -> Vec<Key> {
+        match change.new {
+            Some(Typed::CertificateSigningRequest(request)) => vec![Key::of(&request.metadata)],
+            // A token's record has changed: its requests may go on.
+            Some(Typed::Secret(secret)) if tokens::is_token(secret) => {
+                let requests = view.certificate_signing_requests.all().filter(|request| !is_decided(request));
+                requests.map(|request| Key::of(&request.metadata)).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    fn plan(view: &View, key: &Key, _memory: &mut (), now: Timestamp) -> Plan {
+        let Some(request) = view.certificate_signing_requests.at(key) else { return Plan::nothing() };
+        if is_decided(request) || has_condition(request, "Failed") {
+            return Plan::nothing();
+        }
+        match judge(view, request, now) {
+            Verdict::Leave => Plan::nothing(),
+            Verdict::First(action) => Plan::of(vec![action]),
+            Verdict::Approve(message) => {
+                Plan::of(vec![approval(&with_condition(request, "Approved", "AutoApproved", message, now))])
+            }
+            Verdict::Deny(reason, message) => {
+                Plan::of(vec![approval(&with_condition(request, "Denied", reason, &message, now))])
+            }
+        }
+    }
+}
+
+fn approval(request: &CertificateSigningRequest) -> Action {
+    let Action::Update { target, object, on_success, .. } = Action::update(request) else {
+        return Action::update(request);
+    };
+    Action::Update { target, subresource: "approval", object, on_success }
+}
+
+fn judge(view: &View, request: &CertificateSigningRequest, now: Timestamp) -> Verdict {
+    let Ok(requested) = Requested::read(request) else { return Verdict::Leave };
+    let Some(node) = requested.common_name.strip_prefix(NODE_PREFIX).filter(|node| !node.is_empty()) else {
+        return Verdict::Leave;
+    };
+    if requested.organizations != [NODES] {
+        return Verdict::Leave;
+    }
+    let username = request.spec.username.as_deref().unwrap_or_default();
+    let in_group = |wanted: &str| request.spec.groups.iter().flatten().any(|group| group == wanted);
+    let itself = username == requested.common_name && in_group(NODES);
+    match request.spec.signer_name.as_str() {
+        NODE_CLIENT if requested.has_no_names() && usages_are(request, &["digital signature", "client auth"]) => {
+            if itself {
+                return Verdict::Approve("Auto approving self kubelet client certificate after SubjectAccessReview.");
+            }
+            match tokens::token_of(username) {
+                Some(token) if in_group(BOOTSTRAPPERS) => admit(view, request, node, token, now),
+                _ => Verdict::Leave,
+            }
+        }
+        NODE_SERVING if itself && usages_are(request, &["digital signature", "server auth"]) => {
+            match view.nodes.get("", node) {
+                Some(object) if names_are_its_own(object, &requested) => {
+                    Verdict::Approve("Auto approving kubelet serving certificate: its names are the node's own.")
+                }
+                _ => Verdict::Leave,
+            }
+        }
+        _ => Verdict::Leave,
+    }
+}
+
+/// A machine with a join token wants to become `node`.
+fn admit(view: &View, request: &CertificateSigningRequest, node: &str, token: &str, now: Timestamp) -> Verdict {
+    if let Some(object) = view.nodes.get("", node).filter(|object| is_ready(object)) {
+        return Verdict::Deny(
+            "NodeNameTaken",
+            format!(
+                "node {node} is in the cluster and healthy (since {}); give the new machine another name with \
+                 --node-name, or remove the old node with `klynge node remove {node}`",
+                object.metadata.creation_timestamp.as_ref().map(|time| time.0.to_string()).unwrap_or_default()
+            ),
+        );
+    }
+    match tokens::admission(view, token, meta::name(&request.metadata), now) {
+        Admission::Admitted => Verdict::Approve("Auto approving kubelet client certificate after SubjectAccessReview."),
+        Admission::Record(action) => Verdict::First(action),
+        Admission::Refused(why) => Verdict::Deny("TokenRefused", why),
+    }
+}
+
+fn is_ready(node: &Node) -> bool {
+    let conditions = node.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+    conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+}
+
+fn names_are_its_own(node: &Node, requested: &Requested) -> bool {
+    let addresses = node.status.as_ref().and_then(|status| status.addresses.as_deref()).unwrap_or_default();
+    let is_own = |name: &str| addresses.iter().any(|address| address.address == name);
+    let any = !requested.dns_names.is_empty() || !requested.addresses.is_empty();
+    any && requested.other_names == 0
+        && requested.dns_names.iter().all(|name| is_own(name))
+        && requested.addresses.iter().all(|address| is_own(&address.to_string()))
+}
