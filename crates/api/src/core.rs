@@ -1,7 +1,7 @@
 //! What every room of the server shares: store, table, identity, configuration; and one resolved request.
 
 use crate::auth::{Attributes, Authenticator, Authorizer, Reviewer, Tokens, User};
-use crate::proxy::NodeConnector;
+use crate::proxy::{NodeConnector, Tunnels};
 use crate::serve::metrics::Metrics;
 use crate::serve::openapi::Documents;
 use crate::write::services::AddressRange;
@@ -26,6 +26,8 @@ pub(crate) struct Core {
     pub(crate) tokens: Arc<Tokens>,
     pub(crate) reviewer: Reviewer,
     pub(crate) connector: Arc<dyn NodeConnector>,
+    /// Connections that other machines' agents opened.
+    pub(crate) tunnels: Tunnels,
     pub(crate) service_range: AddressRange,
     pub(crate) advertise: IpAddr,
     pub(crate) port: u16,

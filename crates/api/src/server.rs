@@ -6,7 +6,7 @@ use crate::core::{Core, StoredObjects};
 use crate::housekeeping;
 use crate::local::LocalClient;
 use crate::pki::{self, Pki};
-use crate::proxy::NodeConnector;
+use crate::proxy::{NodeConnector, Tunnels};
 use crate::serve::{self, Limits, metrics::Metrics, openapi::Documents};
 use crate::write::services::AddressRange;
 use client::ClusterClient;
@@ -98,6 +98,7 @@ impl Server {
             authorizer,
             tokens,
             connector,
+            tunnels: Tunnels::default(),
             service_range,
             advertise,
             port: address.port(),

@@ -5,6 +5,7 @@ use crate::path;
 use crate::request::{
     ClusterClient, DeleteOptions, EventKind, Object, Page, Query, Request, Target, Verb, WatchEvent, WatchStream,
 };
+use crate::tls;
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use futures_util::stream;
@@ -12,16 +13,18 @@ use http::{Method, header};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http2::SendRequest;
+use hyper::upgrade::Upgraded;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use object::{Map, Status, Value, json};
-use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, RootCertStore};
+use rustls::ClientConfig;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::sync::Mutex;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 /// Longer answers than this to a single call are refused.
 const ANSWER_BYTES_MAX: usize = 512 * 1024 * 1024;
@@ -32,8 +35,20 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// A client for one endpoint and one identity.
 pub struct Https {
     endpoint: Endpoint,
-    tls: TlsConnector,
+    tls: RwLock<Tls>,
     connection: Mutex<Option<SendRequest<Full<Bytes>>>>,
+}
+
+/// What the client proves itself with, for each protocol.
+struct Tls {
+    http2: Arc<ClientConfig>,
+    http1: Arc<ClientConfig>,
+}
+
+impl Tls {
+    fn new(endpoint: &Endpoint) -> Result<Self, String> {
+        Ok(Tls { http2: tls::config(endpoint, b"h2")?, http1: tls::config(endpoint, b"http/1.1")? })
+    }
 }
 
 impl Https {
@@ -42,24 +57,67 @@ impl Https {
     /// # Errors
     /// A sentence, when the certificates of the endpoint cannot be used.
     pub fn new(endpoint: Endpoint) -> Result<Self, String> {
-        let mut roots = RootCertStore::empty();
-        roots.add_parsable_certificates(endpoint.authorities.iter().cloned());
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let builder = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(|error| error.to_string())?
-            .with_root_certificates(roots);
-        let mut config = match &endpoint.certificate {
-            Some((chain, key)) => builder
-                .with_client_auth_cert(chain.clone(), key.clone_key())
-                .map_err(|error| format!("the client certificate cannot be used: {error}"))?,
-            None => builder.with_no_client_auth(),
-        };
-        config.alpn_protocols = vec![b"h2".to_vec()];
-        Ok(Https { endpoint, tls: TlsConnector::from(Arc::new(config)), connection: Mutex::new(None) })
+        let tls = Tls::new(&endpoint)?;
+        Ok(Https { endpoint, tls: RwLock::new(tls), connection: Mutex::new(None) })
     }
 
-    async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, Status> {
+    /// Goes on under another certificate of the same identity; requests that are under way end on the old connection.
+    ///
+    /// # Errors
+    /// A sentence, when the certificate cannot be used; the old one stays.
+    pub async fn renew_certificate(
+        &self,
+        chain: Vec<CertificateDer<'static>>,
+        key: PrivateKeyDer<'static>,
+    ) -> Result<(), String> {
+        let endpoint = Endpoint {
+            host: self.endpoint.host.clone(),
+            port: self.endpoint.port,
+            authorities: self.endpoint.authorities.clone(),
+            certificate: Some((chain, key)),
+            token: None,
+            pin: self.endpoint.pin.clone(),
+        };
+        let tls = Tls::new(&endpoint)?;
+        *self.tls.write().unwrap_or_else(PoisonError::into_inner) = tls;
+        *self.connection.lock().await = None;
+        Ok(())
+    }
+
+    /// A connection of its own that speaks another protocol after a GET of `path` with `Upgrade: protocol`.
+    ///
+    /// # Errors
+    /// The server's Status where it refuses, or 503 where it cannot be reached.
+    pub async fn upgrade(&self, path: &str, protocol: &'static str) -> Result<TokioIo<Upgraded>, Status> {
+        let config = Arc::clone(&self.tls.read().unwrap_or_else(PoisonError::into_inner).http1);
+        let stream = self.stream(config).await?;
+        let failed = |error: &dyn std::fmt::Display| Status::unavailable(format!("the server did not answer: {error}"));
+        let (mut sender, connection) = hyper::client::conn::http1::handshake::<_, Full<Bytes>>(TokioIo::new(stream))
+            .await
+            .map_err(|error| failed(&error))?;
+        tokio::spawn(async move {
+            // Its error shows on the upgraded stream.
+            if let Err(error) = connection.with_upgrades().await {
+                tracing::debug!(%error, "an upgraded connection ended");
+            }
+        });
+        let host = format!("{}:{}", bracketed(&self.endpoint.host), self.endpoint.port);
+        let request = http::Request::get(path)
+            .header(header::HOST, host)
+            .header(header::CONNECTION, "Upgrade")
+            .header(header::UPGRADE, protocol)
+            .header(header::USER_AGENT, concat!("klynge/", env!("CARGO_PKG_VERSION")))
+            .body(Full::default())
+            .map_err(Status::internal)?;
+        let response = sender.send_request(request).await.map_err(|error| failed(&error))?;
+        if response.status() != http::StatusCode::SWITCHING_PROTOCOLS {
+            return Err(refusal(response).await);
+        }
+        let upgraded = hyper::upgrade::on(response).await.map_err(|error| failed(&error))?;
+        Ok(TokioIo::new(upgraded))
+    }
+
+    async fn stream(&self, config: Arc<ClientConfig>) -> Result<TlsStream<TcpStream>, Status> {
         let (host, port) = (&self.endpoint.host, self.endpoint.port);
         let address: IpAddr = match host.as_str() {
             "localhost" => IpAddr::from([127, 0, 0, 1]),
@@ -78,10 +136,17 @@ impl Https {
         let stream = opened.map_err(|late| refused("reach", &late))?.map_err(|error| refused("reach", &error))?;
         let _ = stream.set_nodelay(true); // only latency is at stake
         let name = ServerName::try_from(host.clone()).map_err(|error| refused("name", &error))?;
-        let stream = self.tls.connect(name, stream).await.map_err(|error| refused("talk TLS with", &error))?;
+        let connecting = TlsConnector::from(config).connect(name, stream);
+        let opened = tokio::time::timeout(CONNECT_TIMEOUT, connecting).await;
+        opened.map_err(|late| refused("talk TLS with", &late))?.map_err(|error| refused("talk TLS with", &error))
+    }
+
+    async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, Status> {
+        let config = Arc::clone(&self.tls.read().unwrap_or_else(PoisonError::into_inner).http2);
+        let stream = self.stream(config).await?;
         let (sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
             .await
-            .map_err(|error| refused("talk HTTP/2 with", &error))?;
+            .map_err(|error| Status::unavailable(format!("cannot talk HTTP/2 with the server: {error}")))?;
         tokio::spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "connection to the API server ended");
@@ -120,12 +185,7 @@ impl Https {
         if response.status().is_success() {
             return Ok(response);
         }
-        let code = response.status().as_u16();
-        let body = whole(response.into_body()).await?;
-        match json::decode(&body, &json::Limits::default()) {
-            Ok(decoded) if decoded.value.str_at(&["kind"]) == Some("Status") => Err(Status::from_value(&decoded.value)),
-            _ => Err(Status::new(code, "Unknown", String::from_utf8_lossy(&body).trim().to_owned())),
-        }
+        Err(refusal(response).await)
     }
 
     async fn answer(&self, method: Method, path: &str, media_type: &str, body: Bytes) -> Result<Bytes, Status> {
@@ -138,6 +198,19 @@ impl Https {
     /// The server's Status, or 503 where it cannot be reached.
     pub async fn get_path(&self, path: &str) -> Result<Bytes, Status> {
         self.answer(Method::GET, path, "", Bytes::new()).await
+    }
+}
+
+/// The Status of an answer that is none of success.
+async fn refusal(response: http::Response<Incoming>) -> Status {
+    let code = response.status().as_u16();
+    let body = match whole(response.into_body()).await {
+        Ok(body) => body,
+        Err(status) => return status,
+    };
+    match json::decode(&body, &json::Limits::default()) {
+        Ok(decoded) if decoded.value.str_at(&["kind"]) == Some("Status") => Status::from_value(&decoded.value),
+        _ => Status::new(code, "Unknown", String::from_utf8_lossy(&body).trim().to_owned()),
     }
 }
 

@@ -1,5 +1,6 @@
 //! What a kubeconfig's current context says of where the cluster is and who asks.
 
+use crate::tls::Pin;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use object::Value;
@@ -18,6 +19,8 @@ pub struct Endpoint {
     pub certificate: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>,
     /// Bearer token.
     pub token: Option<String>,
+    /// The authority is not known but by the hash of its key; `authorities` are not looked at then.
+    pub pin: Option<Pin>,
 }
 
 impl Endpoint {
@@ -55,6 +58,7 @@ impl Endpoint {
             authorities: certificates(&authority, "certificate-authority-data")?,
             certificate,
             token: user.str_at(&["user", "token"]).map(str::to_owned),
+            pin: None,
         })
     }
 }

@@ -4,6 +4,8 @@ mod https;
 mod kubeconfig;
 mod path;
 mod request;
+mod tls;
+mod tunnel;
 
 pub use https::Https;
 pub use kubeconfig::Endpoint;
@@ -12,3 +14,5 @@ pub use request::{
     ClusterClient, DeleteOptions, Deletion, EventKind, Object, Page, PatchKind, Query, Request, Target, Verb,
     WatchEvent, WatchStream, WriteOptions,
 };
+pub use tls::Pin;
+pub use tunnel::{TUNNEL_PATH, TUNNEL_PROTOCOL, serve_tunnel};

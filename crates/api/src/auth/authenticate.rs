@@ -1,5 +1,6 @@
 //! Authentication: client certificate, bearer token, or nobody; then impersonation.
 
+use super::join_token;
 use super::token::Tokens;
 use super::user::User;
 use super::{Authorizer, Objects, impersonate};
@@ -100,6 +101,10 @@ impl Authenticator {
     fn by_token(&self, token: &str) -> Result<Arc<User>, Status> {
         if let Some(user) = self.bearers.get(token) {
             return Ok(user);
+        }
+        if join_token::has_form(token) {
+            let user = join_token::verify(token, self.objects.as_ref(), unix_seconds());
+            return user.map(Arc::new).ok_or_else(Status::unauthorized);
         }
         let audience = [self.tokens.audience().to_owned()];
         let verdict = self.tokens.verify(token, &audience, self.objects.as_ref(), unix_seconds());

@@ -6,11 +6,12 @@
 
 use super::files;
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
-    SanType,
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType, ExtendedKeyUsagePurpose, IsCa,
+    Issuer, KeyPair, KeyUsagePurpose, SanType,
 };
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use rustls::sign::CertifiedKey;
+use sha2::{Digest as _, Sha256};
 use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -175,6 +176,64 @@ impl Pki {
         issue(&authority, &parameters, &format!("issue a client certificate for {user}"))
     }
 
+    /// Signs a PKCS#10 request (PEM, RFC 2986): subject and names as it asks, for these usages (Kubernetes' KeyUsage words).
+    ///
+    /// # Errors
+    /// A sentence, where the request does not parse, its signature is wrong, or a usage is none that is signed for.
+    pub fn sign_request(
+        &self,
+        request: &str,
+        usages: &[String],
+        valid: Duration,
+        now: SystemTime,
+    ) -> Result<String, String> {
+        let mut wanted =
+            CertificateSigningRequestParams::from_pem(request).map_err(|error| format!("the request: {error}"))?;
+        let parameters = &mut wanted.params;
+        parameters.not_before = (now - BACKDATED).into();
+        parameters.not_after = (now + valid).into();
+        parameters.is_ca = IsCa::ExplicitNoCa;
+        parameters.use_authority_key_identifier_extension = true;
+        parameters.key_usages.clear();
+        parameters.extended_key_usages.clear();
+        for usage in usages {
+            match usage.as_str() {
+                "signing" | "digital signature" => parameters.key_usages.push(KeyUsagePurpose::DigitalSignature),
+                "content commitment" => parameters.key_usages.push(KeyUsagePurpose::ContentCommitment),
+                "key encipherment" => parameters.key_usages.push(KeyUsagePurpose::KeyEncipherment),
+                "data encipherment" => parameters.key_usages.push(KeyUsagePurpose::DataEncipherment),
+                "key agreement" => parameters.key_usages.push(KeyUsagePurpose::KeyAgreement),
+                "client auth" => parameters.extended_key_usages.push(ExtendedKeyUsagePurpose::ClientAuth),
+                "server auth" => parameters.extended_key_usages.push(ExtendedKeyUsagePurpose::ServerAuth),
+                "code signing" => parameters.extended_key_usages.push(ExtendedKeyUsagePurpose::CodeSigning),
+                "email protection" | "s/mime" => {
+                    parameters.extended_key_usages.push(ExtendedKeyUsagePurpose::EmailProtection);
+                }
+                "timestamping" => parameters.extended_key_usages.push(ExtendedKeyUsagePurpose::TimeStamping),
+                "ocsp signing" => parameters.extended_key_usages.push(ExtendedKeyUsagePurpose::OcspSigning),
+                other => return Err(format!("this authority signs nothing for the usage {other:?}")),
+            }
+        }
+        let authority = read(&self.authority);
+        let failed = |error: rcgen::Error| format!("the authority: {error}");
+        let key = KeyPair::from_pem(&authority.key).map_err(failed)?;
+        let issuer = Issuer::from_ca_cert_pem(&authority.certificate, key).map_err(failed)?;
+        Ok(wanted.signed_by(&issuer).map_err(failed)?.pem())
+    }
+
+    /// The SHA-256 of the authority's public key (its SubjectPublicKeyInfo in DER): what join tokens pin.
+    ///
+    /// # Errors
+    /// When the authority's certificate does not parse.
+    pub fn pin(&self) -> Result<[u8; 32], Error> {
+        let authority = read(&self.authority);
+        let damaged = |why: String| Error::Certificate { what: "read the authority".to_owned(), why };
+        let der = CertificateDer::from_pem_slice(authority.certificate.as_bytes())
+            .map_err(|error| damaged(error.to_string()))?;
+        let (_, certificate) = x509_parser::parse_x509_certificate(&der).map_err(|error| damaged(error.to_string()))?;
+        Ok(Sha256::digest(certificate.public_key().raw).into())
+    }
+
     /// Renews what is due at `now`; call it every hour. True when anything was renewed.
     ///
     /// # Errors
@@ -312,7 +371,7 @@ fn load_serving(
     if let (Some(certificate), Some(key)) = (old, old_key)
         && !due(&certificate, now, 1.0 / 3.0)
         && covers(&certificate, names)
-        && let Ok(pair) = certified(&certificate, &key)
+        && let Ok(pair) = certified(&certificate, authority, &key)
     {
         return Ok(pair);
     }
@@ -328,7 +387,7 @@ fn load_serving(
     // The key is written first: a crash in between leaves a pair that does not match, which is issued anew.
     files::write(&key_path, issued.key.as_bytes(), 0o600).map_err(|source| file_error("write", &key_path, source))?;
     files::write(&path, issued.certificate.as_bytes(), 0o644).map_err(|source| file_error("write", &path, source))?;
-    certified(&issued.certificate, &issued.key)
+    certified(&issued.certificate, authority, &issued.key)
 }
 
 fn covers(pem: &str, names: &Names) -> bool {
@@ -354,9 +413,11 @@ fn address(bytes: &[u8]) -> Option<IpAddr> {
     <[u8; 16]>::try_from(bytes).ok().map(IpAddr::from)
 }
 
-fn certified(certificate: &str, key: &str) -> Result<CertifiedKey, Error> {
+/// The chain ends with the authority, so that who knows only the hash of its key (a join token's pin) can verify it.
+fn certified(certificate: &str, authority: &Authority, key: &str) -> Result<CertifiedKey, Error> {
     let wrong = |why: String| Error::Certificate { what: "use the serving certificate".to_owned(), why };
-    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(certificate.as_bytes()).collect();
+    let text = format!("{certificate}{}", authority.certificate);
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text.as_bytes()).collect();
     let chain = chain.map_err(|error| wrong(error.to_string()))?;
     let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|error| wrong(error.to_string()))?;
     let provider = rustls::crypto::ring::default_provider();

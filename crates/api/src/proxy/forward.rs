@@ -1,7 +1,7 @@
 //! Passing a request on byte for byte, upgrades included.
 
-use super::Connection;
 use super::targets::{Place, Target, resolve};
+use super::{Connection, NodeConnector as _};
 use crate::core::Scope;
 use crate::serve::{Answer, Context, respond};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -35,6 +35,7 @@ pub(crate) async fn handle(
 async fn connect(context: &Context, target: &Target) -> Result<Box<dyn Connection>, Status> {
     let connecting = async {
         match &target.place {
+            Place::Node(node) if context.core.tunnels.holds(node) => context.core.tunnels.connect(node).await,
             Place::Node(node) => context.core.connector.connect(node).await,
             Place::Address(address, port) => {
                 let stream = TcpStream::connect((*address, *port)).await?;

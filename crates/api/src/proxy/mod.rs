@@ -3,6 +3,8 @@
 mod connector;
 mod forward;
 mod targets;
+pub(crate) mod tunnel;
 
 pub use connector::{Connection, NoNodes, NodeConnector};
 pub(crate) use forward::handle;
+pub(crate) use tunnel::Tunnels;

@@ -7,6 +7,7 @@ use super::respond;
 use super::{paths, resources};
 use crate::auth::{Attributes, User};
 use crate::core::Core;
+use crate::proxy::tunnel;
 use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, USER_AGENT};
 use http::{Method, Request, Response};
 use hyper::body::Incoming;
@@ -121,6 +122,8 @@ async fn answer(
     let context = Context { core, user, info, query, method, headers };
     let outcome = if context.info.is_resource {
         resources::handle(context, request).await
+    } else if context.info.path == tunnel::PATH {
+        tunnel::accept(&context, request)
     } else {
         paths::handle(&context).await
     };

@@ -4,6 +4,7 @@ use super::prepare::{Body, Source};
 use super::services::Claims;
 use super::{commit, metadata, prepare};
 use crate::admission::{self, Operation as Action, Review};
+use crate::auth;
 use crate::core::{Answered, Call, Outcome};
 use crate::random;
 use object::{Status, Value};
@@ -48,6 +49,9 @@ pub(super) async fn create_hub(call: &Call<'_>, mut object: Value, origin: Origi
         map.remove("status");
     }
     row.hooks.prepare_create(&mut object);
+    if row.bucket == "certificatesigningrequests.certificates.k8s.io" {
+        auth::stamp_requester(&call.user, &mut object);
+    }
     for warning in row.hooks.warnings(&object, None) {
         call.warn(warning);
     }
