@@ -3,10 +3,7 @@
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use tokio::sync::{broadcast, mpsc};
@@ -39,7 +36,6 @@ pub(super) struct Inner {
     pub(super) pid: i32,
     pub(super) connection: Option<Connection>,
     pub(super) containers: Mutex<BTreeMap<String, Container>>,
-    pub(super) last_token: AtomicU64,
     pub(super) events: broadcast::Sender<PodEvent>,
 }
 
@@ -83,7 +79,6 @@ impl Pod {
             pid,
             connection,
             containers: Mutex::new(BTreeMap::new()),
-            last_token: AtomicU64::new(0),
             events: broadcast::channel(EVENTS_MAX).0,
         });
         if let Some(notices) = notices {
@@ -169,9 +164,6 @@ impl Inner {
     }
     pub(super) fn connection(&self) -> Result<&Connection> {
         self.connection.as_ref().ok_or_else(|| Error::ShimLost("it ended before this agent started".to_owned()))
-    }
-    pub(super) fn next_token(&self) -> u64 {
-        self.last_token.fetch_add(1, Ordering::Relaxed) + 1
     }
     pub(super) fn container_group(&self, id: &str) -> String {
         format!("{}/{id}", self.group)

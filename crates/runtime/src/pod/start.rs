@@ -123,7 +123,7 @@ fn prepare(inner: &Arc<Inner>, spec: &ContainerSpec, image: &Image, id: &str) ->
     let log = spec.log_path.as_deref().map(open_log).transpose()?;
     let record = ContainerRecord {
         id: id.to_owned(),
-        token: inner.next_token(),
+        token: new_token()?,
         name: spec.name.clone(),
         attempt: spec.attempt,
         image: image.id.clone(),
@@ -137,7 +137,13 @@ fn prepare(inner: &Arc<Inner>, spec: &ContainerSpec, image: &Image, id: &str) ->
     Ok(Prepared { record, program, names, log, entry: compiled.entry })
 }
 
-fn discard(inner: &Inner, id: &str) {
+/// What the shim knows a process by. Random, because an agent that was just ended may still have a start on its way to the
+/// same shim, with a number that its successor cannot know of.
+pub(super) fn new_token() -> Result<u64> {
+    Ok(u64::from_str_radix(&state::random_hex(7)?, 16).unwrap_or_default())
+}
+
+pub(super) fn discard(inner: &Inner, id: &str) {
     if let Err(error) = inner.shared.cgroups.remove(&inner.container_group(id)) {
         tracing::warn!(%error, id, "a container that did not start leaves its control groups");
     }
