@@ -275,7 +275,6 @@ async fn failures_have_upstream_s_names() {
         ("badname", json!({"image": "UPPER//bad"}), "InvalidImageName"),
         ("noenv", json!({"envFrom": [{"secretRef": {"name": "none"}}]}), "CreateContainerConfigError"),
         ("root", json!({"securityContext": {"runAsNonRoot": true}}), "CreateContainerConfigError"),
-        ("nobin", json!({"command": ["/none"]}), "RunContainerError"),
     ];
     for (name, extra, _) in &cases {
         api.create("pods", pod(name, one(extra.clone())));
@@ -285,6 +284,31 @@ async fn failures_have_upstream_s_names() {
             object.is_some_and(|one| container(one)["state"]["waiting"]["reason"] == *reason)
         })
         .await;
+    }
+    // A command, a directory, a place for a volume that cannot be: the run counts, and the pod has failed.
+    let cannot = [
+        ("nobin", json!({"command": ["/none"]}), "exec: \"/none\": stat /none: no such file or directory"),
+        ("notexec", json!({"command": ["/tmp"]}), "exec: \"/tmp\": permission denied"),
+        ("nodir", json!({"command": ["true"], "workingDir": "/bin/busybox"}), "failed: not a directory"),
+        (
+            "noplace",
+            json!({"command": ["true"], "volumeMounts": [{"name": "v", "mountPath": "/bin/busybox"}]}),
+            "rootfs at \"/bin/busybox\": not a directory",
+        ),
+    ];
+    for (name, extra, _) in &cannot {
+        let mut spec = one(extra.clone());
+        spec["volumes"] = json!([{"name": "v", "emptyDir": {}}]);
+        api.create("pods", pod(name, spec));
+    }
+    for (name, _, words) in &cannot {
+        api.wait("pods", "d", name, |object| phase(object) == "Failed").await;
+        let object = api.get("pods", "d", name).unwrap();
+        let ended = &container(&object)["state"]["terminated"];
+        assert_eq!((&ended["exitCode"], &ended["reason"]), (&json!(128), &json!("StartError")), "{name}");
+        let message = ended["message"].as_str().unwrap();
+        assert!(message.starts_with("failed to start container \"c\": ") && message.ends_with(words), "{message}");
+        assert_eq!(ended["startedAt"], "1970-01-01T00:00:00Z");
     }
     api.create("pods", pod("done", one(json!({"command": ["true"]}))));
     api.create("pods", pod("failed", one(json!({"command": ["sh", "-c", "echo why; exit 3"], "terminationMessagePolicy": "FallbackToLogsOnError"}))));

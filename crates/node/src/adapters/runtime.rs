@@ -4,13 +4,13 @@ use crate::agent::{
     Containers, ImageFailure, ImageFound, ImageOnNode, ImageWish, RecoveredPod, RuntimeEvent, RuntimeExit, Usage,
 };
 use crate::container::{self, Launch, LaunchError, MountPropagation, Processes, SandboxSpec};
-use crate::lifecycle::{Exit, RecoveredContainer};
+use crate::lifecycle::{Exit, RecoveredContainer, StartFailure};
 use crate::streaming::{ExecRequest, Process, Size};
 use async_trait::async_trait;
 use jiff::Timestamp;
 use runtime::{
     Capabilities, ContainerSpec, ContainerState, Credentials, ExecSpec, ImageError, Mount, PidNamespace, Pod, PodEvent,
-    PodSpec, Propagation, PullOptions, QosClass, Reference, Resources, Runtime, Seccomp,
+    PodSpec, Propagation, PullOptions, QosClass, Reference, Resources, Runtime, Seccomp, StartFault,
 };
 use std::collections::HashMap;
 use std::sync::{PoisonError, RwLock};
@@ -292,8 +292,8 @@ impl Containers for RuntimeAdapter {
     }
 
     async fn start(&self, uid: &str, launch: Launch) -> Result<(String, Timestamp), LaunchError> {
-        let failed = |message: String| LaunchError { reason: "CreateContainerError", message };
-        let pod = self.pod(uid).map_err(failed)?;
+        let pod = self.pod(uid).map_err(LaunchError::create)?;
+        let name = launch.name.clone();
         match pod.start_container(spec_of(launch)).await {
             Ok(status) => {
                 let started = match &status.state {
@@ -303,8 +303,14 @@ impl Containers for RuntimeAdapter {
                 };
                 Ok((status.id, started.unwrap_or_else(Timestamp::now)))
             }
-            Err(runtime::Error::Start { message, .. }) => Err(LaunchError { reason: "RunContainerError", message }),
-            Err(error) => Err(failed(error.to_string())),
+            Err(runtime::Error::Start { message, fault, .. }) => Err(LaunchError {
+                failure: match fault {
+                    StartFault::Specification => StartFailure::Command,
+                    StartFault::SetUp => StartFailure::SetUp,
+                },
+                message: format!("failed to start container {name:?}: {message}"),
+            }),
+            Err(error) => Err(LaunchError::create(error.to_string())),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::model::{
     Action, Container, Event, Exit, Hook, HookStage, Image, Phase, PodState, ProbeState, Report, Role, Running,
-    Sandbox, Severity, Stage, Terminal, Volumes,
+    Sandbox, Severity, Stage, StartFailure, Terminal, Volumes,
 };
 use super::probing;
 use super::recover::{lost, recover, waiting};
@@ -11,6 +11,9 @@ use super::{BackOff, stopping};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
 use std::sync::Arc;
+
+/// The exit code of a run whose command could not be started.
+const NOT_STARTED: i32 = 128;
 
 /// `now` and some seconds; the end of time where that overflows.
 pub(super) fn after(now: Timestamp, seconds: i64) -> Timestamp {
@@ -198,7 +201,7 @@ pub(super) fn fold(state: &mut PodState, event: Event, now: Timestamp) -> Vec<Ac
             }
             for container in &mut state.containers {
                 if let Phase::Waiting { reason, retry_at, .. } = &mut container.phase
-                    && reason == "CreateContainerConfigError"
+                    && reason == StartFailure::Configuration.reason()
                 {
                     *retry_at = None;
                 }
@@ -309,16 +312,24 @@ fn fold_container(state: &mut PodState, event: Event, now: Timestamp, actions: &
                 *probe = ProbeState::default();
             }
         }
-        Event::StartFailed { reason, message, .. } => {
-            container.back_off.advance(now);
-            let config = reason == "CreateContainerConfigError";
-            let wait = if config {
-                i64::from(container.back_off.delay_seconds()).min(30)
-            } else {
-                container.back_off.delay_seconds().into()
-            };
+        Event::StartFailed { failure: failure @ StartFailure::Command, message, .. } => {
+            actions.push(report(Severity::Normal, "Created", format!("Created container: {name}"), &name));
             actions.push(report(Severity::Warning, "Failed", format!("Error: {message}"), &name));
-            container.phase = Phase::Waiting { reason, message, retry_at: Some(after(now, wait)) };
+            let (id, reason) = (String::new(), failure.reason().into());
+            let started_at = Some(Timestamp::UNIX_EPOCH);
+            container.phase =
+                Phase::Exited(Exit { id, code: NOT_STARTED, reason, message, started_at, finished_at: now });
+            container.image = Image::Unknown;
+        }
+        Event::StartFailed { failure, message, .. } => {
+            container.back_off.advance(now);
+            let mut wait = i64::from(container.back_off.delay_seconds());
+            if failure == StartFailure::Configuration {
+                wait = wait.min(30);
+            }
+            actions.push(report(Severity::Warning, "Failed", format!("Error: {message}"), &name));
+            container.phase =
+                Phase::Waiting { reason: failure.reason().into(), message, retry_at: Some(after(now, wait)) };
         }
         Event::Exited { exit, .. } => {
             let current = match &container.phase {

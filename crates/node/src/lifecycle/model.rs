@@ -271,6 +271,32 @@ pub struct ProbeState {
 /// What became of something that was asked for, with the sentence for people where it failed.
 pub type Outcome = Result<(), String>;
 
+/// Why a start failed, and with that whether it counts as a run of the container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StartFailure {
+    /// The spec, or what it refers to, does not say how: no run, tried again when what is missing comes.
+    Configuration,
+    /// The container could not be made: no run, tried again later.
+    Creation,
+    /// Its process could not be prepared, by our or the machine's fault: no run, tried again later.
+    SetUp,
+    /// It was made, but what it is told to run cannot be started: a run that ended before it began.
+    Command,
+}
+
+impl StartFailure {
+    /// What clients see it called.
+    #[must_use]
+    pub fn reason(self) -> &'static str {
+        match self {
+            StartFailure::Configuration => "CreateContainerConfigError",
+            StartFailure::Creation => "CreateContainerError",
+            StartFailure::SetUp => "RunContainerError",
+            StartFailure::Command => "StartError",
+        }
+    }
+}
+
 /// A container that the runtime still knows when the agent comes back.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RecoveredContainer {
@@ -343,8 +369,8 @@ pub enum Event {
     StartFailed {
         /// Which.
         container: String,
-        /// CreateContainerConfigError, CreateContainerError, RunContainerError.
-        reason: String,
+        /// What failed.
+        failure: StartFailure,
         /// The sentence for people.
         message: String,
     },
