@@ -124,6 +124,34 @@ async fn a_killed_shim_ends_its_pod() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_pod_is_made_anew_at_once_after_its_shim_was_killed() {
+    let machine = Machine::with_image().await;
+    let mut pod = machine.pod().await;
+    for round in 0..16_u64 {
+        let spec = pod.spec().clone();
+        pod.start_container(machine.script("x", "sleep 1000")).await.unwrap();
+        // Containers are being started all the time, before the kill, during it, and during the removal.
+        let busy: Vec<_> = (0..4)
+            .map(|index| {
+                let (pod, spec) = (pod.clone(), machine.script(&format!("y{index}"), "sleep 1000"));
+                tokio::spawn(async move { while pod.start_container(spec.clone()).await.is_ok() {} })
+            })
+            .collect();
+        tokio::time::sleep(std::time::Duration::from_micros(round * 200)).await;
+        let shim = rustix::process::Pid::from_raw(pod.pid()).unwrap();
+        rustix::process::kill_process(shim, rustix::process::Signal::KILL).unwrap();
+        within(pod.destroy()).await.unwrap();
+        pod = machine.runtime.create_pod(spec).await.unwrap();
+        for starter in busy {
+            within(starter).await.unwrap();
+        }
+        assert!(pod.containers().is_empty());
+    }
+    pod.destroy().await.unwrap();
+    machine.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn logs_on_a_full_disk_and_at_their_cap() {
     let machine = Machine::with_image().await;
     let pod = machine.pod().await;

@@ -5,7 +5,7 @@ use super::model::{
     Sandbox, Severity, Stage, StartFailure, Terminal, Volumes,
 };
 use super::probing;
-use super::recover::{lost, recover, waiting};
+use super::recover::{lost, recover, reinitialize, waiting};
 use super::restart::spec_of;
 use super::{BackOff, stopping};
 use jiff::{SignedDuration, Timestamp};
@@ -62,6 +62,7 @@ impl PodState {
             torn_down: false,
             removed: false,
             deletion_asked: false,
+            reinitializing: false,
             condition_times: std::collections::BTreeMap::new(),
         };
         state.add_containers();
@@ -215,20 +216,12 @@ pub(super) fn fold(state: &mut PodState, event: Event, now: Timestamp) -> Vec<Ac
             let message = format!("Failed to create pod sandbox: {message}");
             actions.push(report(Severity::Warning, "FailedCreatePodSandBox", message, ""));
         }
-        Event::SandboxLost => {
-            if !matches!(state.sandbox, Sandbox::Destroying) {
-                state.sandbox = Sandbox::Absent;
-                let message = "Pod sandbox changed, it will be killed and re-created.".to_owned();
-                actions.push(report(Severity::Normal, "SandboxChanged", message, ""));
+        Event::SandboxLost => lose_sandbox(state, &mut actions),
+        Event::StartFailed { container, failure: StartFailure::SandboxLost, .. } => {
+            if let Some(container) = state.containers.iter_mut().find(|one| one.name == container) {
+                container.phase = waiting();
             }
-            for container in &mut state.containers {
-                if let Phase::Running(running) = &container.phase {
-                    container.phase = Phase::Exited(lost(running.id.clone(), Some(running.started_at), now));
-                } else if container.role == Role::Init && matches!(container.phase, Phase::Exited(_)) {
-                    container.last = None;
-                    container.phase = waiting(); // a new sandbox initialises again
-                }
-            }
+            lose_sandbox(state, &mut actions);
         }
         Event::SandboxDestroyed => {
             state.sandbox = Sandbox::Absent;
@@ -237,12 +230,28 @@ pub(super) fn fold(state: &mut PodState, event: Event, now: Timestamp) -> Vec<Ac
                     container.phase = Phase::Exited(lost(running.id.clone(), Some(running.started_at), now));
                 }
             }
+            if state.terminate_by.is_none() {
+                reinitialize(state);
+            }
         }
         Event::Recovered { sandbox, containers } => recover(state, sandbox, containers, now),
         Event::Woken => {}
         other => fold_container(state, other, now, &mut actions),
     }
     actions
+}
+
+/// What is left of the namespaces is cleared away before new ones are made; until then nothing is started.
+fn lose_sandbox(state: &mut PodState, actions: &mut Vec<Action>) {
+    if !matches!(state.sandbox, Sandbox::Ready { .. }) {
+        return; // asked for: its answer comes. Absent or on its way out: known.
+    }
+    state.sandbox = Sandbox::Destroying;
+    actions.push(Action::DestroySandbox);
+    if state.terminate_by.is_none() {
+        let message = "Pod sandbox changed, it will be killed and re-created.".to_owned();
+        actions.push(report(Severity::Normal, "SandboxChanged", message, ""));
+    }
 }
 
 fn fold_container(state: &mut PodState, event: Event, now: Timestamp, actions: &mut Vec<Action>) {

@@ -31,6 +31,9 @@ pub struct PodState {
     pub removed: bool,
     /// True once the deletion was asked to be finished, so that it is asked once.
     pub deletion_asked: bool,
+    /// True from the loss of a sandbox until the init containers have run in the new one.
+    #[serde(default)]
+    pub reinitializing: bool,
     /// Status and transition time of each condition, so that times move only with the status.
     pub condition_times: BTreeMap<String, (String, Timestamp)>,
 }
@@ -282,6 +285,8 @@ pub enum StartFailure {
     SetUp,
     /// It was made, but what it is told to run cannot be started: a run that ended before it began.
     Command,
+    /// The pod's namespaces are gone: no failure of the container, which is started in new ones.
+    SandboxLost,
 }
 
 impl StartFailure {
@@ -290,7 +295,7 @@ impl StartFailure {
     pub fn reason(self) -> &'static str {
         match self {
             StartFailure::Configuration => "CreateContainerConfigError",
-            StartFailure::Creation => "CreateContainerError",
+            StartFailure::Creation | StartFailure::SandboxLost => "CreateContainerError",
             StartFailure::SetUp => "RunContainerError",
             StartFailure::Command => "StartError",
         }
@@ -334,7 +339,7 @@ pub enum Event {
     },
     /// The namespaces could not be made.
     SandboxFailed(String),
-    /// The shim died under us, and with it every container.
+    /// The shim died under us, and with it every container; each one's end is told by an `Exited` of its own.
     SandboxLost,
     /// The namespaces were removed as asked.
     SandboxDestroyed,

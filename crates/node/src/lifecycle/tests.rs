@@ -108,6 +108,11 @@ impl Bench {
     }
 
     fn exit(&mut self, name: &str, code: i32) {
+        self.tell_exit(name, code);
+        self.settle();
+    }
+
+    fn tell_exit(&mut self, name: &str, code: i32) {
         let container = self.state.container(name).unwrap();
         let Phase::Running(running) = &container.phase else { panic!("{name} does not run: {:?}", container.phase) };
         let exit = Exit {
@@ -119,7 +124,6 @@ impl Bench {
             finished_at: self.now,
         };
         self.tell(Event::Exited { container: name.into(), exit });
-        self.settle();
     }
 
     fn probe(&mut self, kind: ProbeKind, outcome: Outcome) {
@@ -473,6 +477,38 @@ fn a_restarted_agent_goes_on_with_what_runs() {
     assert_eq!(bench.shown("a").2, 1, "a lost sandbox is made again and its containers restart");
     let last = bench.status().container_statuses.unwrap()[0].last_state.clone().unwrap().terminated.unwrap();
     assert_eq!((last.exit_code, last.reason.as_deref()), (137, Some("ContainerStatusUnknown")));
+}
+
+#[test]
+fn a_lost_sandbox_is_cleared_away_made_anew_and_initialised_again() {
+    let spec = json!({"initContainers": [{"name": "i", "image": "b"}, {"name": "s", "image": "b", "restartPolicy": "Always"}],
+        "containers": [{"name": "a", "image": "b"}, {"name": "c", "image": "b"}]});
+    let mut bench = Bench::new(spec);
+    bench.settle();
+    bench.exit("i", 0);
+    assert_eq!(bench.starts, ["i/0", "s/0", "a/0", "c/0"]);
+    bench.tell(Event::SandboxLost);
+    assert_eq!(bench.open, [Action::DestroySandbox], "nothing else before what is left is gone");
+    assert_eq!(bench.reports.iter().filter(|report| report.starts_with("SandboxChanged")).count(), 1);
+    bench.tell_exit("a", 137);
+    bench.tell_exit("s", 137);
+    bench.tell(Event::SandboxLost);
+    let sandbox = |action: &&Action| matches!(action, Action::DestroySandbox | Action::CreateSandbox);
+    assert_eq!(bench.open.iter().filter(sandbox).count(), 1, "a loss is told once");
+    bench.settle();
+    assert_eq!(bench.starts[4..], ["i/1"], "what has not told its end has ended with the sandbox");
+    assert_eq!((bench.phase().as_str(), bench.condition("Initialized").0.as_str()), ("Running", "True"));
+    bench.exit("i", 0);
+    assert_eq!(bench.starts[5..], ["s/1", "a/1", "c/1"]);
+    assert!(!bench.state.reinitializing);
+    // A start that meets the loss is no failure of the container, and waits for the new sandbox.
+    let mut bench = Bench::new(json!({"restartPolicy": "Never", "containers": [{"name": "a", "image": "b"}]}));
+    bench.fail_start(StartFailure::SandboxLost);
+    assert_eq!(bench.open, [Action::DestroySandbox]);
+    assert_eq!(bench.shown("a"), waits("ContainerCreating", 0));
+    bench.settle();
+    assert_eq!(bench.shown("a"), running(0));
+    assert!(!bench.reports.iter().any(|report| report.starts_with("Failed")), "{:?}", bench.reports);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::{OwnedRwLockReadGuard, RwLock, broadcast, mpsc};
 
 use super::status;
 use crate::{
@@ -37,6 +37,9 @@ pub(super) struct Inner {
     pub(super) connection: Option<Connection>,
     pub(super) containers: Mutex<BTreeMap<String, Container>>,
     pub(super) events: broadcast::Sender<PodEvent>,
+    /// Whoever makes something in the pod's directory or groups holds it for reading. Taken for writing once, by the pod's
+    /// removal, which leaves true: so nothing appears in what is being removed.
+    pub(super) removed: Arc<RwLock<bool>>,
 }
 
 #[derive(Clone)]
@@ -80,6 +83,7 @@ impl Pod {
             connection,
             containers: Mutex::new(BTreeMap::new()),
             events: broadcast::channel(EVENTS_MAX).0,
+            removed: Arc::new(RwLock::new(false)),
         });
         if let Some(notices) = notices {
             tokio::spawn(status::follow(Arc::downgrade(&inner), notices));
@@ -164,6 +168,11 @@ impl Inner {
     }
     pub(super) fn connection(&self) -> Result<&Connection> {
         self.connection.as_ref().ok_or_else(|| Error::ShimLost("it ended before this agent started".to_owned()))
+    }
+    /// The right to make something of this pod; it may be shared with blocking work, which a dropped future does not end.
+    pub(super) async fn making(&self) -> Result<Arc<OwnedRwLockReadGuard<bool>>> {
+        let removed = Arc::clone(&self.removed).read_owned().await;
+        if *removed { Err(Error::ShimLost("the pod was removed".to_owned())) } else { Ok(Arc::new(removed)) }
     }
     pub(super) fn container_group(&self, id: &str) -> String {
         format!("{}/{id}", self.group)

@@ -37,6 +37,7 @@ struct Prepared {
 impl Pod {
     /// Starts a container. An error leaves nothing of it behind.
     pub async fn start_container(&self, spec: ContainerSpec) -> Result<ContainerStatus> {
+        let making = self.inner.making().await?;
         let image_use = self.inner.shared.images.in_use().read().await;
         let image = self.inner.shared.images.resolve(&spec.image).await?;
         let inner = self.inner.clone();
@@ -44,7 +45,9 @@ impl Pod {
         flags |= if spec.tty { wire::FLAG_TTY } else { 0 };
         flags |= if spec.stdin { wire::FLAG_STDIN } else { 0 };
         let limits = (spec.log_cap_bytes, spec.log_notice_bytes);
+        let held = Arc::clone(&making);
         let prepared = blocking(move || {
+            let _held = held;
             let id = state::random_hex(32)?;
             let prepared = prepare(&inner, &spec, &image, &id);
             if prepared.is_err() {
@@ -92,6 +95,7 @@ impl Pod {
         self.inner.lock().remove(&id);
         let inner = self.inner.clone();
         blocking(move || {
+            let _held = making;
             discard(&inner, &id);
             Ok(())
         })
