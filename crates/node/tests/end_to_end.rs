@@ -258,6 +258,65 @@ async fn ports_and_figures_of_a_pod() {
     machine.finish().await;
 }
 
+/// The shims of a machine's pods, by the pod's uid.
+fn shims(machine: &TestMachine) -> Vec<(String, i32)> {
+    let pods = machine.directory.join("runtime/run/pods");
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    let of_ours = processes.filter_map(|entry| {
+        let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
+        let is_shim = std::fs::read_to_string(entry.path().join("comm")).ok()? == "klynge-shim\n";
+        let directory = std::fs::read_link(entry.path().join("cwd")).ok().filter(|_| is_shim)?;
+        Some((directory.strip_prefix(&pods).ok()?.to_str()?.to_owned(), pid))
+    });
+    of_ours.collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pod_whose_shim_is_killed_comes_back_at_the_first_try() {
+    let api = MemoryApi::new();
+    let mut machine = TestMachine::new("shim").await;
+    let node = machine.start(&api).await;
+    node.registered().await;
+    let container = |name: &str| json!({"name": name, "image": IMAGE, "command": ["sleep", "1000"]});
+    api.create("pods", pod("p", json!({"terminationGracePeriodSeconds": 0,
+        "initContainers": [{"name": "i", "image": IMAGE, "command": ["sh", "-c", "echo x >> /data/runs"],
+            "volumeMounts": [{"name": "data", "mountPath": "/data"}]}],
+        "containers": [container("a"), container("b"), container("c")],
+        "volumes": [{"name": "data", "emptyDir": {}}]})));
+    api.wait("pods", "d", "p", ready).await;
+    for round in 1..=2 {
+        // The second time the containers wait for their back-off, as after any end.
+        let (uid, shim) = shims(&machine).remove(0);
+        let begun = Instant::now();
+        rustix::process::kill_process(
+            rustix::process::Pid::from_raw(shim).unwrap(),
+            rustix::process::Signal::KILL,
+        )
+        .unwrap();
+        let counted = |object: Option<&Value>| {
+            let statuses = object.and_then(|object| object["status"]["containerStatuses"].as_array());
+            statuses.is_some_and(|all| all.iter().all(|one| one["restartCount"] == round))
+        };
+        api.wait("pods", "d", "p", |object| counted(object) && ready(object)).await;
+        println!("round {round}: {:?}", begun.elapsed());
+        let events = api.all("events");
+        let said = |reason: &str| events.iter().filter(|event| event["reason"] == reason).count();
+        for bad in ["FailedCreatePodSandBox", "Failed", "FailedMount"] {
+            assert_eq!(said(bad), 0, "{bad} in round {round}: {events:#?}");
+        }
+        assert!(said("SandboxChanged") > 0);
+        let runs = machine.directory.join("agent/pods").join(uid).join("volumes/kubernetes.io~empty-dir/data/runs");
+        assert_eq!(std::fs::read_to_string(runs).unwrap().lines().count(), round + 1, "a new sandbox initialises again");
+        let object = api.get("pods", "d", "p").unwrap();
+        let last = &object["status"]["containerStatuses"][0]["lastState"]["terminated"];
+        assert_eq!((&last["exitCode"], &last["reason"]), (&json!(137), &json!("ContainerStatusUnknown")));
+    }
+    api.delete_pod("d", "p", 0);
+    api.wait("pods", "d", "p", |object| object.is_none()).await;
+    machine.stop(node).await;
+    machine.finish().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn failures_have_upstream_s_names() {
     let api = MemoryApi::new();
@@ -275,7 +334,6 @@ async fn failures_have_upstream_s_names() {
         ("badname", json!({"image": "UPPER//bad"}), "InvalidImageName"),
         ("noenv", json!({"envFrom": [{"secretRef": {"name": "none"}}]}), "CreateContainerConfigError"),
         ("root", json!({"securityContext": {"runAsNonRoot": true}}), "CreateContainerConfigError"),
-        ("nobin", json!({"command": ["/none"]}), "RunContainerError"),
     ];
     for (name, extra, _) in &cases {
         api.create("pods", pod(name, one(extra.clone())));
@@ -285,6 +343,31 @@ async fn failures_have_upstream_s_names() {
             object.is_some_and(|one| container(one)["state"]["waiting"]["reason"] == *reason)
         })
         .await;
+    }
+    // A command, a directory, a place for a volume that cannot be: the run counts, and the pod has failed.
+    let cannot = [
+        ("nobin", json!({"command": ["/none"]}), "exec: \"/none\": stat /none: no such file or directory"),
+        ("notexec", json!({"command": ["/tmp"]}), "exec: \"/tmp\": permission denied"),
+        ("nodir", json!({"command": ["true"], "workingDir": "/bin/busybox"}), "failed: not a directory"),
+        (
+            "noplace",
+            json!({"command": ["true"], "volumeMounts": [{"name": "v", "mountPath": "/bin/busybox"}]}),
+            "rootfs at \"/bin/busybox\": not a directory",
+        ),
+    ];
+    for (name, extra, _) in &cannot {
+        let mut spec = one(extra.clone());
+        spec["volumes"] = json!([{"name": "v", "emptyDir": {}}]);
+        api.create("pods", pod(name, spec));
+    }
+    for (name, _, words) in &cannot {
+        api.wait("pods", "d", name, |object| phase(object) == "Failed").await;
+        let object = api.get("pods", "d", name).unwrap();
+        let ended = &container(&object)["state"]["terminated"];
+        assert_eq!((&ended["exitCode"], &ended["reason"]), (&json!(128), &json!("StartError")), "{name}");
+        let message = ended["message"].as_str().unwrap();
+        assert!(message.starts_with("failed to start container \"c\": ") && message.ends_with(words), "{message}");
+        assert_eq!(ended["startedAt"], "1970-01-01T00:00:00Z");
     }
     api.create("pods", pod("done", one(json!({"command": ["true"]}))));
     api.create("pods", pod("failed", one(json!({"command": ["sh", "-c", "echo why; exit 3"], "terminationMessagePolicy": "FallbackToLogsOnError"}))));

@@ -95,8 +95,11 @@ pub fn ensure(root: Option<i32>, path: &CStr, missing: Missing) -> Result<i32, i
         }
         prefix.push(component)?;
         let next = match open_in(root, prefix.text(), sys::O_PATH) {
-            Err(sys::ENOENT) => make(parent, component, missing, components.peek().is_none())
-                .and_then(|()| open_in(root, prefix.text(), sys::O_PATH)),
+            Err(sys::ENOENT) => match make(parent, component, missing, components.peek().is_none()) {
+                // Another container that shares the volume may have made it in this moment.
+                Ok(()) | Err(sys::EEXIST) => open_in(root, prefix.text(), sys::O_PATH),
+                Err(errno) => Err(errno),
+            },
             other => other,
         };
         sys::close(parent);

@@ -181,7 +181,8 @@ impl Shim {
         match answer {
             Ok(false) => return,
             Ok(true) => {}
-            Err(errno) => reply.status = errno,
+            // No step failed: the process was never made.
+            Err(errno) => (reply.status, reply.a) = (errno, u64::from(u32::MAX)),
         }
         self.send(index, &reply, descriptor);
     }

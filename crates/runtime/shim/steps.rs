@@ -259,7 +259,12 @@ fn ready_for_execute() -> Result<(), i32> {
 }
 
 fn attach(tree: i32, place: i32) -> Result<(), i32> {
-    let done = sys::move_mount(tree, place);
+    let is_directory = |it: i32| sys::file_type(it).map(|kind| kind == 0o040000);
+    let done = match sys::move_mount(tree, place) {
+        // The kernel has one word for all that does not fit; a directory over a file, or the reverse, is the usual case.
+        Err(sys::EINVAL) if is_directory(tree) != is_directory(place) => Err(sys::ENOTDIR),
+        other => other,
+    };
     sys::close(tree);
     sys::close(place);
     done.map(drop)

@@ -45,17 +45,29 @@ pub enum Error {
         /// Its answer.
         source: std::io::Error,
     },
-    /// A container could not be started; the node reports it as reason `StartError`.
+    /// A container's process, or that of an exec, could not be started.
     #[error("{message}")]
     Start {
         /// Upstream's sentence.
         message: String,
-        /// The exit code that upstream reports: 127 not found, 126 not executable, 128 anything else.
+        /// The exit code that an exec reports: 127 not found, 126 not executable, 128 anything else.
         exit_code: i32,
+        /// Whose failure it is.
+        fault: StartFault,
     },
     /// An image could not be had.
     #[error(transparent)]
     Image(#[from] crate::images::ImageError),
+}
+
+/// Whether trying a start again unchanged makes sense.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StartFault {
+    /// What the specification and the image ask for cannot be: its command, working directory, user, or a volume's place.
+    /// The container was made; upstream counts this as a run that ended at once.
+    Specification,
+    /// Our preparations failed, such as a control group or a namespace: it is no run, and another try may succeed.
+    SetUp,
 }
 
 impl Error {

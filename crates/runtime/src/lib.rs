@@ -18,7 +18,7 @@ mod watch;
 mod wire;
 
 pub use cgroup::Stats;
-pub use error::{Error, Result};
+pub use error::{Error, Result, StartFault};
 pub use images::*;
 pub use launch::ResolvedUser;
 pub use pod::{Attached, Events, Exec, Pod, Stream};

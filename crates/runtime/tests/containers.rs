@@ -9,6 +9,7 @@ use std::fs;
 use common::{Machine, is_running, until, within};
 use klynge_runtime::{
     Capabilities, ContainerSpec, ContainerState, Error, ExecSpec, Mount, PidNamespace, PodEvent, PodSpec, Resources,
+    StartFault,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -44,10 +45,12 @@ async fn start_errors_are_upstreams() {
     let machine = Machine::with_image().await;
     let pod = machine.pod().await;
     let with = |command: &str| ContainerSpec { command: vec![command.into()], ..machine.script("x", "") };
+    let within = |directory: &str| ContainerSpec { working_directory: Some(directory.into()), ..machine.script("x", "") };
     for (spec, words, code) in [
         (with("nothing-like-this"), "exec: \"nothing-like-this\": executable file not found in $PATH", 127),
         (with("/no/such"), "exec: \"/no/such\": stat /no/such: no such file or directory", 127),
         (with("/etc/passwd"), "exec: \"/etc/passwd\": permission denied", 126),
+        (within("/etc/passwd"), "chdir to cwd (\"/etc/passwd\") set in config.json failed: not a directory", 128),
         (
             ContainerSpec {
                 mounts: vec![Mount { source: "/no/source".into(), target: "/mnt".into(), ..Mount::default() }],
@@ -58,9 +61,9 @@ async fn start_errors_are_upstreams() {
         ),
     ] {
         match pod.start_container(spec).await {
-            Err(Error::Start { message, exit_code }) => {
+            Err(Error::Start { message, exit_code, fault }) => {
                 assert!(message.contains(words), "{message}");
-                assert_eq!(exit_code, code, "{message}");
+                assert_eq!((exit_code, fault), (code, StartFault::Specification), "{message}");
             }
             other => unreachable!("{other:?}"),
         }

@@ -124,6 +124,34 @@ async fn a_killed_shim_ends_its_pod() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_pod_is_made_anew_at_once_after_its_shim_was_killed() {
+    let machine = Machine::with_image().await;
+    let mut pod = machine.pod().await;
+    for round in 0..16_u64 {
+        let spec = pod.spec().clone();
+        pod.start_container(machine.script("x", "sleep 1000")).await.unwrap();
+        // Containers are being started all the time, before the kill, during it, and during the removal.
+        let busy: Vec<_> = (0..4)
+            .map(|index| {
+                let (pod, spec) = (pod.clone(), machine.script(&format!("y{index}"), "sleep 1000"));
+                tokio::spawn(async move { while pod.start_container(spec.clone()).await.is_ok() {} })
+            })
+            .collect();
+        tokio::time::sleep(std::time::Duration::from_micros(round * 200)).await;
+        let shim = rustix::process::Pid::from_raw(pod.pid()).unwrap();
+        rustix::process::kill_process(shim, rustix::process::Signal::KILL).unwrap();
+        within(pod.destroy()).await.unwrap();
+        pod = machine.runtime.create_pod(spec).await.unwrap();
+        for starter in busy {
+            within(starter).await.unwrap();
+        }
+        assert!(pod.containers().is_empty());
+    }
+    pod.destroy().await.unwrap();
+    machine.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn logs_on_a_full_disk_and_at_their_cap() {
     let machine = Machine::with_image().await;
     let pod = machine.pod().await;
@@ -156,6 +184,54 @@ async fn logs_on_a_full_disk_and_at_their_cap() {
     let tags: Vec<&str> = text.lines().take(3).map(|line| line.split(' ').nth(2).unwrap()).collect();
     assert_eq!(tags, ["P", "P", "F"]);
     assert_eq!(text.lines().next().unwrap().len(), 40 + 16_384);
+    pod.destroy().await.unwrap();
+    machine.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_agents_on_one_shim_do_not_take_each_other_s_names() {
+    let machine = Machine::with_image().await;
+    let pod = machine.pod().await;
+    let other = Runtime::open(common::options(&machine.directory, &machine.cgroup)).await.unwrap();
+    let again = other.recover().await.unwrap().remove(0);
+    for index in 0..3 {
+        let one = pod.start_container(machine.script(&format!("a{index}"), "sleep 1000")).await.unwrap();
+        let two = again.start_container(machine.script(&format!("b{index}"), "sleep 1000")).await.unwrap();
+        assert_ne!(is_running(&one), is_running(&two));
+    }
+    pod.destroy().await.unwrap();
+    machine.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_ends_during_a_start_leaves_a_container_that_runs_or_none() {
+    let machine = Machine::with_image().await;
+    let mut pod = machine.pod().await;
+    for round in 0..24_u64 {
+        let name = format!("r{round}");
+        let spec = machine.script(&name, "echo begun; sleep 1000");
+        let cut = pod.clone();
+        let start = tokio::spawn(async move { cut.start_container(spec).await });
+        tokio::time::sleep(std::time::Duration::from_micros(round * 400)).await;
+        start.abort();
+        let _ = start.await;
+        // What the ended agent had on a thread for blocking work ends with its process; here it is waited for.
+        tokio::time::sleep(std::time::Duration::from_millis(60)).await;
+        let next = Runtime::open(common::options(&machine.directory, &machine.cgroup)).await.unwrap();
+        pod = next.recover().await.unwrap().remove(0);
+        let known: Vec<_> = pod.containers().into_iter().filter(|it| it.name == name).collect();
+        for container in &known {
+            assert!(is_running(container).is_some(), "{container:?} is neither running nor gone");
+        }
+        let then = pod.start_container(machine.script(&format!("then{round}"), "sleep 1000")).await.unwrap();
+        for id in known.iter().map(|it| &it.id).chain([&then.id]) {
+            pod.remove_container(id).await.unwrap();
+        }
+        assert_eq!(pod.containers().len(), 0);
+    }
+    let left = fs::read_dir(machine.directory.join("run/pods")).unwrap().flatten();
+    let left: Vec<_> = left.flat_map(|it| fs::read_dir(it.path().join("containers")).unwrap().flatten()).collect();
+    assert!(left.is_empty(), "{left:?}");
     pod.destroy().await.unwrap();
     machine.finish().await;
 }

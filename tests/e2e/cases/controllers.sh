@@ -5,6 +5,24 @@ eventually 10 k -n $NS get configmap kube-root-ca.crt
 k -n $NS create job counts --image=klynge-test:1 -- sh -c 'echo counted'
 k -n $NS wait job/counts --for=condition=Complete --timeout=60s
 says counted k -n $NS logs job/counts
+# a command that is not there: the run counts, so the Job fails and a Deployment's pod backs off
+cat <<Y | k -n $NS apply -f -
+apiVersion: batch/v1
+kind: Job
+metadata: {name: cannot}
+spec:
+  backoffLimit: 0
+  template:
+    spec: {restartPolicy: Never, containers: [{name: main, image: "klynge-test:1", command: [/no/such/command]}]}
+Y
+k -n $NS wait job/cannot --for=condition=Failed --timeout=60s
+same "why the job failed" BackoffLimitExceeded "$(k -n $NS get job cannot -o jsonpath='{.status.conditions[?(@.type=="Failed")].reason}')"
+k -n $NS run cannot --image=klynge-test:1 --command -- /no/such/command
+backs_off() { [ "$(k -n $NS get pod cannot -o jsonpath='{.status.containerStatuses[0].state.waiting.reason}')" = CrashLoopBackOff ]; }
+eventually 30 backs_off
+same "how it ended" "StartError 128" "$(k -n $NS get pod cannot -o jsonpath='{.status.containerStatuses[0].lastState.terminated.reason} {.status.containerStatuses[0].lastState.terminated.exitCode}')"
+says 'Warning +Failed .*Error: failed to start container .*stat /no/such/command: no such file or directory' k -n $NS describe pod cannot
+k -n $NS delete job/cannot pod/cannot --wait=false
 k -n $NS create cronjob ticks --image=klynge-test:1 --schedule='*/1 * * * *' -- true
 k -n $NS create job by-hand --from=cronjob/ticks
 k -n $NS wait job/by-hand --for=condition=Complete --timeout=60s

@@ -4,13 +4,13 @@ use crate::agent::{
     Containers, ImageFailure, ImageFound, ImageOnNode, ImageWish, RecoveredPod, RuntimeEvent, RuntimeExit, Usage,
 };
 use crate::container::{self, Launch, LaunchError, MountPropagation, Processes, SandboxSpec};
-use crate::lifecycle::{Exit, RecoveredContainer};
+use crate::lifecycle::{Exit, RecoveredContainer, StartFailure};
 use crate::streaming::{ExecRequest, Process, Size};
 use async_trait::async_trait;
 use jiff::Timestamp;
 use runtime::{
     Capabilities, ContainerSpec, ContainerState, Credentials, ExecSpec, ImageError, Mount, PidNamespace, Pod, PodEvent,
-    PodSpec, Propagation, PullOptions, QosClass, Reference, Resources, Runtime, Seccomp,
+    PodSpec, Propagation, PullOptions, QosClass, Reference, Resources, Runtime, Seccomp, StartFault,
 };
 use std::collections::HashMap;
 use std::sync::{PoisonError, RwLock};
@@ -73,22 +73,28 @@ fn forward(pod: &Pod, sender: mpsc::UnboundedSender<RuntimeEvent>) {
     let mut events = pod.events();
     let pod = pod.clone();
     tokio::spawn(async move {
+        let mut told_lost = false;
         loop {
             let event = tokio::select! {
                 event = events.next() => event,
                 () = sender.closed() => return,
             };
+            // The loss comes before the ends that it causes, so that nobody starts a container in a pod that is gone.
+            if !told_lost && !pod.is_alive() {
+                told_lost = true;
+                let _ = sender.send(RuntimeEvent::Lost { pid: u32::try_from(pod.pid()).unwrap_or_default() });
+            }
             let all = match event {
                 None => return,
                 Some(PodEvent::Exited { id, exit }) => vec![RuntimeEvent::Exited(id, exit_of(&exit))],
                 Some(PodEvent::LogGrew { id, .. }) => vec![RuntimeEvent::LogGrew(id)],
-                Some(PodEvent::Lost) => vec![RuntimeEvent::Lost],
+                Some(PodEvent::Lost) => Vec::new(),
                 Some(PodEvent::Missed) => {
                     let ended = pod.containers().into_iter().filter_map(|status| match status.state {
                         ContainerState::Exited(exit) => Some(RuntimeEvent::Exited(status.id, exit_of(&exit))),
                         _ => None,
                     });
-                    ended.chain((!pod.is_alive()).then_some(RuntimeEvent::Lost)).collect()
+                    ended.collect()
                 }
             };
             for event in all {
@@ -292,8 +298,9 @@ impl Containers for RuntimeAdapter {
     }
 
     async fn start(&self, uid: &str, launch: Launch) -> Result<(String, Timestamp), LaunchError> {
-        let failed = |message: String| LaunchError { reason: "CreateContainerError", message };
-        let pod = self.pod(uid).map_err(failed)?;
+        let lost = |message: String| LaunchError { failure: StartFailure::SandboxLost, message };
+        let pod = self.pod(uid).map_err(lost)?;
+        let name = launch.name.clone();
         match pod.start_container(spec_of(launch)).await {
             Ok(status) => {
                 let started = match &status.state {
@@ -303,8 +310,15 @@ impl Containers for RuntimeAdapter {
                 };
                 Ok((status.id, started.unwrap_or_else(Timestamp::now)))
             }
-            Err(runtime::Error::Start { message, .. }) => Err(LaunchError { reason: "RunContainerError", message }),
-            Err(error) => Err(failed(error.to_string())),
+            Err(runtime::Error::Start { message, fault, .. }) => Err(LaunchError {
+                failure: match fault {
+                    StartFault::Specification => StartFailure::Command,
+                    StartFault::SetUp => StartFailure::SetUp,
+                },
+                message: format!("failed to start container {name:?}: {message}"),
+            }),
+            Err(error) if !pod.is_alive() => Err(lost(error.to_string())),
+            Err(error) => Err(LaunchError::create(error.to_string())),
         }
     }
 

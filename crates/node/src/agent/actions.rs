@@ -85,9 +85,7 @@ pub(super) fn perform(
             Action::Start { container, attempt } => {
                 Some(Input::Lifecycle(match start(&shared, &facts, &container, attempt, image, prepared).await {
                     Ok((id, started_at)) => Event::Started { container, id, started_at },
-                    Err(LaunchError { reason, message }) => {
-                        Event::StartFailed { container, reason: reason.into(), message }
-                    }
+                    Err(LaunchError { failure, message }) => Event::StartFailed { container, failure, message },
                 }))
             }
             Action::RunHook { container, id, hook, timeout_seconds } => {
@@ -307,7 +305,7 @@ async fn start(
 ) -> Result<(String, Timestamp), LaunchError> {
     let container =
         facts.container(name).ok_or_else(|| LaunchError::config("the container is not in the pod's spec"))?;
-    let failed = |message: String| LaunchError { reason: "CreateContainerError", message };
+    let failed = |message: String| LaunchError::create(message);
     let image = match image {
         Some(image) => image,
         None => {

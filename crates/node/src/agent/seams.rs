@@ -85,8 +85,11 @@ pub enum RuntimeEvent {
     Exited(String, RuntimeExit),
     /// A container's log wants to be rotated.
     LogGrew(String),
-    /// The shim is gone, and all containers with it.
-    Lost,
+    /// The shim with this pid is gone, and all containers with it.
+    Lost {
+        /// As `create_sandbox` or `recover` told it.
+        pid: u32,
+    },
 }
 
 /// A pod that still runs when the agent comes back.

@@ -191,15 +191,10 @@ impl Worker {
 
     fn take_runtime(&mut self, event: RuntimeEvent) {
         match event {
-            RuntimeEvent::Lost => {
-                if !matches!(self.state.sandbox, Sandbox::Destroying | Sandbox::Absent) {
-                    let (shared, uid, sender) = (Arc::clone(&self.shared), self.uid.clone(), self.sender.clone());
-                    // What is left of it is cleared away before anything is made anew.
-                    tokio::spawn(async move {
-                        let _ = shared.network.detach(&uid).await;
-                        let _ = shared.containers.destroy(&uid).await;
-                        let _ = sender.send(Input::Lifecycle(Event::SandboxLost));
-                    });
+            RuntimeEvent::Lost { pid } => {
+                // One that a new sandbox has replaced is no news.
+                if matches!(self.state.sandbox, Sandbox::Ready { pid: current, .. } if current == pid) {
+                    self.step(Event::SandboxLost);
                 }
             }
             RuntimeEvent::LogGrew(id) => {

@@ -41,10 +41,7 @@ pub fn launch(
         environment(pod, container, around.services, around.inputs, around.context).map_err(LaunchError::config)?;
     let command = command_line(container, &variables, &image.entrypoint, &image.arguments);
     if command.is_empty() {
-        return Err(LaunchError {
-            reason: "CreateContainerError",
-            message: "no command specified: neither the image nor the container has one".into(),
-        });
+        return Err(LaunchError::create("no command specified: neither the image nor the container has one"));
     }
     let lookup = |name: &str| variables.iter().rev().find(|(have, _)| have == name).map(|(_, value)| value.clone());
     let mut mounts = Vec::new();

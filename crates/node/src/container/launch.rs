@@ -1,5 +1,6 @@
 //! What the node asks the runtime for, in plain data.
 
+use crate::lifecycle::StartFailure;
 use std::path::PathBuf;
 
 /// Limits as the control groups take them.
@@ -139,11 +140,11 @@ pub struct Launch {
     pub processes: Processes,
 }
 
-/// Why a container could not be started: upstream's reason and the sentence.
+/// Why a container could not be started: what failed, and the sentence.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LaunchError {
-    /// CreateContainerConfigError, CreateContainerError or RunContainerError.
-    pub reason: &'static str,
+    /// What failed.
+    pub failure: StartFailure,
     /// The sentence.
     pub message: String,
 }
@@ -151,6 +152,11 @@ pub struct LaunchError {
 impl LaunchError {
     /// What the spec or its references lack.
     pub fn config(message: impl Into<String>) -> Self {
-        Self { reason: "CreateContainerConfigError", message: message.into() }
+        Self { failure: StartFailure::Configuration, message: message.into() }
+    }
+
+    /// What the runtime could not make.
+    pub fn create(message: impl Into<String>) -> Self {
+        Self { failure: StartFailure::Creation, message: message.into() }
     }
 }

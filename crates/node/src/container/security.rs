@@ -140,6 +140,7 @@ fn check_non_root(pod: &Pod, container: &Container, user: Option<u32>, image: &I
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
+    use crate::lifecycle::StartFailure;
     use serde_json::json;
 
     fn run(of_pod: serde_json::Value, own: serde_json::Value, image: &ImageConfig) -> Result<Security, LaunchError> {
@@ -174,7 +175,7 @@ mod tests {
         ];
         for (own, image, message) in cases {
             let error = run(json!({}), own, image).unwrap_err();
-            assert_eq!((error.reason, error.message), ("CreateContainerConfigError", format!("{message}{whom}")));
+            assert_eq!((error.failure, error.message), (StartFailure::Configuration, format!("{message}{whom}")));
         }
         assert!(run(json!({"runAsNonRoot": true}), json!({"runAsUser": 1000}), &root).is_ok());
         let away = json!({"seccompProfile": {"type": "Localhost", "localhostProfile": "../x"}});

@@ -1,7 +1,7 @@
 //! Pod conditions with upstream's reasons and messages; transition times move only when a status does.
 
 use super::model::{Container, Phase, PodState, Role, Sandbox};
-use super::plan::blocking_init;
+use super::plan::initializing;
 use super::restart::spec_of;
 use super::status::phase;
 use jiff::Timestamp;
@@ -28,7 +28,7 @@ fn drafts(state: &PodState, phase: &str) -> Vec<Draft> {
     let names = |list: Vec<&str>| format!("[{}]", list.join(" "));
     let initialized = if succeeded {
         draft("Initialized", true, "PodCompleted", "")
-    } else if let Some(at) = blocking_init(state) {
+    } else if let Some(at) = initializing(state) {
         let waiting: Vec<&str> = state.containers[at..]
             .iter()
             .filter(|container| matches!(container.role, Role::Init | Role::Sidecar))

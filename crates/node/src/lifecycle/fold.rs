@@ -2,15 +2,18 @@
 
 use super::model::{
     Action, Container, Event, Exit, Hook, HookStage, Image, Phase, PodState, ProbeState, Report, Role, Running,
-    Sandbox, Severity, Stage, Terminal, Volumes,
+    Sandbox, Severity, Stage, StartFailure, Terminal, Volumes,
 };
 use super::probing;
-use super::recover::{lost, recover, waiting};
+use super::recover::{lost, recover, reinitialize, waiting};
 use super::restart::spec_of;
 use super::{BackOff, stopping};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
 use std::sync::Arc;
+
+/// The exit code of a run whose command could not be started.
+const NOT_STARTED: i32 = 128;
 
 /// `now` and some seconds; the end of time where that overflows.
 pub(super) fn after(now: Timestamp, seconds: i64) -> Timestamp {
@@ -59,6 +62,7 @@ impl PodState {
             torn_down: false,
             removed: false,
             deletion_asked: false,
+            reinitializing: false,
             condition_times: std::collections::BTreeMap::new(),
         };
         state.add_containers();
@@ -198,7 +202,7 @@ pub(super) fn fold(state: &mut PodState, event: Event, now: Timestamp) -> Vec<Ac
             }
             for container in &mut state.containers {
                 if let Phase::Waiting { reason, retry_at, .. } = &mut container.phase
-                    && reason == "CreateContainerConfigError"
+                    && reason == StartFailure::Configuration.reason()
                 {
                     *retry_at = None;
                 }
@@ -212,20 +216,12 @@ pub(super) fn fold(state: &mut PodState, event: Event, now: Timestamp) -> Vec<Ac
             let message = format!("Failed to create pod sandbox: {message}");
             actions.push(report(Severity::Warning, "FailedCreatePodSandBox", message, ""));
         }
-        Event::SandboxLost => {
-            if !matches!(state.sandbox, Sandbox::Destroying) {
-                state.sandbox = Sandbox::Absent;
-                let message = "Pod sandbox changed, it will be killed and re-created.".to_owned();
-                actions.push(report(Severity::Normal, "SandboxChanged", message, ""));
+        Event::SandboxLost => lose_sandbox(state, &mut actions),
+        Event::StartFailed { container, failure: StartFailure::SandboxLost, .. } => {
+            if let Some(container) = state.containers.iter_mut().find(|one| one.name == container) {
+                container.phase = waiting();
             }
-            for container in &mut state.containers {
-                if let Phase::Running(running) = &container.phase {
-                    container.phase = Phase::Exited(lost(running.id.clone(), Some(running.started_at), now));
-                } else if container.role == Role::Init && matches!(container.phase, Phase::Exited(_)) {
-                    container.last = None;
-                    container.phase = waiting(); // a new sandbox initialises again
-                }
-            }
+            lose_sandbox(state, &mut actions);
         }
         Event::SandboxDestroyed => {
             state.sandbox = Sandbox::Absent;
@@ -234,12 +230,28 @@ pub(super) fn fold(state: &mut PodState, event: Event, now: Timestamp) -> Vec<Ac
                     container.phase = Phase::Exited(lost(running.id.clone(), Some(running.started_at), now));
                 }
             }
+            if state.terminate_by.is_none() {
+                reinitialize(state);
+            }
         }
         Event::Recovered { sandbox, containers } => recover(state, sandbox, containers, now),
         Event::Woken => {}
         other => fold_container(state, other, now, &mut actions),
     }
     actions
+}
+
+/// What is left of the namespaces is cleared away before new ones are made; until then nothing is started.
+fn lose_sandbox(state: &mut PodState, actions: &mut Vec<Action>) {
+    if !matches!(state.sandbox, Sandbox::Ready { .. }) {
+        return; // asked for: its answer comes. Absent or on its way out: known.
+    }
+    state.sandbox = Sandbox::Destroying;
+    actions.push(Action::DestroySandbox);
+    if state.terminate_by.is_none() {
+        let message = "Pod sandbox changed, it will be killed and re-created.".to_owned();
+        actions.push(report(Severity::Normal, "SandboxChanged", message, ""));
+    }
 }
 
 fn fold_container(state: &mut PodState, event: Event, now: Timestamp, actions: &mut Vec<Action>) {
@@ -309,16 +321,24 @@ fn fold_container(state: &mut PodState, event: Event, now: Timestamp, actions: &
                 *probe = ProbeState::default();
             }
         }
-        Event::StartFailed { reason, message, .. } => {
-            container.back_off.advance(now);
-            let config = reason == "CreateContainerConfigError";
-            let wait = if config {
-                i64::from(container.back_off.delay_seconds()).min(30)
-            } else {
-                container.back_off.delay_seconds().into()
-            };
+        Event::StartFailed { failure: failure @ StartFailure::Command, message, .. } => {
+            actions.push(report(Severity::Normal, "Created", format!("Created container: {name}"), &name));
             actions.push(report(Severity::Warning, "Failed", format!("Error: {message}"), &name));
-            container.phase = Phase::Waiting { reason, message, retry_at: Some(after(now, wait)) };
+            let (id, reason) = (String::new(), failure.reason().into());
+            let started_at = Some(Timestamp::UNIX_EPOCH);
+            container.phase =
+                Phase::Exited(Exit { id, code: NOT_STARTED, reason, message, started_at, finished_at: now });
+            container.image = Image::Unknown;
+        }
+        Event::StartFailed { failure, message, .. } => {
+            container.back_off.advance(now);
+            let mut wait = i64::from(container.back_off.delay_seconds());
+            if failure == StartFailure::Configuration {
+                wait = wait.min(30);
+            }
+            actions.push(report(Severity::Warning, "Failed", format!("Error: {message}"), &name));
+            container.phase =
+                Phase::Waiting { reason: failure.reason().into(), message, retry_at: Some(after(now, wait)) };
         }
         Event::Exited { exit, .. } => {
             let current = match &container.phase {

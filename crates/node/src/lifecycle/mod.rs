@@ -18,7 +18,8 @@ pub use admission::{Allocatable, Requests, Verdict, admit, qos_class};
 pub use back_off::BackOff;
 pub use model::{
     Action, Container, Event, Exit, Hook, HookStage, Image, Outcome, Phase, PodState, ProbeKind, ProbeState,
-    RecoveredContainer, Report, Role, Running, Sandbox, Severity, Signal, Stage, Stopping, Terminal, Volumes,
+    RecoveredContainer, Report, Role, Running, Sandbox, Severity, Signal, Stage, StartFailure, Stopping, Terminal,
+    Volumes,
 };
 pub use plan::{next_wake, step};
 pub(crate) use restart::as_container;

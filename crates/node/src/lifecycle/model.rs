@@ -31,6 +31,9 @@ pub struct PodState {
     pub removed: bool,
     /// True once the deletion was asked to be finished, so that it is asked once.
     pub deletion_asked: bool,
+    /// True from the loss of a sandbox until the init containers have run in the new one.
+    #[serde(default)]
+    pub reinitializing: bool,
     /// Status and transition time of each condition, so that times move only with the status.
     pub condition_times: BTreeMap<String, (String, Timestamp)>,
 }
@@ -271,6 +274,34 @@ pub struct ProbeState {
 /// What became of something that was asked for, with the sentence for people where it failed.
 pub type Outcome = Result<(), String>;
 
+/// Why a start failed, and with that whether it counts as a run of the container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StartFailure {
+    /// The spec, or what it refers to, does not say how: no run, tried again when what is missing comes.
+    Configuration,
+    /// The container could not be made: no run, tried again later.
+    Creation,
+    /// Its process could not be prepared, by our or the machine's fault: no run, tried again later.
+    SetUp,
+    /// It was made, but what it is told to run cannot be started: a run that ended before it began.
+    Command,
+    /// The pod's namespaces are gone: no failure of the container, which is started in new ones.
+    SandboxLost,
+}
+
+impl StartFailure {
+    /// What clients see it called.
+    #[must_use]
+    pub fn reason(self) -> &'static str {
+        match self {
+            StartFailure::Configuration => "CreateContainerConfigError",
+            StartFailure::Creation | StartFailure::SandboxLost => "CreateContainerError",
+            StartFailure::SetUp => "RunContainerError",
+            StartFailure::Command => "StartError",
+        }
+    }
+}
+
 /// A container that the runtime still knows when the agent comes back.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RecoveredContainer {
@@ -308,7 +339,7 @@ pub enum Event {
     },
     /// The namespaces could not be made.
     SandboxFailed(String),
-    /// The shim died under us, and with it every container.
+    /// The shim died under us, and with it every container; each one's end is told by an `Exited` of its own.
     SandboxLost,
     /// The namespaces were removed as asked.
     SandboxDestroyed,
@@ -343,8 +374,8 @@ pub enum Event {
     StartFailed {
         /// Which.
         container: String,
-        /// CreateContainerConfigError, CreateContainerError, RunContainerError.
-        reason: String,
+        /// What failed.
+        failure: StartFailure,
         /// The sentence for people.
         message: String,
     },

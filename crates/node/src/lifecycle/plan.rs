@@ -95,7 +95,10 @@ fn plan(state: &mut PodState, now: Timestamp, actions: &mut Vec<Action>) {
         state.volumes = Volumes::Preparing { failures };
         actions.push(Action::PrepareVolumes);
     }
+    // A start that was asked of a lost sandbox is answered before there is a new one.
+    let starting = state.containers.iter().any(|container| container.phase == Phase::Starting);
     let sandbox_due = match state.sandbox {
+        _ if starting => None,
         Sandbox::Absent => Some(0),
         Sandbox::Failed { retry_at, failures } if retry_at <= now => Some(failures),
         _ => None,
@@ -178,10 +181,11 @@ fn finish(state: &mut PodState, actions: &mut Vec<Action>) {
 /// The first init container that is not through yet, by index.
 pub(super) fn blocking_init(state: &PodState) -> Option<usize> {
     // Once an app container has run, initialisation is over for this sandbox, even if a sidecar is being restarted.
-    let begun = state
-        .containers
-        .iter()
-        .any(|container| container.role == Role::App && !matches!(container.phase, Phase::Waiting { .. }));
+    let begun = !state.reinitializing
+        && state
+            .containers
+            .iter()
+            .any(|container| container.role == Role::App && !matches!(container.phase, Phase::Waiting { .. }));
     state.containers.iter().position(|container| match container.role {
         Role::Init => !begun && !matches!(&container.phase, Phase::Exited(exit) if exit.code == 0),
         Role::Sidecar => {
@@ -192,8 +196,18 @@ pub(super) fn blocking_init(state: &PodState) -> Option<usize> {
     })
 }
 
+/// As `blocking_init` while the pod has never been initialised: what clients see of a second time is a running pod.
+pub(super) fn initializing(state: &PodState) -> Option<usize> {
+    let ran = |container: &Container| {
+        container.role == Role::App
+            && (container.last.is_some() || matches!(container.phase, Phase::Running(_) | Phase::Exited(_)))
+    };
+    if state.containers.iter().any(ran) { None } else { blocking_init(state) }
+}
+
 fn start_containers(state: &mut PodState, now: Timestamp, actions: &mut Vec<Action>) {
     let blocking = blocking_init(state);
+    state.reinitializing &= blocking.is_some();
     // Sidecars that were started before are kept running whatever the stage is.
     let in_turn = |index: usize, container: &Container| match (blocking, container.role) {
         (Some(at), Role::Init) => index == at,

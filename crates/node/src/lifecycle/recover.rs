@@ -1,6 +1,6 @@
 //! What a restarted agent makes of its checkpoint and of what the runtime still runs: containers that went on are as before.
 
-use super::model::{Exit, HookStage, Image, Phase, PodState, RecoveredContainer, Running, Sandbox, Volumes};
+use super::model::{Exit, HookStage, Image, Phase, PodState, RecoveredContainer, Role, Running, Sandbox, Volumes};
 use jiff::Timestamp;
 use std::net::IpAddr;
 
@@ -63,6 +63,21 @@ pub(super) fn recover(
             _ => {}
         }
     }
+    if !alive && state.terminate_by.is_none() && !state.torn_down {
+        reinitialize(state);
+    }
+}
+
+/// New namespaces initialise again, as upstream: the init containers run once more before anything else is started.
+pub(super) fn reinitialize(state: &mut PodState) {
+    for container in state.containers.iter_mut().filter(|container| container.role == Role::Init) {
+        if let Phase::Exited(exit) = &container.phase {
+            container.last = Some(exit.clone());
+            container.phase = waiting();
+            container.restart_count = container.restart_count.saturating_add(1);
+        }
+    }
+    state.reinitializing = state.containers.iter().any(|container| matches!(container.role, Role::Init | Role::Sidecar));
 }
 
 /// A container that has nothing to say yet.

@@ -45,7 +45,7 @@ pub(super) fn phase(state: &PodState) -> &'static str {
         !matches!(container.phase, Phase::Waiting { .. } | Phase::Starting) || container.last.is_some()
     };
     let mut apps = state.containers.iter().filter(|container| container.role == Role::App);
-    if super::plan::blocking_init(state).is_some() || !apps.clone().all(|container| begun(&container)) {
+    if super::plan::initializing(state).is_some() || !apps.clone().all(|container| begun(&container)) {
         return "Pending";
     }
     if apps.next().is_none() { "Pending" } else { "Running" }

@@ -108,6 +108,11 @@ impl Bench {
     }
 
     fn exit(&mut self, name: &str, code: i32) {
+        self.tell_exit(name, code);
+        self.settle();
+    }
+
+    fn tell_exit(&mut self, name: &str, code: i32) {
         let container = self.state.container(name).unwrap();
         let Phase::Running(running) = &container.phase else { panic!("{name} does not run: {:?}", container.phase) };
         let exit = Exit {
@@ -119,7 +124,6 @@ impl Bench {
             finished_at: self.now,
         };
         self.tell(Event::Exited { container: name.into(), exit });
-        self.settle();
     }
 
     fn probe(&mut self, kind: ProbeKind, outcome: Outcome) {
@@ -476,6 +480,38 @@ fn a_restarted_agent_goes_on_with_what_runs() {
 }
 
 #[test]
+fn a_lost_sandbox_is_cleared_away_made_anew_and_initialised_again() {
+    let spec = json!({"initContainers": [{"name": "i", "image": "b"}, {"name": "s", "image": "b", "restartPolicy": "Always"}],
+        "containers": [{"name": "a", "image": "b"}, {"name": "c", "image": "b"}]});
+    let mut bench = Bench::new(spec);
+    bench.settle();
+    bench.exit("i", 0);
+    assert_eq!(bench.starts, ["i/0", "s/0", "a/0", "c/0"]);
+    bench.tell(Event::SandboxLost);
+    assert_eq!(bench.open, [Action::DestroySandbox], "nothing else before what is left is gone");
+    assert_eq!(bench.reports.iter().filter(|report| report.starts_with("SandboxChanged")).count(), 1);
+    bench.tell_exit("a", 137);
+    bench.tell_exit("s", 137);
+    bench.tell(Event::SandboxLost);
+    let sandbox = |action: &&Action| matches!(action, Action::DestroySandbox | Action::CreateSandbox);
+    assert_eq!(bench.open.iter().filter(sandbox).count(), 1, "a loss is told once");
+    bench.settle();
+    assert_eq!(bench.starts[4..], ["i/1"], "what has not told its end has ended with the sandbox");
+    assert_eq!((bench.phase().as_str(), bench.condition("Initialized").0.as_str()), ("Running", "True"));
+    bench.exit("i", 0);
+    assert_eq!(bench.starts[5..], ["s/1", "a/1", "c/1"]);
+    assert!(!bench.state.reinitializing);
+    // A start that meets the loss is no failure of the container, and waits for the new sandbox.
+    let mut bench = Bench::new(json!({"restartPolicy": "Never", "containers": [{"name": "a", "image": "b"}]}));
+    bench.fail_start(StartFailure::SandboxLost);
+    assert_eq!(bench.open, [Action::DestroySandbox]);
+    assert_eq!(bench.shown("a"), waits("ContainerCreating", 0));
+    bench.settle();
+    assert_eq!(bench.shown("a"), running(0));
+    assert!(!bench.reports.iter().any(|report| report.starts_with("Failed")), "{:?}", bench.reports);
+}
+
+#[test]
 fn what_cannot_be_configured_waits_for_the_missing_object() {
     let mut bench = Bench::new(json!({"containers": [{"name": "a", "image": "b"}]}));
     while let Some(at) = bench.open.iter().position(|action| !matches!(action, Action::Start { .. })) {
@@ -488,13 +524,73 @@ fn what_cannot_be_configured_waits_for_the_missing_object() {
     }
     bench.open.clear();
     let message = "configmap \"x\" not found".to_owned();
-    bench.tell(Event::StartFailed { container: "a".into(), reason: "CreateContainerConfigError".into(), message });
+    bench.tell(Event::StartFailed { container: "a".into(), failure: StartFailure::Configuration, message });
     assert_eq!(bench.shown("a"), waits("CreateContainerConfigError", 0));
     assert!(bench.reports.contains(&"Failed: Error: configmap \"x\" not found".to_owned()));
     bench.tell(Event::ReferencesChanged);
     bench.settle();
     assert_eq!(bench.shown("a"), running(0));
     assert_eq!(bench.state.container("a").unwrap().restart_count, 0, "a start that never was is no restart");
+}
+
+impl Bench {
+    /// Answers what is open until a start is, then says how this start failed.
+    fn fail_start(&mut self, failure: StartFailure) {
+        while let Some(at) = self.open.iter().position(|action| !matches!(action, Action::Start { .. })) {
+            let action = self.open.remove(at);
+            self.open.insert(0, action);
+            self.settle_one();
+        }
+        let Some(Action::Start { container, .. }) = self.open.pop() else { panic!("no start is open") };
+        self.tell(Event::StartFailed { container, failure, message: "exec: no such file".into() });
+    }
+}
+
+#[test]
+fn a_command_that_cannot_be_started_is_a_run_that_counts() {
+    let mut bench = Bench::new(json!({"restartPolicy": "Never", "containers": [{"name": "a", "image": "b"}]}));
+    bench.fail_start(StartFailure::Command);
+    bench.settle();
+    let status = bench.status();
+    assert_eq!(status.phase.as_deref(), Some("Failed"));
+    let ended = status.container_statuses.unwrap()[0].state.clone().unwrap().terminated.unwrap();
+    assert_eq!((ended.reason.as_deref(), ended.exit_code), (Some("StartError"), 128));
+    assert_eq!(
+        (ended.message.as_deref(), ended.started_at.unwrap().0),
+        (Some("exec: no such file"), Timestamp::UNIX_EPOCH)
+    );
+    assert!(bench.reports.contains(&"Failed: Error: exec: no such file".to_owned()));
+    for policy in ["OnFailure", "Always"] {
+        let mut bench = Bench::new(json!({"restartPolicy": policy, "containers": [{"name": "a", "image": "b"}]}));
+        bench.fail_start(StartFailure::Command);
+        bench.fail_start(StartFailure::Command);
+        assert_eq!(bench.shown("a"), waits("CrashLoopBackOff", 1), "{policy}");
+        assert_eq!(bench.status().phase.as_deref(), Some("Running"));
+        let last = bench.status().container_statuses.unwrap()[0].last_state.clone().unwrap().terminated.unwrap();
+        assert_eq!((last.reason.as_deref(), last.exit_code), (Some("StartError"), 128));
+        assert!(bench.reports.iter().any(|report| report.starts_with("BackOff: ")), "{policy}");
+        bench.pass(11);
+        assert_eq!(bench.shown("a"), running(2), "{policy}");
+    }
+    let init = json!([{"name": "i", "image": "b"}]);
+    let mut bench = Bench::new(
+        json!({"restartPolicy": "Never", "initContainers": init, "containers": [{"name": "a", "image": "b"}]}),
+    );
+    bench.fail_start(StartFailure::Command);
+    bench.settle();
+    assert_eq!(bench.phase(), "Failed", "an init container that cannot be started ends its pod");
+}
+
+#[test]
+fn a_failure_of_ours_is_tried_again_and_does_not_count() {
+    for failure in [StartFailure::SetUp, StartFailure::Creation] {
+        let mut bench = Bench::new(json!({"restartPolicy": "Never", "containers": [{"name": "a", "image": "b"}]}));
+        bench.fail_start(failure);
+        assert_eq!(bench.shown("a"), waits(failure.reason(), 0));
+        assert_eq!(bench.phase(), "Pending");
+        bench.pass(11);
+        assert_eq!(bench.shown("a"), running(0));
+    }
 }
 
 impl Bench {

@@ -8,6 +8,6 @@ mod register;
 
 pub use eviction::{Candidate, Thresholds, choose_victim};
 pub use facts::{Facts, Space};
-pub use image_collector::{ImageThresholds, images_to_remove};
+pub use image_collector::{Collection, ImageHistory, ImageThresholds};
 pub use lease::renew_lease;
 pub use register::{Machine, MachineOptions};

@@ -2,12 +2,13 @@
 
 use super::eviction::{Candidate, Thresholds, choose_victim};
 use super::facts::{Facts, Space};
-use super::image_collector::{ImageThresholds, images_to_remove};
+use super::image_collector::{ImageHistory, ImageThresholds};
 use crate::agent::{Change, Containers, PodRegistry, Recorder, Shared, follow, target};
 use crate::lifecycle::{Phase, Requests, Severity};
 use client::{PatchKind, Query};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Node;
+use runtime::Reference;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -21,6 +22,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(10);
 const WRITE_AT_LEAST_EVERY: Duration = Duration::from_secs(300);
 /// A pressure is told for so long after it was seen last, as upstream.
 const PRESSURE_HOLDS: Duration = Duration::from_secs(300);
+/// How often images are removed at most while the disk is fuller than wanted, as upstream.
+const COLLECT_EVERY: Duration = Duration::from_secs(300);
 const IMAGES_IN_STATUS_MAX: usize = 50;
 
 /// How the machine presents itself.
@@ -58,6 +61,9 @@ pub struct Machine {
     conditions: BTreeMap<&'static str, (bool, Timestamp)>,
     /// When a pressure was seen last.
     pressures: BTreeMap<&'static str, std::time::Instant>,
+    images: ImageHistory,
+    /// When images were removed last.
+    collected: Option<std::time::Instant>,
 }
 
 fn architecture() -> &'static str {
@@ -72,7 +78,9 @@ impl Machine {
     /// A machine with these facts.
     #[must_use]
     pub fn new(options: MachineOptions, facts: Facts, shared: Arc<Shared>, registry: PodRegistry) -> Self {
-        Self { options, facts, shared, registry, conditions: BTreeMap::new(), pressures: BTreeMap::new() }
+        let (conditions, pressures) = (BTreeMap::new(), BTreeMap::new());
+        let images = ImageHistory::default();
+        Self { options, facts, shared, registry, conditions, pressures, images, collected: None }
     }
 
     fn labels(&self) -> BTreeMap<String, String> {
@@ -282,7 +290,7 @@ impl Machine {
         {
             self.pressures.insert("PIDPressure", now);
         }
-        self.collect_images(space).await;
+        self.collect_images(space, short_of_bytes).await;
         for kind in ["MemoryPressure", "DiskPressure", "PIDPressure"] {
             let pressed = self.has_pressure(kind);
             self.set(kind, pressed);
@@ -327,24 +335,39 @@ impl Machine {
         }
     }
 
-    async fn collect_images(&self, space: Space) {
+    async fn collect_images(&mut self, space: Space, short_of_bytes: bool) {
         let marks = self.options.image_thresholds;
-        if space.used_percent() <= marks.high_percent {
-            return;
-        }
+        let now = std::time::Instant::now();
         let containers: &Arc<dyn Containers> = &self.shared.containers;
         let mut used = BTreeSet::new();
         for state in self.registry.all().iter().filter(|state| !state.torn_down) {
             let spec = state.pod.spec.iter();
             let all = spec.flat_map(|spec| spec.init_containers.iter().flatten().chain(&spec.containers));
-            used.extend(all.filter_map(|container| container.image.clone()));
+            let names = all.filter_map(|container| container.image.clone());
+            // What a pod writes short, the list of images has in full.
+            used.extend(names.map(|name| Reference::parse(&name).map_or(name, |reference| reference.to_string())));
             for container in &state.containers {
                 if let crate::lifecycle::Image::Ready { id } = &container.image {
                     used.insert(id.clone());
                 }
             }
         }
-        for id in images_to_remove(&containers.images().await, &used, space, marks) {
+        let images = containers.images().await;
+        self.images.observe(&images, &used, now);
+        let due = self.collected.is_none_or(|last| now.saturating_duration_since(last) >= COLLECT_EVERY);
+        if space.used_percent() <= marks.high_percent || !(due || short_of_bytes) {
+            return;
+        }
+        self.collected = Some(now);
+        let collection = self.images.collect(&images, &used, space, marks, now);
+        if due && collection.found_bytes < collection.wanted_bytes {
+            let message = format!(
+                "Failed to garbage collect required amount of images. Attempted to free {} bytes, but only found {} bytes eligible to free.",
+                collection.wanted_bytes, collection.found_bytes
+            );
+            self.shared.recorder.node(&self.options.name, Severity::Warning, "FreeDiskSpaceFailed", message);
+        }
+        for id in collection.images {
             // The runtime refuses where a container still uses it; the next look tries again.
             if let Err(error) = containers.remove_image(&id).await {
                 tracing::debug!(id, %error, "an image stays");

@@ -163,7 +163,7 @@ pub(crate) fn finish(
     path: &str,
 ) -> Result<()> {
     let Some(command) = arguments.first() else {
-        return Err(Error::Start { message: "no command specified".to_owned(), exit_code: 128 });
+        return Err(Error::Invalid("no command specified".to_owned()));
     };
     for limit in &template.limits {
         p.plain(wire::OP_RLIMIT, wire::STEP_OPTIONAL, "setting a limit")
@@ -186,7 +186,7 @@ pub(crate) fn finish(
     }
     let Identity { uid, gid, groups, capabilities } = &template.identity;
     let effective = if *uid == 0 { *capabilities } else { 0 };
-    let mut step = p.plain(wire::OP_IDENTITY, 0, "changing user and capabilities");
+    let mut step = p.step(wire::OP_IDENTITY, 0, StepName::Identity);
     for number in [u64::from(*uid), u64::from(*gid), *capabilities, effective, effective, 0, 0, groups.len() as u64] {
         step = step.number(number);
     }
@@ -242,7 +242,7 @@ fn arguments(spec: &ContainerSpec, image: &Image) -> Result<Vec<String>> {
     all.extend(spec.args.iter().cloned());
     if all.is_empty() {
         let message = "no command specified: neither the container nor its image names one".to_owned();
-        return Err(Error::Start { message, exit_code: 128 });
+        return Err(Error::Invalid(message));
     }
     Ok(all)
 }
@@ -326,7 +326,8 @@ fn system_mounts(p: &mut Program, spec: &ContainerSpec, pod: &PodSpec, place: &P
     }
     if !replaced("/dev/shm") {
         let shm = if pod.host_ipc { PathBuf::from("/dev/shm") } else { place.pod_directory.join("shm") };
-        bind(p, 0, &shm, "", "/dev/shm", 0, MS_PRIVATE);
+        let name = mount_name(&shm.to_string_lossy(), "/dev/shm");
+        bind(p, 0, "/dev/shm", Bind { name, source: &shm, sub_path: "", attributes: 0, propagation: MS_PRIVATE });
     }
     if replaced("/sys/fs/cgroup") || replaced("/sys") {
         return;
@@ -349,9 +350,19 @@ fn system_mounts(p: &mut Program, spec: &ContainerSpec, pod: &PodSpec, place: &P
     }
 }
 
-fn bind(p: &mut Program, flags: u16, source: &Path, sub_path: &str, target: &str, attributes: u64, propagation: u64) {
+/// A bind mount: what it is called when it fails, its source, what of the source, and how it travels.
+struct Bind<'a> {
+    name: StepName,
+    source: &'a Path,
+    sub_path: &'a str,
+    attributes: u64,
+    propagation: u64,
+}
+
+fn bind(p: &mut Program, flags: u16, target: &str, bind: Bind<'_>) {
+    let Bind { name, source, sub_path, attributes, propagation } = bind;
     let source = source.to_string_lossy();
-    p.step(wire::OP_BIND, flags, mount_name(&source, target))
+    p.step(wire::OP_BIND, flags, name)
         .text(&source)
         .text(sub_path)
         .text(target)
@@ -368,7 +379,9 @@ fn volume(p: &mut Program, mount: &Mount) {
     let attributes = u64::from(mount.read_only) | u64::from(mount.recursive_read_only) << 63;
     let sub_path = mount.sub_path.as_deref().unwrap_or_default().trim_matches('/');
     let target = absolute(&mount.target);
-    bind(p, flags | wire::STEP_RECURSIVE, &mount.source, sub_path, &target, attributes, propagation);
+    let name = StepName::Volume { source: mount.source.to_string_lossy().into_owned(), target: target.clone() };
+    let source = &mount.source;
+    bind(p, flags | wire::STEP_RECURSIVE, &target, Bind { name, source, sub_path, attributes, propagation });
 }
 
 fn device_number(major: u64, minor: u64) -> u64 {

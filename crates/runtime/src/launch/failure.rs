@@ -3,7 +3,7 @@
 use std::io;
 
 use super::StepName;
-use crate::error::Error;
+use crate::error::{Error, StartFault};
 
 /// What a failed start tells the user.
 pub(crate) fn start_error(names: &[StepName], step: u64, errno: i32) -> Error {
@@ -24,17 +24,34 @@ pub(crate) fn start_error(names: &[StepName], step: u64, errno: i32) -> Error {
         Some(StepName::WorkingDirectory(path)) => {
             (format!("chdir to cwd ({path:?}) set in config.json failed: {cause}"), 128)
         }
-        Some(StepName::Mount { source, target }) => {
+        Some(StepName::Mount { source, target } | StepName::Volume { source, target }) => {
             (format!("error mounting {source:?} to rootfs at {target:?}: {cause}"), 128)
         }
+        Some(StepName::Identity) => (format!("changing user and capabilities: {cause}"), 128),
         Some(StepName::Other(what)) => (format!("{what}: {cause}"), 128),
         None => (format!("starting the process: {cause}"), 128),
     };
-    Error::Start {
-        message: format!("unable to start container process: error during container init: {message}"),
-        exit_code,
-    }
+    let fault = match name {
+        Some(StepName::Execute { .. } | StepName::WorkingDirectory(_) | StepName::Identity) => StartFault::Specification,
+        // What is mounted, and where, is the specification's; that the kernel has no room for a mount is not.
+        Some(StepName::Volume { .. }) if MISPLACED.contains(&errno) => StartFault::Specification,
+        _ => StartFault::SetUp,
+    };
+    let message = format!("unable to start container process: error during container init: {message}");
+    Error::Start { message, exit_code, fault }
 }
+
+/// What mounting a volume answers when its source is not there, leaves its volume, or does not fit its target.
+const MISPLACED: [i32; 8] = [
+    libc::ENOENT,
+    libc::ENOTDIR,
+    libc::EISDIR,
+    libc::ELOOP,
+    libc::EXDEV,
+    libc::EACCES,
+    libc::EROFS,
+    libc::ENAMETOOLONG,
+];
 
 /// The kernel's words without Rust's `(os error 2)`, in lower case as Go has them.
 fn cause(errno: i32) -> String {
@@ -50,18 +67,30 @@ mod tests {
 
     #[test]
     fn sentences() {
+        use StartFault::{SetUp, Specification};
         let command = |command: &str| StepName::Execute { command: command.to_owned() };
-        for (name, errno, words, code) in [
-            (command("foo"), libc::ENOENT, "exec: \"foo\": executable file not found in $PATH", 127),
-            (command("/foo"), libc::ENOENT, "exec: \"/foo\": stat /foo: no such file or directory", 127),
-            (command("/etc"), libc::EACCES, "exec: \"/etc\": permission denied", 126),
-            (command("/x"), libc::ENOEXEC, "exec /x: exec format error", 128),
+        let other = |what: &str| StepName::Other(what.to_owned());
+        let volume = || StepName::Volume { source: "/a".to_owned(), target: "/b".to_owned() };
+        for (name, errno, words, code, whose) in [
+            (command("foo"), libc::ENOENT, "exec: \"foo\": executable file not found in $PATH", 127, Specification),
+            (command("/foo"), libc::ENOENT, "exec: \"/foo\": stat /foo: no such file or directory", 127, Specification),
+            (command("/etc"), libc::EACCES, "exec: \"/etc\": permission denied", 126, Specification),
+            (command("/x"), libc::ENOEXEC, "exec /x: exec format error", 128, Specification),
+            (StepName::WorkingDirectory("/w".to_owned()), libc::ENOTDIR, "failed: not a directory", 128, Specification),
+            (StepName::Identity, libc::EINVAL, "changing user and capabilities: invalid argument", 128, Specification),
+            (volume(), libc::ENOTDIR, "mounting \"/a\" to rootfs at \"/b\": not a directory", 128, Specification),
+            (volume(), libc::ENOSPC, "rootfs at \"/b\": no space left on device", 128, SetUp),
+            (other("entering the control group"), libc::EBUSY, "entering the control group: resource busy", 128, SetUp),
+            (other("installing the seccomp filter"), libc::EINVAL, "seccomp filter: invalid argument", 128, SetUp),
         ] {
-            let Error::Start { message, exit_code } = start_error(&[name], 0, errno) else {
+            let Error::Start { message, exit_code, fault } = start_error(&[name], 0, errno) else {
                 unreachable!("a start error")
             };
-            assert!(message.ends_with(words), "{message}");
-            assert_eq!(exit_code, code, "{words}");
+            let end = message.rsplit("init: ").next().unwrap_or_default();
+            assert!(end.ends_with(words) || words.starts_with("entering") && end.starts_with("entering"), "{message}");
+            assert_eq!((exit_code, fault), (code, whose), "{words}");
         }
+        let before = start_error(&[other("entering the control group")], u64::from(u32::MAX), libc::EEXIST);
+        assert!(before.to_string().ends_with("starting the process: file exists"), "{before}");
     }
 }

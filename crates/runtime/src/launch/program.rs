@@ -21,7 +21,11 @@ pub(crate) enum StepName {
     Execute { command: String },
     /// Entering the working directory.
     WorkingDirectory(String),
-    /// Mounting something.
+    /// Becoming the container's user.
+    Identity,
+    /// Mounting a volume of the specification.
+    Volume { source: String, target: String },
+    /// Mounting what every container has.
     Mount { source: String, target: String },
     /// Anything else.
     Other(String),

@@ -6,6 +6,7 @@ use tokio::sync::oneshot;
 
 use super::{
     handle::Pod,
+    start::new_token,
     stream::{Stream, pipe},
 };
 use crate::{
@@ -14,7 +15,6 @@ use crate::{
     launch,
     runtime::blocking,
     spec::ExecSpec,
-    state,
     wire::{self, Message},
 };
 
@@ -58,8 +58,7 @@ impl Pod {
             };
             let entry = shared.cgroups.exec_entry(&group, &access)?;
             let (program, names) = launch::exec(&spec, template, &entry.files)?.finish()?;
-            let random = u64::from_str_radix(&state::random_hex(7)?, 16).unwrap_or(0);
-            Ok((program, names, entry, EXEC_TOKEN | random))
+            Ok((program, names, entry, EXEC_TOKEN | new_token()?))
         })
         .await?;
         let mut ends: Vec<OwnedFd> = Vec::new();

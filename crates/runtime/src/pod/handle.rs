@@ -3,13 +3,10 @@
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::{OwnedRwLockReadGuard, RwLock, broadcast, mpsc};
 
 use super::status;
 use crate::{
@@ -39,8 +36,10 @@ pub(super) struct Inner {
     pub(super) pid: i32,
     pub(super) connection: Option<Connection>,
     pub(super) containers: Mutex<BTreeMap<String, Container>>,
-    pub(super) last_token: AtomicU64,
     pub(super) events: broadcast::Sender<PodEvent>,
+    /// Whoever makes something in the pod's directory or groups holds it for reading. Taken for writing once, by the pod's
+    /// removal, which leaves true: so nothing appears in what is being removed.
+    pub(super) removed: Arc<RwLock<bool>>,
 }
 
 #[derive(Clone)]
@@ -83,8 +82,8 @@ impl Pod {
             pid,
             connection,
             containers: Mutex::new(BTreeMap::new()),
-            last_token: AtomicU64::new(0),
             events: broadcast::channel(EVENTS_MAX).0,
+            removed: Arc::new(RwLock::new(false)),
         });
         if let Some(notices) = notices {
             tokio::spawn(status::follow(Arc::downgrade(&inner), notices));
@@ -170,8 +169,10 @@ impl Inner {
     pub(super) fn connection(&self) -> Result<&Connection> {
         self.connection.as_ref().ok_or_else(|| Error::ShimLost("it ended before this agent started".to_owned()))
     }
-    pub(super) fn next_token(&self) -> u64 {
-        self.last_token.fetch_add(1, Ordering::Relaxed) + 1
+    /// The right to make something of this pod; it may be shared with blocking work, which a dropped future does not end.
+    pub(super) async fn making(&self) -> Result<Arc<OwnedRwLockReadGuard<bool>>> {
+        let removed = Arc::clone(&self.removed).read_owned().await;
+        if *removed { Err(Error::ShimLost("the pod was removed".to_owned())) } else { Ok(Arc::new(removed)) }
     }
     pub(super) fn container_group(&self, id: &str) -> String {
         format!("{}/{id}", self.group)

@@ -1,6 +1,6 @@
 //! Taking containers and pods away, so that nothing of them is left.
 
-use std::{fs, io, path::Path, time::Duration};
+use std::{fs, io, path::Path, sync::Arc, time::Duration};
 
 use super::handle::Pod;
 use crate::{
@@ -85,8 +85,15 @@ impl Pod {
             // The answer is the closed connection; a shim that hangs in the kernel is killed below.
             let _ = tokio::time::timeout(END_TIMEOUT, connection.exchange(end, &[])).await;
         }
+        // A start under way has met the closed connection; what it made has to be gone before the rest is removed.
+        let removed = tokio::time::timeout(END_TIMEOUT, Arc::clone(&self.inner.removed).write_owned()).await;
+        let mut removed = removed.map_err(|_| {
+            let uid = &self.inner.spec.uid;
+            Error::Invalid(format!("pod {uid} cannot be removed: a container of it is still being made"))
+        })?;
         let inner = self.inner.clone();
         blocking(move || {
+            *removed = true;
             inner.lock().clear();
             inner.shared.cgroups.remove(&inner.group)?;
             end_shim(&inner.shared.shim_executable, &inner.directory, inner.pid);

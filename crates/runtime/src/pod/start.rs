@@ -37,6 +37,7 @@ struct Prepared {
 impl Pod {
     /// Starts a container. An error leaves nothing of it behind.
     pub async fn start_container(&self, spec: ContainerSpec) -> Result<ContainerStatus> {
+        let making = self.inner.making().await?;
         let image_use = self.inner.shared.images.in_use().read().await;
         let image = self.inner.shared.images.resolve(&spec.image).await?;
         let inner = self.inner.clone();
@@ -44,7 +45,9 @@ impl Pod {
         flags |= if spec.tty { wire::FLAG_TTY } else { 0 };
         flags |= if spec.stdin { wire::FLAG_STDIN } else { 0 };
         let limits = (spec.log_cap_bytes, spec.log_notice_bytes);
+        let held = Arc::clone(&making);
         let prepared = blocking(move || {
+            let _held = held;
             let id = state::random_hex(32)?;
             let prepared = prepare(&inner, &spec, &image, &id);
             if prepared.is_err() {
@@ -92,6 +95,7 @@ impl Pod {
         self.inner.lock().remove(&id);
         let inner = self.inner.clone();
         blocking(move || {
+            let _held = making;
             discard(&inner, &id);
             Ok(())
         })
@@ -123,7 +127,7 @@ fn prepare(inner: &Arc<Inner>, spec: &ContainerSpec, image: &Image, id: &str) ->
     let log = spec.log_path.as_deref().map(open_log).transpose()?;
     let record = ContainerRecord {
         id: id.to_owned(),
-        token: inner.next_token(),
+        token: new_token()?,
         name: spec.name.clone(),
         attempt: spec.attempt,
         image: image.id.clone(),
@@ -137,7 +141,13 @@ fn prepare(inner: &Arc<Inner>, spec: &ContainerSpec, image: &Image, id: &str) ->
     Ok(Prepared { record, program, names, log, entry: compiled.entry })
 }
 
-fn discard(inner: &Inner, id: &str) {
+/// What the shim knows a process by. Random, because an agent that was just ended may still have a start on its way to the
+/// same shim, with a number that its successor cannot know of.
+pub(super) fn new_token() -> Result<u64> {
+    Ok(u64::from_str_radix(&state::random_hex(7)?, 16).unwrap_or_default())
+}
+
+pub(super) fn discard(inner: &Inner, id: &str) {
     if let Err(error) = inner.shared.cgroups.remove(&inner.container_group(id)) {
         tracing::warn!(%error, id, "a container that did not start leaves its control groups");
     }

@@ -4,18 +4,23 @@ use std::{
     collections::HashMap,
     fs,
     sync::{Arc, Weak},
+    time::Duration,
 };
 
 use tokio::sync::mpsc;
 
 use super::handle::{Container, Inner, Pod};
 use crate::{
+    connection::Connection,
     error::Result,
     runtime::blocking,
     spec::{ContainerState, Exit, PodEvent},
     state::{self, ContainerRecord},
     wire::{self, Message},
 };
+
+/// How long a start that an ended agent asked for may still take.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Reads the shim's notices until it is gone.
 pub(super) async fn follow(pod: Weak<Inner>, mut notices: mpsc::UnboundedReceiver<Message>) {
@@ -112,14 +117,37 @@ fn left_exit(inner: &Inner, record: &ContainerRecord) -> Exit {
 impl Pod {
     /// Fills in what is known after an agent started: the records, what the shim says, what it left.
     pub(crate) async fn restore(&self) -> Result<()> {
-        let mut told: HashMap<u64, Message> = HashMap::new();
-        if let Some(connection) = &self.inner.connection {
-            let message = Message { kind: wire::STATUS, ..Message::default() };
-            let reply = connection.ask("asking for the pod's containers", message, &[]).await?;
-            told.extend(reply.processes.into_iter().map(|it| (it.token, it)));
-        }
+        let told = match &self.inner.connection {
+            Some(connection) => settled(connection).await?,
+            None => HashMap::new(),
+        };
         let inner = self.inner.clone();
         blocking(move || restore(&inner, &told)).await
+    }
+}
+
+fn state_of(process: &Message) -> u32 {
+    (process.d >> 32) as u32
+}
+
+/// The shim's processes, once none of them is being started any more: the outcome of a start is told only to who asked,
+/// and that agent is gone. What does not come to an end is killed, so that nothing runs that nobody knows of.
+async fn settled(connection: &Connection) -> Result<HashMap<u64, Message>> {
+    let deadline = tokio::time::Instant::now() + SETTLE_TIMEOUT;
+    loop {
+        let message = Message { kind: wire::STATUS, ..Message::default() };
+        let reply = connection.ask("asking for the pod's containers", message, &[]).await?;
+        let starting: Vec<u64> =
+            reply.processes.iter().filter(|it| state_of(it) == wire::STATE_STARTING).map(|it| it.token).collect();
+        let late = tokio::time::Instant::now() > deadline;
+        if starting.is_empty() || late {
+            for token in starting {
+                let kill = Message { kind: wire::SIGNAL, token, a: libc::SIGKILL as u64, ..Message::default() };
+                let _ = connection.ask("killing a container that does not start", kill, &[]).await;
+            }
+            return Ok(reply.processes.into_iter().map(|it| (it.token, it)).collect());
+        }
+        tokio::time::sleep(Duration::from_millis(2)).await;
     }
 }
 
@@ -127,7 +155,6 @@ fn restore(inner: &Arc<Inner>, told: &HashMap<u64, Message>) -> Result<()> {
     if inner.connection.is_none() {
         inner.shared.cgroups.kill(&inner.group)?;
     }
-    let mut last_token = told.keys().copied().max().unwrap_or(0);
     let entries = fs::read_dir(inner.directory.join("containers")).map(|it| it.flatten().collect::<Vec<_>>());
     for entry in entries.unwrap_or_default() {
         let record: ContainerRecord = match state::read(&entry.path().join("container.json")) {
@@ -138,9 +165,8 @@ fn restore(inner: &Arc<Inner>, told: &HashMap<u64, Message>) -> Result<()> {
                 continue;
             }
         };
-        last_token = last_token.max(record.token);
         let message = told.get(&record.token);
-        let state = match message.map(|it| (it, (it.d >> 32) as u32)) {
+        let state = match message.map(|it| (it, state_of(it))) {
             Some((it, wire::STATE_RUNNING)) => ContainerState::Running { pid: it.d as u32 as i32, started_ns: it.a },
             Some((it, wire::STATE_EXITED)) => {
                 let mut exit = exit_of(it.status, it.a, it.b, it.c);
@@ -148,12 +174,15 @@ fn restore(inner: &Arc<Inner>, told: &HashMap<u64, Message>) -> Result<()> {
                 exit.oom_killed = exit.code != 0 && inner.shared.cgroups.oom_kills(&group) > 0;
                 ContainerState::Exited(exit)
             }
-            Some(_) => ContainerState::Created,
-            None if inner.connection.is_some() => ContainerState::Created,
-            None => ContainerState::Exited(left_exit(inner, &record)),
+            Some((_, wire::STATE_STARTING)) => ContainerState::Created,
+            None if inner.connection.is_none() => ContainerState::Exited(left_exit(inner, &record)),
+            // It never reached the shim, or its start failed. Should the request still be on its way, it finds no group.
+            Some(_) | None => {
+                super::start::discard(inner, &record.id);
+                continue;
+            }
         };
         inner.lock().insert(record.id.clone(), Container { record, state });
     }
-    inner.last_token.store(last_token, std::sync::atomic::Ordering::Relaxed);
     Ok(())
 }
