@@ -6,6 +6,7 @@ mod dispatch;
 mod listener;
 pub(crate) mod metrics;
 pub(crate) mod openapi;
+mod options;
 mod path;
 mod paths;
 mod query;

@@ -2,9 +2,10 @@
 
 use super::body::{self, Answer};
 use super::dispatch::Context;
+use super::options;
 use super::query::Parameters;
 use super::respond;
-use crate::core::{Answered, Call, Options, Outcome, Scope, Validation};
+use crate::core::{Answered, Call, Options, Outcome, Scope};
 use crate::negotiate::{self, Accepted, Codec, Frames, Offers, Payload};
 use crate::proxy;
 use crate::read::{self, Page, Selection};
@@ -12,16 +13,13 @@ use crate::watch::{Feed, WatchRequest};
 use crate::write::{self, Body, DeleteRequest};
 use bytes::Bytes;
 use futures_util::stream;
-use http::{Method, Request, Response};
+use http::{Request, Response};
 use hyper::body::Incoming;
 use jiff::Timestamp;
 use kinds::Role;
 use object::table::IncludeObject;
 use object::{GroupVersionResource, Status};
 use std::sync::Arc;
-
-/// The field manager's name is cut to this, as upstream's validation has it.
-const MANAGER_MAX_BYTES: usize = 128;
 
 /// Answers a request about a resource.
 pub(crate) async fn handle(context: Context, request: Request<Incoming>) -> Result<Response<Answer>, Status> {
@@ -50,59 +48,18 @@ pub(crate) async fn handle(context: Context, request: Request<Incoming>) -> Resu
     if scope.row.namespaced && namespace.is_empty() && !matches!(info.verb.as_str(), "list" | "watch") {
         return Err(Status::method_not_allowed());
     }
-    let options = options(&context)?;
-    let call = Call::new(&context.core, &context.user, scope, options);
     match info.verb.as_str() {
-        "get" | "list" | "watch" => read_verbs(&context, &call).await,
-        "create" | "update" | "patch" | "delete" | "deletecollection" => write_verbs(&context, &call, request).await,
+        "get" | "list" | "watch" => {
+            let call = Call::new(&context.core, &context.user, scope, Options::default());
+            read_verbs(&context, &call).await
+        }
+        "create" | "update" | "patch" | "delete" | "deletecollection" => write_verbs(&context, scope, request).await,
         _ => Err(Status::method_not_allowed()),
     }
 }
 
 fn is_proxied(role: &Role) -> bool {
     matches!(role, Role::Log | Role::Exec | Role::Attach | Role::PortForward | Role::Proxy)
-}
-
-/// dryRun, fieldManager, fieldValidation, force.
-fn options(context: &Context) -> Result<Options, Status> {
-    let query = &context.query;
-    let dry_run = match query.get("dryRun") {
-        None | Some("") => false,
-        Some("All") => true,
-        Some(other) => {
-            let message = format!(
-                "PatchOptions.meta.k8s.io \"\" is invalid: dryRun: Unsupported value: \"{other}\": supported values: \"All\""
-            );
-            return Err(Status::new(422, "Invalid", message));
-        }
-    };
-    let validation = match query.text("fieldValidation") {
-        "Ignore" => Validation::Ignore,
-        "Strict" => Validation::Strict,
-        "" | "Warn" => Validation::Warn,
-        other => {
-            let message = format!(
-                "fieldValidation: Unsupported value: \"{other}\": supported values: \"Ignore\", \"Strict\", \"Warn\""
-            );
-            return Err(Status::bad_request(message));
-        }
-    };
-    // Without a manager's name the client's own stands in, except for apply, which must give one.
-    let mut field_manager = query.text("fieldManager").to_owned();
-    let is_apply = context.content_type().starts_with("application/apply-patch");
-    if field_manager.is_empty() && !is_apply {
-        field_manager = context.user_agent().split('/').next().unwrap_or_default().to_owned();
-        let mut end = field_manager.len().min(MANAGER_MAX_BYTES);
-        while !field_manager.is_char_boundary(end) {
-            end -= 1;
-        }
-        field_manager.truncate(end);
-    } else if field_manager.len() > MANAGER_MAX_BYTES {
-        return Err(Status::bad_request(format!(
-            "fieldManager: Too long: may not be more than {MANAGER_MAX_BYTES} bytes"
-        )));
-    }
-    Ok(Options { dry_run, field_manager, force: query.flag("force"), validation })
 }
 
 fn accepted(context: &Context, offers: Offers) -> Result<Accepted, Status> {
@@ -228,13 +185,15 @@ impl OwnedScope {
 
 async fn write_verbs(
     context: &Context,
-    call: &Call<'_>,
+    scope: Scope<'_>,
     request: Request<Incoming>,
 ) -> Result<Response<Answer>, Status> {
-    let scope = &call.scope;
-    let codec = codec(context, scope, accepted(context, Offers::Resources)?)?;
+    let accepted = accepted(context, Offers::Resources)?;
     let content_type = context.content_type().to_owned();
     let bytes = body::read(request.into_body()).await?;
+    let call = &Call::new(&context.core, &context.user, scope, options::of_write(context)?);
+    let scope = &call.scope;
+    let codec = codec(context, scope, accepted)?;
     let outcome = match context.info.verb.as_str() {
         "create" => create(call, negotiate::decode_body(&content_type, &bytes)?).await,
         "update" if write::is_scale(call) => {
@@ -242,12 +201,7 @@ async fn write_verbs(
         }
         "update" => write::update(call, negotiate::decode_body(&content_type, &bytes)?, true).await,
         "patch" => {
-            let patch = negotiate::decode_patch(&content_type, &bytes)?;
-            if context.query.flag("force") && patch.kind != client::PatchKind::Apply {
-                let message = "PatchOptions.meta.k8s.io \"\" is invalid: force: Forbidden: may not be specified for non-apply patch";
-                return Err(Status::new(422, "Invalid", message));
-            }
-            write::patch(call, patch).await
+            write::patch(call, negotiate::decode_patch(&content_type, &bytes)?).await
         }
         "delete" => {
             if !scope.subresource.is_empty() {
@@ -303,19 +257,21 @@ pub(crate) async fn create(call: &Call<'_>, body: Body) -> Result<Outcome, Statu
     write::create(call, body).await
 }
 
+/// DeleteOptions: of the body, or, where there is none, of the query.
 fn delete_request(context: &Context, content_type: &str, bytes: &[u8]) -> Result<DeleteRequest, Status> {
     let query = &context.query;
     let mut options = if bytes.is_empty() {
-        client::DeleteOptions::default()
+        let policy = query.get("propagationPolicy");
+        let orphan = query.get("orphanDependents").map(|_| query.flag("orphanDependents"));
+        let dry_run: Vec<&str> = query.all("dryRun").collect();
+        let mut options = write::checked_delete_options(policy, orphan, &dry_run)?;
+        options.grace_period_seconds = query.number("gracePeriodSeconds")?;
+        options
     } else {
         write::delete_options(&negotiate::decode_body(content_type, bytes)?.value)?
     };
-    if context.method == Method::DELETE && bytes.is_empty() {
-        options.grace_period_seconds = query.number("gracePeriodSeconds")?;
-        let policy = query.text("propagationPolicy");
-        options.propagation = if policy.is_empty() { None } else { Some(write::propagation(policy)?) };
-    }
-    options.dry_run |= query.text("dryRun") == "All";
+    // Whoever asks for a dry run anywhere gets one.
+    options.dry_run |= context.query.all("dryRun").any(|one| one == "All");
     if options.grace_period_seconds.is_some_and(|seconds| seconds < 0) {
         options.grace_period_seconds = Some(1); // upstream treats negative periods as the shortest one
     }

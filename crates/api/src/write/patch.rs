@@ -67,12 +67,6 @@ fn refused(error: &impl std::fmt::Display) -> Status {
 }
 
 async fn apply_patch(call: &Call<'_>, body: PatchBody) -> Result<Outcome, Status> {
-    let manager = &call.options.field_manager;
-    if manager.is_empty() {
-        let why = "Required value: is required for apply patch";
-        let causes = vec![metadata::cause("FieldValueRequired", "fieldManager", why)];
-        return Err(metadata::invalid_options("PatchOptions", causes));
-    }
     let configuration = prepare_configuration(call, body)?;
     let exists = call.core.store.get(&call.scope.key(call.scope.name)).is_some();
     if !exists {

@@ -2,6 +2,8 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 #![expect(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
 
+pub mod steps;
+
 use bytes::Bytes;
 use client::{ClusterClient, Target};
 use http_body_util::{BodyExt, Full};
