@@ -89,3 +89,43 @@ async fn options_are_refused_under_the_name_of_their_kind() {
     steps::run(&cluster, OPTIONS).await;
     cluster.server.stop().await;
 }
+
+const SERVICES: &str = "/api/v1/namespaces/default/services";
+
+/// A Service's address cannot change, and that is said once.
+const ADDRESSES: &[Step] = &[
+    step(
+        "POST",
+        SERVICES,
+        JSON,
+        r#"{"metadata":{"name":"s"},"spec":{"clusterIP":"10.96.3.4","ports":[{"port":80}]}}"#,
+        201,
+        &[],
+    ),
+    step(
+        "PATCH",
+        "/api/v1/namespaces/default/services/s",
+        MERGE,
+        r#"{"spec":{"clusterIP":"10.96.3.5"}}"#,
+        422,
+        &[(
+            "message",
+            "Service \"s\" is invalid: spec.clusterIPs[0]: Invalid value: [\"10.96.3.5\"]: may not change once set",
+        )],
+    ),
+    step(
+        "PATCH",
+        "/api/v1/namespaces/default/services/s",
+        MERGE,
+        r#"{"spec":{"type":"ExternalName","externalName":"example.com"}}"#,
+        200,
+        &[("spec.type", "ExternalName"), ("!spec.clusterIP", ""), ("!spec.clusterIPs", "")],
+    ),
+];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_address_that_changes_is_one_cause() {
+    let cluster = start().await;
+    steps::run(&cluster, ADDRESSES).await;
+    cluster.server.stop().await;
+}

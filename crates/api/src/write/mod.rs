@@ -1,5 +1,6 @@
 //! The one write door: every change of cluster state, from clients and from our own rooms, passes here.
 
+mod carry_over;
 pub(crate) mod commit;
 mod create;
 mod delete;
