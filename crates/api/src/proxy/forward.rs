@@ -27,7 +27,11 @@ pub(crate) async fn handle(
     role: &Role,
     request: Request<Incoming>,
 ) -> Result<Response<Answer>, Status> {
-    let target = resolve(context, scope, role)?;
+    let Some(target) = resolve(context, scope, role)? else {
+        let mut response = Response::new(Answer::empty());
+        *response.status_mut() = StatusCode::NO_CONTENT;
+        return Ok(response);
+    };
     let connection = connect(context, &target).await?;
     forward(connection, &target, request).await
 }

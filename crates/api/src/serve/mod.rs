@@ -16,4 +16,5 @@ pub(crate) mod respond;
 pub(crate) use body::Answer;
 pub(crate) use dispatch::Context;
 pub(crate) use listener::{Limits, serve};
+pub(crate) use query::Parameters;
 pub(crate) use resources::create;
