@@ -3,6 +3,14 @@
 
 mod support;
 
+use bytes::Bytes;
+use futures_util::stream;
+use http_body_util::{BodyExt, StreamBody};
+use hyper::body::Frame;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use support::start;
 use support::steps::{self, APPLY, JSON, MERGE, Step, step};
 
@@ -127,5 +135,49 @@ const ADDRESSES: &[Step] = &[
 async fn an_address_that_changes_is_one_cause() {
     let cluster = start().await;
     steps::run(&cluster, ADDRESSES).await;
+    cluster.server.stop().await;
+}
+
+/// Bodies of this many pieces of this size are larger than any window that a connection opens with.
+const PIECES: usize = 80;
+const PIECE_BYTES: usize = 32 * 1024;
+
+/// A body that counts what was taken of it.
+fn counted(taken: &Arc<AtomicUsize>) -> impl hyper::body::Body<Data = Bytes, Error = Infallible> + use<> {
+    let taken = Arc::clone(taken);
+    StreamBody::new(stream::iter((0..PIECES).map(move |_| {
+        taken.fetch_add(PIECE_BYTES, Ordering::Relaxed);
+        Ok(Frame::data(Bytes::from(vec![b' '; PIECE_BYTES])))
+    })))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_is_refused_can_still_send_its_body() {
+    let cluster = start().await;
+    let nobody = cluster.issue("bob", "people");
+    let cases = [(MAPS, 403), ("/api/v1/nothing", 403), ("/version", 403)];
+    for alpn in ["h2", "http/1.1"] {
+        for (path, code) in cases {
+            let stream = TokioIo::new(cluster.connect(&nobody, &[alpn]).await);
+            let taken = Arc::new(AtomicUsize::new(0));
+            let request = http::Request::builder().method("POST").header("content-type", JSON);
+            let response = if alpn == "h2" {
+                let (mut sender, connection) =
+                    hyper::client::conn::http2::handshake(TokioExecutor::new(), stream).await.unwrap();
+                tokio::spawn(connection);
+                let request = request.uri(format!("https://localhost{path}")).body(Box::pin(counted(&taken)));
+                sender.send_request(request.unwrap()).await.unwrap()
+            } else {
+                let (mut sender, connection) = hyper::client::conn::http1::handshake(stream).await.unwrap();
+                tokio::spawn(connection);
+                let request = request.uri(path).header("host", "localhost").body(Box::pin(counted(&taken)));
+                sender.send_request(request.unwrap()).await.unwrap()
+            };
+            assert_eq!(response.status().as_u16(), code, "{alpn} {path}");
+            let body = response.into_body().collect().await.unwrap().to_bytes();
+            assert!(body.ends_with(b"\"status\":\"Failure\"}\n"), "{alpn} {path}: {body:?}");
+            assert_eq!(taken.load(Ordering::Relaxed), PIECES * PIECE_BYTES, "{alpn} {path}: the body was cut off");
+        }
+    }
     cluster.server.stop().await;
 }

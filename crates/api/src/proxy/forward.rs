@@ -25,7 +25,8 @@ pub(crate) async fn handle(
     context: &Context,
     scope: &Scope<'_>,
     role: &Role,
-    request: Request<Incoming>,
+    request: Request<()>,
+    body: &mut Option<Incoming>,
 ) -> Result<Response<Answer>, Status> {
     let Some(target) = resolve(context, scope, role)? else {
         let mut response = Response::new(Answer::empty());
@@ -33,7 +34,8 @@ pub(crate) async fn handle(
         return Ok(response);
     };
     let connection = connect(context, &target).await?;
-    forward(connection, &target, request).await
+    let body = body.take().ok_or_else(|| Status::internal("the body of the request is gone"))?;
+    forward(connection, &target, request.map(|()| body)).await
 }
 
 async fn connect(context: &Context, target: &Target) -> Result<Box<dyn Connection>, Status> {

@@ -21,8 +21,12 @@ use object::table::IncludeObject;
 use object::{GroupVersionResource, Status};
 use std::sync::Arc;
 
-/// Answers a request about a resource.
-pub(crate) async fn handle(context: Context, request: Request<Incoming>) -> Result<Response<Answer>, Status> {
+/// Answers a request about a resource. The body is taken by whoever reads it; what is left in `body` nobody has read.
+pub(crate) async fn handle(
+    context: Context,
+    request: Request<()>,
+    body: &mut Option<Incoming>,
+) -> Result<Response<Answer>, Status> {
     let info = context.info.clone();
     let gvr = GroupVersionResource::new(info.group.as_str(), info.version.as_str(), info.resource.as_str());
     let (row, version_at) = context.core.resolve(&gvr)?;
@@ -40,7 +44,7 @@ pub(crate) async fn handle(context: Context, request: Request<Incoming>) -> Resu
                 let wanted = crate::serve::path::RequestInfo { verb: "create".to_owned(), ..info.clone() };
                 context.core.authorize(&super::dispatch::attributes(&context.user, &wanted))?;
             }
-            return proxy::handle(&context, &scope, &role, request).await;
+            return proxy::handle(&context, &scope, &role, request, body).await;
         }
     } else if !scope.row.has_verb(&info.verb) {
         return Err(Status::method_not_allowed());
@@ -53,7 +57,7 @@ pub(crate) async fn handle(context: Context, request: Request<Incoming>) -> Resu
             let call = Call::new(&context.core, &context.user, scope, Options::default());
             read_verbs(&context, &call).await
         }
-        "create" | "update" | "patch" | "delete" | "deletecollection" => write_verbs(&context, scope, request).await,
+        "create" | "update" | "patch" | "delete" | "deletecollection" => write_verbs(&context, scope, body).await,
         _ => Err(Status::method_not_allowed()),
     }
 }
@@ -186,11 +190,14 @@ impl OwnedScope {
 async fn write_verbs(
     context: &Context,
     scope: Scope<'_>,
-    request: Request<Incoming>,
+    body: &mut Option<Incoming>,
 ) -> Result<Response<Answer>, Status> {
     let accepted = accepted(context, Offers::Resources)?;
     let content_type = context.content_type().to_owned();
-    let bytes = body::read(request.into_body()).await?;
+    let bytes = match body.take() {
+        Some(body) => body::read(body).await?,
+        None => Bytes::new(),
+    };
     let call = &Call::new(&context.core, &context.user, scope, options::of_write(context)?);
     let scope = &call.scope;
     let codec = codec(context, scope, accepted)?;
