@@ -75,7 +75,10 @@ const STEPS: &[Step] = &[
         JSON,
         r#"{"kind":"ConfigMap","apiVersion":"v2","metadata":{"name":"b"}}"#,
         400,
-        &[("message", "the API version in the data (v2) does not match the expected API version (v1)")],
+        &[(
+            "message",
+            "ConfigMap in version \"v2\" cannot be handled as a ConfigMap: no kind \"ConfigMap\" is registered for version \"v2\" in scheme \"pkg/api/legacyscheme/scheme.go:30\"",
+        )],
     ),
     step("POST", MAPS, JSON, r#"{"metadata":{"#, 400, &[("reason", "BadRequest")]),
     step("POST", MAPS, "text/plain", "x", 415, &[("reason", "UnsupportedMediaType")]),

@@ -4,8 +4,6 @@ use crate::serve::Parameters;
 use crate::write::{cause, unsupported};
 use object::{Cause, GroupVersionKind, Status};
 
-const LAYOUT: &str = "2006-01-02T15:04:05Z07:00";
-
 /// Refuses options that are malformed (400) or make no sense (422).
 pub(super) fn check(query: &Parameters, pod: &str) -> Result<(), Status> {
     let tail_lines = query.number("tailLines")?;
@@ -15,7 +13,7 @@ pub(super) fn check(query: &Parameters, pod: &str) -> Result<(), Status> {
     if let Some(text) = since_time
         && object::time::parse(text).is_none()
     {
-        return Err(Status::bad_request(format!("parsing time {text:?} as {LAYOUT:?}: cannot parse it")));
+        return Err(Status::bad_request(object::time::parse_fault(text)));
     }
     let mut causes: Vec<Cause> = Vec::new();
     let mut at_least = |field: &str, given: Option<i64>, least: i64| {

@@ -201,12 +201,16 @@ async fn write_verbs(
     let call = &Call::new(&context.core, &context.user, scope, options::of_write(context)?);
     let scope = &call.scope;
     let codec = codec(context, scope, accepted)?;
+    let wanted = match scope.row.subresource(scope.subresource) {
+        Some(part) => part.kind.kind.clone(),
+        None => scope.row.kind.clone(),
+    };
     let outcome = match context.info.verb.as_str() {
-        "create" => create(call, negotiate::decode_body(&content_type, &bytes)?).await,
+        "create" => create(call, negotiate::decode_body(&wanted, &content_type, &bytes)?).await,
         "update" if write::is_scale(call) => {
-            write::update_scale(call, negotiate::decode_body(&content_type, &bytes)?).await
+            write::update_scale(call, negotiate::decode_body(&wanted, &content_type, &bytes)?).await
         }
-        "update" => write::update(call, negotiate::decode_body(&content_type, &bytes)?, true).await,
+        "update" => write::update(call, negotiate::decode_body(&wanted, &content_type, &bytes)?, true).await,
         "patch" => {
             write::patch(call, negotiate::decode_patch(&content_type, &bytes)?).await
         }
@@ -275,7 +279,7 @@ fn delete_request(context: &Context, content_type: &str, bytes: &[u8]) -> Result
         options.grace_period_seconds = query.number("gracePeriodSeconds")?;
         options
     } else {
-        write::delete_options(&negotiate::decode_body(content_type, bytes)?.value)?
+        write::delete_options(&negotiate::decode_body("DeleteOptions", content_type, bytes)?.value)?
     };
     // Whoever asks for a dry run anywhere gets one.
     options.dry_run |= context.query.all("dryRun").any(|one| one == "All");
