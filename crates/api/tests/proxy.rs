@@ -52,7 +52,15 @@ async fn logs_and_streams_reach_the_node() {
         verb: Verb::Create(parse(text), WriteOptions::default()),
     };
     admin.call(create("serviceaccounts", "{metadata: {name: default}}")).await.unwrap();
-    for (name, node) in [("p", "n1"), ("lost", "n2"), ("waits", "")] {
+    for node in ["n1", "n2"] {
+        let text = format!("{{metadata: {{name: {node}}}}}");
+        let request = Request {
+            target: target("", "v1", "nodes", "", ""),
+            verb: Verb::Create(parse(&text), WriteOptions::default()),
+        };
+        admin.call(request).await.unwrap();
+    }
+    for (name, node) in [("gone", "n3"), ("p", "n1"), ("lost", "n2"), ("waits", "")] {
         let text = format!(
             "{{metadata: {{name: {name}}}, spec: {{nodeName: '{node}', containers: [{{name: a, image: i}}, {{name: b, image: i}}]}}}}"
         );
@@ -67,7 +75,17 @@ async fn logs_and_streams_reach_the_node() {
         ),
         (format!("{pods}/p/log"), 400, "a container name must be specified for pod p, choose one of: [a b]"),
         (format!("{pods}/p/log?container=c"), 400, "container c is not valid for pod p"),
-        (format!("{pods}/waits/log?container=a"), 400, "pod waits does not have a host assigned"),
+        (format!("{pods}/waits/log?container=a"), 204, ""),
+        (format!("{pods}/waits/log"), 400, "a container name must be specified for pod waits, choose one of: [a b]"),
+        (format!("{pods}/waits/exec?container=a&command=x"), 400, "pod waits does not have a host assigned"),
+        (format!("{pods}/none/log?tailLines=x"), 400, "strconv.ParseInt: parsing \\\"x\\\": invalid syntax"),
+        (
+            format!("{pods}/p/log?tailLines=-1&limitBytes=0&sinceSeconds=1&sinceTime=2026-01-01T00:00:00Z"),
+            422,
+            "PodLogOptions \\\"p\\\" is invalid: [tailLines: Invalid value: -1: must be greater than or equal to 0, \
+             limitBytes: Invalid value: 0: must be greater than 0, : Forbidden: at most one of",
+        ),
+        (format!("{pods}/gone/log?container=a"), 404, "nodes \\\"n3\\\" not found"),
         (format!("{pods}/lost/log?container=a"), 503, "error trying to reach service: no such node"),
         (format!("{pods}/none/log"), 404, "pods \\\"none\\\" not found"),
         (

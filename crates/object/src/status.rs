@@ -215,7 +215,9 @@ impl Status {
         status.insert("metadata", Map::new());
         status.insert("status", "Failure");
         status.insert("message", self.message.clone());
-        status.insert("reason", self.reason.clone());
+        if !self.reason.is_empty() {
+            status.insert("reason", self.reason.clone());
+        }
         if !details.is_empty() {
             status.insert("details", details);
         }

@@ -32,6 +32,60 @@ pub fn parse(text: &str) -> Option<Timestamp> {
     if shape { text.parse().ok() } else { None }
 }
 
+/// Why [`parse`] refuses a text, as Go's `time.Parse` words it.
+#[must_use]
+pub fn parse_fault(text: &str) -> String {
+    const LAYOUT: &str = "2006-01-02T15:04:05Z07:00";
+    const PARTS: [(&str, u32); 11] = [
+        ("2006", 0),
+        ("-", 0),
+        ("01", 12),
+        ("-", 0),
+        ("02", 31),
+        ("T", 0),
+        ("15", 23),
+        (":", 0),
+        ("04", 59),
+        (":", 0),
+        ("05", 59),
+    ];
+    let head = format!("parsing time {text:?} as {LAYOUT:?}:");
+    let mut rest = text;
+    for (part, most) in PARTS {
+        let (found, after) = rest.split_at_checked(part.len()).unwrap_or((rest, ""));
+        let is_number = part.len() > 1;
+        let fits = if is_number {
+            found.len() == part.len() && found.bytes().all(|byte| byte.is_ascii_digit())
+        } else {
+            found == part
+        };
+        if !fits {
+            return format!("{head} cannot parse {rest:?} as {part:?}");
+        }
+        let number: u32 = found.parse().unwrap_or_default();
+        let least = u32::from(matches!(part, "01" | "02"));
+        if most > 0 && !(least..=most).contains(&number) {
+            let name = match part {
+                "01" => "month",
+                "02" => "day",
+                "15" => "hour",
+                "04" => "minute",
+                _ => "second",
+            };
+            return format!("parsing time {text:?}: {name} out of range");
+        }
+        rest = after;
+    }
+    if let Some(fraction) = rest.strip_prefix('.') {
+        rest = fraction.trim_start_matches(|c: char| c.is_ascii_digit());
+    }
+    match rest {
+        "Z" => format!("parsing time {text:?}: day out of range"),
+        _ if rest.starts_with('Z') => format!("parsing time {text:?}: extra text: {:?}", &rest[1..]),
+        _ => format!("{head} cannot parse {rest:?} as \"Z07:00\""),
+    }
+}
+
 /// The age column's form, such as `5d3h`, `12m`, `45s`: at most two units, coarser with size.
 #[must_use]
 pub fn duration_short(duration: SignedDuration) -> String {
@@ -159,6 +213,18 @@ mod tests {
             "yesterday at some time",
         ] {
             assert_eq!(parse(bad), None, "{bad}");
+        }
+        for (bad, why) in [
+            ("x", r#"parsing time "x" as "2006-01-02T15:04:05Z07:00": cannot parse "x" as "2006""#),
+            ("2026-11-23", r#"parsing time "2026-11-23" as "2006-01-02T15:04:05Z07:00": cannot parse "" as "T""#),
+            ("2026-13-23T00:20:05Z", r#"parsing time "2026-13-23T00:20:05Z": month out of range"#),
+            ("2026-02-30T00:20:05Z", r#"parsing time "2026-02-30T00:20:05Z": day out of range"#),
+            (
+                "2026-11-23T00:20:05",
+                r#"parsing time "2026-11-23T00:20:05" as "2006-01-02T15:04:05Z07:00": cannot parse "" as "Z07:00""#,
+            ),
+        ] {
+            assert_eq!(parse_fault(bad), why);
         }
     }
 

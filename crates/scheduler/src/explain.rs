@@ -78,7 +78,8 @@ pub(crate) fn explain(
     }
     let mut message = available(refusals.len(), &reasons);
     if let Some(preemption) = preemption(info, refusals, snapshot) {
-        message.push_str(" preemption: ");
+        // Two plug-ins look for a way out: the one for resource claims, of which no pod has any here, and preemption.
+        message.push_str(" no new claims to deallocate, preemption: ");
         message.push_str(&preemption);
     }
     (message.into(), Arc::new(reasons))

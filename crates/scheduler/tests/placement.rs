@@ -74,8 +74,10 @@ fn check(case: &str, nodes: Vec<Value>, placed: Vec<Value>, wanted: Value, expec
     }
 }
 
-const NOT_HELPFUL: &str = "preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling.";
-const NO_VICTIMS: &str = "preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod.";
+const NOT_HELPFUL: &str =
+    "no new claims to deallocate, preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling.";
+const NO_VICTIMS: &str =
+    "no new claims to deallocate, preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod.";
 
 #[test]
 fn filters_refuse_in_upstreams_words() {
@@ -174,7 +176,7 @@ fn filters_refuse_in_upstreams_words() {
         vec![],
         pod("a", never),
         "node(s) didn't match Pod's node affinity/selector",
-        "preemption: not eligible due to preemptionPolicy=Never.",
+        "no new claims to deallocate, preemption: not eligible due to preemptionPolicy=Never.",
     );
 }
 
@@ -188,7 +190,7 @@ fn reasons_are_counted_and_sorted() {
         vec![],
         pod("p", cpu("100")),
         "0/3 nodes are available: 1 node(s) had untolerated taint(s), 2 Insufficient cpu. \
-         preemption: 0/3 nodes are available: 3 Preemption is not helpful for scheduling.",
+         no new claims to deallocate, preemption: 0/3 nodes are available: 3 Preemption is not helpful for scheduling.",
     );
 }
 
@@ -257,7 +259,7 @@ fn hard_spread_constraints_bound_the_skew() {
     assert_eq!((bound("a"), bound("b"), bound("unlabelled")), (2, 1, 0), "{outcomes:?}");
     let refused = "0/3 nodes are available: 1 Too many pods, 1 node(s) didn't match pod topology spread constraints, \
                    1 node(s) didn't match pod topology spread constraints (missing required label). \
-                   preemption: 0/3 nodes are available: 1 Preemption is not helpful for scheduling, 2 No preemption victims found for incoming pod.";
+                   no new claims to deallocate, preemption: 0/3 nodes are available: 1 Preemption is not helpful for scheduling, 2 No preemption victims found for incoming pod.";
     assert_eq!(outcomes[3], refused);
 }
 

@@ -25,11 +25,17 @@ pub(crate) async fn handle(
     context: &Context,
     scope: &Scope<'_>,
     role: &Role,
-    request: Request<Incoming>,
+    request: Request<()>,
+    body: &mut Option<Incoming>,
 ) -> Result<Response<Answer>, Status> {
-    let target = resolve(context, scope, role)?;
+    let Some(target) = resolve(context, scope, role)? else {
+        let mut response = Response::new(Answer::empty());
+        *response.status_mut() = StatusCode::NO_CONTENT;
+        return Ok(response);
+    };
     let connection = connect(context, &target).await?;
-    forward(connection, &target, request).await
+    let body = body.take().ok_or_else(|| Status::internal("the body of the request is gone"))?;
+    forward(connection, &target, request.map(|()| body)).await
 }
 
 async fn connect(context: &Context, target: &Target) -> Result<Box<dyn Connection>, Status> {

@@ -2,6 +2,7 @@
 
 mod connector;
 mod forward;
+mod log_options;
 mod targets;
 pub(crate) mod tunnel;
 

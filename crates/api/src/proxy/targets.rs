@@ -1,9 +1,10 @@
 //! Where a proxied request goes: which node, pod or service address, and under which path.
 
+use super::log_options;
 use crate::core::{Scope, decoded};
 use crate::serve::Context;
 use kinds::Role;
-use object::{Status, Value, meta};
+use object::{GroupVersionResource, Status, Value, meta};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -23,27 +24,41 @@ pub(crate) struct Target {
     pub(crate) path: String,
 }
 
-/// Resolves a request for a proxied subresource.
-pub(crate) fn resolve(context: &Context, scope: &Scope<'_>, role: &Role) -> Result<Target, Status> {
+/// Resolves a request for a proxied subresource; None where there is nothing to pass on: the logs of a pod without a
+/// node are empty.
+pub(crate) fn resolve(context: &Context, scope: &Scope<'_>, role: &Role) -> Result<Option<Target>, Status> {
     if matches!(role, Role::Proxy) {
         return match scope.row.bucket.as_str() {
             "nodes" => node_proxy(context, scope),
             "pods" => pod_proxy(context, scope),
             _ => service_proxy(context, scope),
-        };
+        }
+        .map(Some);
     }
-    let pod = lookup(context, scope, scope.name)?;
     let name = scope.name;
+    if matches!(role, Role::Log) {
+        log_options::check(&context.query, name)?;
+    }
+    let pod = lookup(context, scope, name)?;
+    let container = match role {
+        Role::PortForward => String::new(),
+        _ => choose_container(&pod, name, context.query.text("container"))?,
+    };
     let node = pod.str_at(&["spec", "nodeName"]).unwrap_or_default();
     if node.is_empty() {
-        return Err(Status::bad_request(format!("pod {name} does not have a host assigned")));
+        return match role {
+            Role::Log => Ok(None),
+            _ => Err(Status::bad_request(format!("pod {name} does not have a host assigned"))),
+        };
+    }
+    if context.core.lookup("nodes", node).is_none() {
+        return Err(Status::not_found(&GroupVersionResource::new("", "v1", "nodes"), node));
     }
     let namespace = scope.namespace;
     let query = &context.query;
     let mut parameters = Vec::new();
     let path = match role {
         Role::Log => {
-            let container = choose_container(&pod, name, query.text("container"))?;
             for (key, value) in query.pairs().filter(|pair| pair.0 != "container") {
                 parameters.push((key.to_owned(), value.to_owned()));
             }
@@ -57,7 +72,6 @@ pub(crate) fn resolve(context: &Context, scope: &Scope<'_>, role: &Role) -> Resu
             format!("/portForward/{namespace}/{name}")
         }
         _ => {
-            let container = choose_container(&pod, name, query.text("container"))?;
             // The agent's words for the same options.
             for (ours, theirs) in [("stdin", "input"), ("stdout", "output"), ("stderr", "error"), ("tty", "tty")] {
                 if query.flag(ours) {
@@ -71,7 +85,7 @@ pub(crate) fn resolve(context: &Context, scope: &Scope<'_>, role: &Role) -> Resu
             format!("/{verb}/{namespace}/{name}/{container}")
         }
     };
-    Ok(Target { place: Place::Node(node.to_owned()), path: with_query(&path, &parameters) })
+    Ok(Some(Target { place: Place::Node(node.to_owned()), path: with_query(&path, &parameters) }))
 }
 
 fn lookup(context: &Context, scope: &Scope<'_>, name: &str) -> Result<Arc<Value>, Status> {

@@ -10,7 +10,6 @@ use bytes::Bytes;
 use http::header::{CONNECTION, UPGRADE};
 use http::{Request, Response, StatusCode};
 use http_body_util::Empty;
-use hyper::body::Incoming;
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use object::Status;
@@ -93,7 +92,7 @@ impl NodeConnector for Tunnels {
 ///
 /// # Errors
 /// For callers that are no nodes, and requests that are no such upgrade.
-pub(crate) fn accept(context: &Context, mut request: Request<Incoming>) -> Result<Response<Answer>, Status> {
+pub(crate) fn accept(context: &Context, mut request: Request<()>) -> Result<Response<Answer>, Status> {
     let Some(node) = context.user.as_node().map(str::to_owned) else {
         let message = format!("forbidden: User \"{}\" is no node, and only nodes open tunnels", context.user.name);
         return Err(Status::new(403, "Forbidden", message));

@@ -8,12 +8,17 @@ use object::Status;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 /// Upstream's limit on a request's body.
 pub(crate) const REQUEST_MAX_BYTES: usize = 3 * 1024 * 1024;
 
 /// What is read and thrown away of a body that is too large, so that its sender reads the answer instead of an error.
 const DISCARD_MAX_BYTES: u64 = 32 * 1024 * 1024;
+
+/// What is drained of a body whose request is refused before it is read, and how long that may take.
+const DRAIN_MAX_BYTES: u64 = REQUEST_MAX_BYTES as u64;
+const DRAIN_TIME_MAX: Duration = Duration::from_secs(2);
 
 /// A stream of pieces; pulled only when the socket has room.
 pub(crate) type ByteStream = Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>;
@@ -92,7 +97,7 @@ pub(crate) async fn read(mut body: Incoming) -> Result<Bytes, Status> {
         Status::new(413, "RequestEntityTooLarge", message)
     };
     if body.size_hint().lower() > REQUEST_MAX_BYTES as u64 {
-        discard(&mut body).await;
+        discard(&mut body, DISCARD_MAX_BYTES).await;
         return Err(too_large());
     }
     let mut first: Option<Bytes> = None;
@@ -104,7 +109,7 @@ pub(crate) async fn read(mut body: Incoming) -> Result<Bytes, Status> {
         total += data.len();
         if total > REQUEST_MAX_BYTES {
             drop((first, rest));
-            discard(&mut body).await;
+            discard(&mut body, DISCARD_MAX_BYTES).await;
             return Err(too_large());
         }
         match &first {
@@ -122,8 +127,14 @@ pub(crate) async fn read(mut body: Incoming) -> Result<Bytes, Status> {
     Ok(whole.freeze())
 }
 
-async fn discard(body: &mut Incoming) {
-    let mut left = DISCARD_MAX_BYTES;
+/// Reads and drops what is left of a body that nobody wants, so that its sender reads the answer: a connection that
+/// is closed, or a stream that is reset, while its peer still sends loses the answer with many clients.
+pub(crate) async fn drain(mut body: Incoming) {
+    let _ = tokio::time::timeout(DRAIN_TIME_MAX, discard(&mut body, DRAIN_MAX_BYTES)).await;
+}
+
+async fn discard(body: &mut Incoming, limit: u64) {
+    let mut left = limit;
     while let Some(Ok(frame)) = body.frame().await {
         let length = frame.data_ref().map_or(0, Bytes::len) as u64;
         if length > left {

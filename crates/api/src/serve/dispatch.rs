@@ -1,6 +1,6 @@
 //! One request from its head to its answer: limits, who, whether, where to.
 
-use super::body::Answer;
+use super::body::{self, Answer};
 use super::path::RequestInfo;
 use super::query::Parameters;
 use super::respond;
@@ -8,9 +8,9 @@ use super::{paths, resources};
 use crate::auth::{Attributes, User};
 use crate::core::Core;
 use crate::proxy::tunnel;
-use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, USER_AGENT};
+use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE, EXPECT, HeaderMap, HeaderName, USER_AGENT};
 use http::{Method, Request, Response};
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use object::Status;
 use rustls::pki_types::CertificateDer;
 use std::sync::Arc;
@@ -78,11 +78,15 @@ pub(crate) async fn handle(
     let query = Parameters::parse(request.uri().query().unwrap_or_default());
     let info = RequestInfo::parse(request.method(), request.uri().path(), &query);
     let verb = info.verb.clone();
+    // Whoever waits for a go-ahead sends no body to a refusal; asking for it would make it come.
+    let waits = text(request.headers(), EXPECT).eq_ignore_ascii_case("100-continue");
+    let (head, body) = request.into_parts();
+    let (request, mut unread) = (Request::from_parts(head, ()), Some(body));
     let long = is_long_running(&info);
     let encodings = text(request.headers(), ACCEPT_ENCODING).to_owned();
     let metrics_core = Arc::clone(&core);
     let response = if long {
-        answer(core, &certificates, request, info, query).await
+        answer(core, &certificates, request, &mut unread, info, query).await
     } else {
         let count = metrics_core.metrics.in_flight.fetch_add(1, Ordering::Relaxed);
         let _guard = InFlight(&metrics_core.metrics.in_flight);
@@ -90,7 +94,8 @@ pub(crate) async fn handle(
             metrics_core.metrics.rejected.fetch_add(1, Ordering::Relaxed);
             respond::failure(&Status::too_many_requests("Too many requests, please try again later.", 1))
         } else {
-            match tokio::time::timeout(REQUEST_TIMEOUT, answer(core, &certificates, request, info, query)).await {
+            let answering = answer(core, &certificates, request, &mut unread, info, query);
+            match tokio::time::timeout(REQUEST_TIMEOUT, answering).await {
                 Ok(response) => response,
                 Err(_) => {
                     let message = "Timeout: request did not complete within the allotted timeout";
@@ -99,6 +104,9 @@ pub(crate) async fn handle(
             }
         }
     };
+    if let Some(body) = unread.filter(|body| !waits && !body.is_end_stream()) {
+        body::drain(body).await;
+    }
     let response = if long { response } else { respond::compress(response, &encodings).await };
     metrics_core.metrics.observe(&verb, response.status().as_u16(), begun.elapsed());
     response
@@ -107,7 +115,8 @@ pub(crate) async fn handle(
 async fn answer(
     core: Arc<Core>,
     certificates: &[CertificateDer<'static>],
-    request: Request<Incoming>,
+    request: Request<()>,
+    body: &mut Option<Incoming>,
     info: RequestInfo,
     query: Parameters,
 ) -> Response<Answer> {
@@ -121,7 +130,7 @@ async fn answer(
     let (method, headers) = (request.method().clone(), request.headers().clone());
     let context = Context { core, user, info, query, method, headers };
     let outcome = if context.info.is_resource {
-        resources::handle(context, request).await
+        resources::handle(context, request, body).await
     } else if context.info.path == tunnel::PATH {
         tunnel::accept(&context, request)
     } else {

@@ -35,14 +35,19 @@ impl Parameters {
         self.0.iter().map(|pair| (pair.0.as_str(), pair.1.as_str()))
     }
 
+    /// Every value of `name` in its order.
+    pub(crate) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        self.0.iter().filter(move |pair| pair.0 == name).map(|pair| pair.1.as_str())
+    }
+
     /// The value of `name`; empty where it is missing.
     pub(crate) fn text(&self, name: &str) -> &str {
         self.get(name).unwrap_or_default()
     }
 
-    /// A boolean: present and neither `false` nor `0`, as upstream's conversion reads it.
+    /// A boolean: present and neither `false` (in any case) nor `0`, as upstream's conversion reads it.
     pub(crate) fn flag(&self, name: &str) -> bool {
-        self.get(name).is_some_and(|value| !matches!(value, "false" | "0"))
+        self.get(name).is_some_and(|value| value != "0" && !value.eq_ignore_ascii_case("false"))
     }
 
     /// A number; None where it is missing, 400 where it is none.

@@ -2,9 +2,10 @@
 
 use super::body::{self, Answer};
 use super::dispatch::Context;
+use super::options;
 use super::query::Parameters;
 use super::respond;
-use crate::core::{Answered, Call, Options, Outcome, Scope, Validation};
+use crate::core::{Answered, Call, Options, Outcome, Scope};
 use crate::negotiate::{self, Accepted, Codec, Frames, Offers, Payload};
 use crate::proxy;
 use crate::read::{self, Page, Selection};
@@ -12,7 +13,7 @@ use crate::watch::{Feed, WatchRequest};
 use crate::write::{self, Body, DeleteRequest};
 use bytes::Bytes;
 use futures_util::stream;
-use http::{Method, Request, Response};
+use http::{Request, Response};
 use hyper::body::Incoming;
 use jiff::Timestamp;
 use kinds::Role;
@@ -20,11 +21,12 @@ use object::table::IncludeObject;
 use object::{GroupVersionResource, Status};
 use std::sync::Arc;
 
-/// The field manager's name is cut to this, as upstream's validation has it.
-const MANAGER_MAX_BYTES: usize = 128;
-
-/// Answers a request about a resource.
-pub(crate) async fn handle(context: Context, request: Request<Incoming>) -> Result<Response<Answer>, Status> {
+/// Answers a request about a resource. The body is taken by whoever reads it; what is left in `body` nobody has read.
+pub(crate) async fn handle(
+    context: Context,
+    request: Request<()>,
+    body: &mut Option<Incoming>,
+) -> Result<Response<Answer>, Status> {
     let info = context.info.clone();
     let gvr = GroupVersionResource::new(info.group.as_str(), info.version.as_str(), info.resource.as_str());
     let (row, version_at) = context.core.resolve(&gvr)?;
@@ -42,7 +44,7 @@ pub(crate) async fn handle(context: Context, request: Request<Incoming>) -> Resu
                 let wanted = crate::serve::path::RequestInfo { verb: "create".to_owned(), ..info.clone() };
                 context.core.authorize(&super::dispatch::attributes(&context.user, &wanted))?;
             }
-            return proxy::handle(&context, &scope, &role, request).await;
+            return proxy::handle(&context, &scope, &role, request, body).await;
         }
     } else if !scope.row.has_verb(&info.verb) {
         return Err(Status::method_not_allowed());
@@ -50,59 +52,18 @@ pub(crate) async fn handle(context: Context, request: Request<Incoming>) -> Resu
     if scope.row.namespaced && namespace.is_empty() && !matches!(info.verb.as_str(), "list" | "watch") {
         return Err(Status::method_not_allowed());
     }
-    let options = options(&context)?;
-    let call = Call::new(&context.core, &context.user, scope, options);
     match info.verb.as_str() {
-        "get" | "list" | "watch" => read_verbs(&context, &call).await,
-        "create" | "update" | "patch" | "delete" | "deletecollection" => write_verbs(&context, &call, request).await,
+        "get" | "list" | "watch" => {
+            let call = Call::new(&context.core, &context.user, scope, Options::default());
+            read_verbs(&context, &call).await
+        }
+        "create" | "update" | "patch" | "delete" | "deletecollection" => write_verbs(&context, scope, body).await,
         _ => Err(Status::method_not_allowed()),
     }
 }
 
 fn is_proxied(role: &Role) -> bool {
     matches!(role, Role::Log | Role::Exec | Role::Attach | Role::PortForward | Role::Proxy)
-}
-
-/// dryRun, fieldManager, fieldValidation, force.
-fn options(context: &Context) -> Result<Options, Status> {
-    let query = &context.query;
-    let dry_run = match query.get("dryRun") {
-        None | Some("") => false,
-        Some("All") => true,
-        Some(other) => {
-            let message = format!(
-                "PatchOptions.meta.k8s.io \"\" is invalid: dryRun: Unsupported value: \"{other}\": supported values: \"All\""
-            );
-            return Err(Status::new(422, "Invalid", message));
-        }
-    };
-    let validation = match query.text("fieldValidation") {
-        "Ignore" => Validation::Ignore,
-        "Strict" => Validation::Strict,
-        "" | "Warn" => Validation::Warn,
-        other => {
-            let message = format!(
-                "fieldValidation: Unsupported value: \"{other}\": supported values: \"Ignore\", \"Strict\", \"Warn\""
-            );
-            return Err(Status::bad_request(message));
-        }
-    };
-    // Without a manager's name the client's own stands in, except for apply, which must give one.
-    let mut field_manager = query.text("fieldManager").to_owned();
-    let is_apply = context.content_type().starts_with("application/apply-patch");
-    if field_manager.is_empty() && !is_apply {
-        field_manager = context.user_agent().split('/').next().unwrap_or_default().to_owned();
-        let mut end = field_manager.len().min(MANAGER_MAX_BYTES);
-        while !field_manager.is_char_boundary(end) {
-            end -= 1;
-        }
-        field_manager.truncate(end);
-    } else if field_manager.len() > MANAGER_MAX_BYTES {
-        return Err(Status::bad_request(format!(
-            "fieldManager: Too long: may not be more than {MANAGER_MAX_BYTES} bytes"
-        )));
-    }
-    Ok(Options { dry_run, field_manager, force: query.flag("force"), validation })
 }
 
 fn accepted(context: &Context, offers: Offers) -> Result<Accepted, Status> {
@@ -228,27 +189,29 @@ impl OwnedScope {
 
 async fn write_verbs(
     context: &Context,
-    call: &Call<'_>,
-    request: Request<Incoming>,
+    scope: Scope<'_>,
+    body: &mut Option<Incoming>,
 ) -> Result<Response<Answer>, Status> {
-    let scope = &call.scope;
-    let codec = codec(context, scope, accepted(context, Offers::Resources)?)?;
+    let accepted = accepted(context, Offers::Resources)?;
     let content_type = context.content_type().to_owned();
-    let bytes = body::read(request.into_body()).await?;
+    let bytes = match body.take() {
+        Some(body) => body::read(body).await?,
+        None => Bytes::new(),
+    };
+    let call = &Call::new(&context.core, &context.user, scope, options::of_write(context)?);
+    let scope = &call.scope;
+    let codec = codec(context, scope, accepted)?;
+    let wanted = match scope.row.subresource(scope.subresource) {
+        Some(part) => part.kind.kind.clone(),
+        None => scope.row.kind.clone(),
+    };
     let outcome = match context.info.verb.as_str() {
-        "create" => create(call, negotiate::decode_body(&content_type, &bytes)?).await,
+        "create" => create(call, negotiate::decode_body(&wanted, &content_type, &bytes)?).await,
         "update" if write::is_scale(call) => {
-            write::update_scale(call, negotiate::decode_body(&content_type, &bytes)?).await
+            write::update_scale(call, negotiate::decode_body(&wanted, &content_type, &bytes)?).await
         }
-        "update" => write::update(call, negotiate::decode_body(&content_type, &bytes)?, true).await,
-        "patch" => {
-            let patch = negotiate::decode_patch(&content_type, &bytes)?;
-            if context.query.flag("force") && patch.kind != client::PatchKind::Apply {
-                let message = "PatchOptions.meta.k8s.io \"\" is invalid: force: Forbidden: may not be specified for non-apply patch";
-                return Err(Status::new(422, "Invalid", message));
-            }
-            write::patch(call, patch).await
-        }
+        "update" => write::update(call, negotiate::decode_body(&wanted, &content_type, &bytes)?, true).await,
+        "patch" => write::patch(call, negotiate::decode_patch(&content_type, &bytes)?).await,
         "delete" => {
             if !scope.subresource.is_empty() {
                 return Err(Status::method_not_allowed());
@@ -303,19 +266,21 @@ pub(crate) async fn create(call: &Call<'_>, body: Body) -> Result<Outcome, Statu
     write::create(call, body).await
 }
 
+/// DeleteOptions: of the body, or, where there is none, of the query.
 fn delete_request(context: &Context, content_type: &str, bytes: &[u8]) -> Result<DeleteRequest, Status> {
     let query = &context.query;
     let mut options = if bytes.is_empty() {
-        client::DeleteOptions::default()
-    } else {
-        write::delete_options(&negotiate::decode_body(content_type, bytes)?.value)?
-    };
-    if context.method == Method::DELETE && bytes.is_empty() {
+        let policy = query.get("propagationPolicy");
+        let orphan = query.get("orphanDependents").map(|_| query.flag("orphanDependents"));
+        let dry_run: Vec<&str> = query.all("dryRun").collect();
+        let mut options = write::checked_delete_options(policy, orphan, &dry_run)?;
         options.grace_period_seconds = query.number("gracePeriodSeconds")?;
-        let policy = query.text("propagationPolicy");
-        options.propagation = if policy.is_empty() { None } else { Some(write::propagation(policy)?) };
-    }
-    options.dry_run |= query.text("dryRun") == "All";
+        options
+    } else {
+        write::delete_options(&negotiate::decode_body("DeleteOptions", content_type, bytes)?.value)?
+    };
+    // Whoever asks for a dry run anywhere gets one.
+    options.dry_run |= context.query.all("dryRun").any(|one| one == "All");
     if options.grace_period_seconds.is_some_and(|seconds| seconds < 0) {
         options.grace_period_seconds = Some(1); // upstream treats negative periods as the shortest one
     }

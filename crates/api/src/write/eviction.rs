@@ -93,50 +93,39 @@ fn options(eviction: &Value) -> Result<DeleteOptions, Status> {
 pub(crate) fn from_value(value: &Value) -> Result<DeleteOptions, Status> {
     check_types(value)?;
     let text = |path: &[&str]| value.str_at(path).unwrap_or_default().into();
-    let policy = value.str_at(&["propagationPolicy"]);
+    let dry_run = value.get("dryRun").and_then(Value::as_array).unwrap_or_default();
+    let dry_run: Vec<&str> = dry_run.iter().filter_map(Value::as_str).collect();
     let orphan = value.get("orphanDependents").and_then(Value::as_bool);
-    if let (Some(policy), Some(_)) = (policy, orphan) {
-        let why = format!("Invalid value: \"{policy}\": orphanDependents and deletionPropagation cannot be both set");
-        return Err(invalid_options(vec![metadata::cause("FieldValueInvalid", "propagationPolicy", why)]));
-    }
-    let propagation = match policy {
-        Some(policy) => Some(propagation(policy)?),
-        None => orphan.map(|orphan| if orphan { Deletion::Orphan } else { Deletion::Background }),
-    };
-    let dry_run: Vec<&str> = value
-        .get("dryRun")
-        .and_then(Value::as_array)
-        .map(|list| list.iter().filter_map(Value::as_str).collect())
-        .unwrap_or_default();
-    if dry_run.iter().any(|one| *one != "All") {
-        let quoted: Vec<String> = dry_run.iter().map(|one| format!("{one:?}")).collect();
-        let given = format!("[]string{{{}}}", quoted.join(", "));
-        return Err(invalid_options(vec![metadata::unsupported("dryRun", &given, "\"All\"")]));
-    }
     Ok(DeleteOptions {
         grace_period_seconds: value.i64_at(&["gracePeriodSeconds"]),
         uid: text(&["preconditions", "uid"]),
         resource_version: text(&["preconditions", "resourceVersion"]),
-        propagation,
-        dry_run: !dry_run.is_empty(),
+        ..checked(value.str_at(&["propagationPolicy"]), orphan, &dry_run)?
     })
 }
 
-/// What becomes of dependents; 422 for what is no policy.
-pub(crate) fn propagation(policy: &str) -> Result<Deletion, Status> {
-    match policy {
-        "Foreground" => Ok(Deletion::Foreground),
-        "Background" => Ok(Deletion::Background),
-        "Orphan" => Ok(Deletion::Orphan),
-        other => {
-            let given = format!("{other:?}");
-            Err(invalid_options(vec![metadata::unsupported("propagationPolicy", &given, POLICIES)]))
-        }
+/// DeleteOptions of these members; 422 with every fault.
+pub(crate) fn checked(policy: Option<&str>, orphan: Option<bool>, dry_run: &[&str]) -> Result<DeleteOptions, Status> {
+    let mut causes = Vec::new();
+    if let (Some(policy), Some(_)) = (policy, orphan) {
+        let why = format!("Invalid value: {policy:?}: orphanDependents and deletionPropagation cannot be both set");
+        causes.push(metadata::cause("FieldValueInvalid", "propagationPolicy", why));
     }
-}
-
-fn invalid_options(causes: Vec<Cause>) -> Status {
-    metadata::invalid_options("DeleteOptions", causes)
+    let propagation = match policy {
+        None => orphan.map(|orphan| if orphan { Deletion::Orphan } else { Deletion::Background }),
+        Some("Foreground") => Some(Deletion::Foreground),
+        Some("Background") => Some(Deletion::Background),
+        Some("Orphan") => Some(Deletion::Orphan),
+        Some(other) => {
+            causes.push(metadata::unsupported("propagationPolicy", &format!("{other:?}"), POLICIES));
+            None
+        }
+    };
+    causes.extend(metadata::dry_run_cause(dry_run));
+    if !causes.is_empty() {
+        return Err(metadata::invalid_options("DeleteOptions", causes));
+    }
+    Ok(DeleteOptions { propagation, dry_run: !dry_run.is_empty(), ..DeleteOptions::default() })
 }
 
 /// Whether a value is of a type.

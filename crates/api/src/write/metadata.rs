@@ -30,6 +30,15 @@ pub(crate) fn unsupported(field: &str, value: &str, supported: &str) -> Cause {
     cause("FieldValueNotSupported", field, message)
 }
 
+/// What is wrong with the values of a dryRun option.
+pub(crate) fn dry_run_cause(given: &[&str]) -> Option<Cause> {
+    if given.iter().all(|one| *one == "All") {
+        return None;
+    }
+    let quoted: Vec<String> = given.iter().map(|one| format!("{one:?}")).collect();
+    Some(unsupported("dryRun", &format!("[{}]", quoted.join(",")), "\"All\""))
+}
+
 /// `metadata` of an object; made where it is missing.
 #[expect(clippy::expect_used, reason = "the lines above have just made it a map")]
 pub(crate) fn of_mut(object: &mut Value) -> &mut Map {

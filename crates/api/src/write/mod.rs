@@ -1,5 +1,6 @@
 //! The one write door: every change of cluster state, from clients and from our own rooms, passes here.
 
+mod carry_over;
 pub(crate) mod commit;
 mod create;
 mod delete;
@@ -14,7 +15,8 @@ mod update;
 pub(crate) use create::create;
 use create::create_hub;
 pub(crate) use delete::{DeleteRequest, delete, delete_collection};
-pub(crate) use eviction::{from_value as delete_options, propagation};
+pub(crate) use eviction::{checked as checked_delete_options, from_value as delete_options};
+pub(crate) use metadata::{cause, dry_run_cause, invalid_options, unsupported};
 pub(crate) use patch::{PatchBody, patch};
 pub(crate) use prepare::{Body, to_version};
 pub(crate) use subresources::{bind, connect, get_scale, is_scale, update_scale};

@@ -67,12 +67,6 @@ fn refused(error: &impl std::fmt::Display) -> Status {
 }
 
 async fn apply_patch(call: &Call<'_>, body: PatchBody) -> Result<Outcome, Status> {
-    let manager = &call.options.field_manager;
-    if manager.is_empty() {
-        let why = "Required value: is required for apply patch";
-        let causes = vec![metadata::cause("FieldValueRequired", "fieldManager", why)];
-        return Err(metadata::invalid_options("PatchOptions", causes));
-    }
     let configuration = prepare_configuration(call, body)?;
     let exists = call.core.store.get(&call.scope.key(call.scope.name)).is_some();
     if !exists {
@@ -102,17 +96,23 @@ async fn apply_patch(call: &Call<'_>, body: PatchBody) -> Result<Outcome, Status
     .await
 }
 
-/// Checks what apply asks of a configuration, and reports what its type does not know.
+/// Checks what apply asks of a configuration: the version of the path, and that it fits its schema.
 fn prepare_configuration(call: &Call<'_>, body: PatchBody) -> Result<Value, Status> {
     let mut value = body.value;
     if value.at(&["metadata", "managedFields"]).is_some_and(|fields| !fields.is_null()) {
         return Err(Status::bad_request("metadata.managedFields must be nil"));
     }
-    if value.str_at(&["kind"]).unwrap_or_default().is_empty()
-        || value.str_at(&["apiVersion"]).unwrap_or_default().is_empty()
-    {
-        return Err(Status::bad_request("error decoding YAML: Object 'Kind' is missing in the applied configuration"));
+    let (version, expected) = (value.str_at(&["apiVersion"]).unwrap_or_default(), call.scope.api_version());
+    if version != expected {
+        return Err(Status::bad_request(format!(
+            "Incorrect version specified in apply patch. Specified patch version: {version}, expected: {expected}"
+        )));
     }
+    if value.str_at(&["kind"]) != Some(call.scope.row.kind.as_str()) {
+        return Err(untyped(&value, &format!("no corresponding type for {}", kind_of(&value))));
+    }
+    let version = call.scope.version();
+    apply::fit(version.schemas(), version.type_id(), &value).map_err(|error| untyped(&value, &error.to_string()))?;
     prepare::admit_fields(call, &mut value, body.duplicates, Source::Patch)?;
     check_name(call, &value)?;
     metadata::of_mut(&mut value).insert("name", call.scope.name);
@@ -120,6 +120,20 @@ fn prepare_configuration(call: &Call<'_>, body: PatchBody) -> Result<Value, Stat
         metadata::of_mut(&mut value).insert("namespace", call.scope.namespace);
     }
     Ok(value)
+}
+
+/// A kind as Go prints it: `apps/v1, Kind=Deployment`, `/v1, Kind=Pod`.
+fn kind_of(value: &Value) -> String {
+    let api_version = value.str_at(&["apiVersion"]).unwrap_or_default();
+    let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+    format!("{group}/{version}, Kind={}", value.str_at(&["kind"]).unwrap_or_default())
+}
+
+/// Upstream answers 500 for a configuration that does not fit, though it is the client's fault; clients print the text.
+fn untyped(value: &Value, why: &str) -> Status {
+    let (namespace, name) = (metadata::text(value, "namespace"), metadata::text(value, "name"));
+    let kind = kind_of(value);
+    Status::new(500, "", format!("failed to create typed patch object ({namespace}/{name}; {kind}): {why}"))
 }
 
 /// 400 where an object names itself otherwise than the path does.
@@ -161,6 +175,6 @@ fn conflicts(call: &Call<'_>, error: apply::Error) -> Status {
             status.causes = causes;
             status
         }
-        apply::Error::Invalid(why) => prepare::undecodable(call, &why),
+        apply::Error::Unfit(why) | apply::Error::Invalid(why) => prepare::undecodable(call, &why),
     }
 }

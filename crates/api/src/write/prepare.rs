@@ -1,7 +1,10 @@
 //! From a decoded body to the hub version: kind check, unknown fields, types, defaults, conversion.
 
 use crate::core::{Call, Scope, Validation};
-use object::{Cause, Map, Status, Value, meta, schema};
+use object::{GroupVersionKind, Map, Status, Value, json, meta, schema};
+
+/// How much of an object is shown in the error about a patch.
+const SHOWN_MAX_BYTES: usize = 8 * 1024;
 
 /// A decoded body.
 #[derive(Clone, Debug, Default)]
@@ -55,18 +58,41 @@ pub(crate) fn admit_fields(
 ) -> Result<(), Status> {
     let version = call.scope.version();
     check_kind(call, value)?;
+    // The error of a strict patch shows what the patch made, which pruning changes.
+    let shown = (call.options.validation == Validation::Strict && source == Source::Patch).then(|| value.clone());
     let mut unknown = duplicates.into_iter().map(|path| format!("duplicate field \"{path}\"")).collect::<Vec<_>>();
     let pruned = schema::prune(version.schemas(), version.type_id(), value);
     unknown.extend(pruned.into_iter().map(|path| format!("unknown field \"{path}\"")));
-    report_unknown(call, &unknown, source)?;
-    let faults: Vec<Cause> = schema::check(version.schemas(), version.type_id(), value)
-        .into_iter()
-        .filter(|cause| cause.reason != "FieldValueRequired") // the kind's own rules word what is required
-        .collect();
+    if !unknown.is_empty() {
+        match call.options.validation {
+            Validation::Ignore => {}
+            Validation::Warn => unknown.iter().for_each(|one| call.warn(one.clone())),
+            Validation::Strict => {
+                let why = format!("strict decoding error: {}", unknown.join(", "));
+                return Err(unfit(call, shown.as_ref().unwrap_or(value), source, &why));
+            }
+        }
+    }
+    let faults = schema::check_types(version.schemas(), version.type_id(), value);
     match faults.first() {
-        Some(first) => Err(undecodable(call, &format!("{}: {}", first.field, first.message))),
+        Some(first) => Err(unfit(call, value, source, &first.message)),
         None => Ok(()),
     }
+}
+
+/// A body, or what a patch made of an object, does not fit its type: 400 or 422.
+fn unfit(call: &Call<'_>, value: &Value, source: Source, why: &str) -> Status {
+    if source == Source::Object {
+        return undecodable(call, why);
+    }
+    let mut text = String::from_utf8_lossy(&json::encode(value)).into_owned();
+    if text.len() > SHOWN_MAX_BYTES {
+        text.truncate(text.floor_char_boundary(SHOWN_MAX_BYTES));
+        text.push_str(" ...");
+    }
+    let cause = super::metadata::cause("FieldValueInvalid", "patch", format!("Invalid value: {text:?}: {why}"));
+    let nothing = GroupVersionKind { group: "".into(), version: "".into(), kind: "".into() };
+    Status::invalid(&nothing, "", vec![cause])
 }
 
 /// 400 for a body that does not fit its type.
@@ -76,57 +102,64 @@ pub(crate) fn undecodable(call: &Call<'_>, why: &str) -> Status {
     Status::bad_request(message)
 }
 
-fn report_unknown(call: &Call<'_>, unknown: &[String], source: Source) -> Result<(), Status> {
-    if unknown.is_empty() {
-        return Ok(());
+/// apiVersion and kind must be those of the path; where they are missing they are filled in.
+fn check_kind(call: &Call<'_>, value: &mut Value) -> Result<(), Status> {
+    let expected = call.scope.gvk();
+    if value.is_null() {
+        *value = Value::Object(Map::new());
     }
-    match (call.options.validation, source) {
-        (Validation::Ignore, _) => {}
-        (Validation::Warn, _) => unknown.iter().for_each(|one| call.warn(one.clone())),
-        (Validation::Strict, Source::Object) => {
-            return Err(undecodable(call, &format!("strict decoding error: {}", unknown.join(", "))));
-        }
-        (Validation::Strict, Source::Patch) => {
-            let mut status = Status::new(422, "Invalid", String::new());
-            let message = format!("Invalid value: strict decoding error: {}", unknown.join(", "));
-            status.message = format!(" \"\" is invalid: patch: {message}");
-            status.causes = vec![super::metadata::cause("FieldValueInvalid", "patch", message)];
-            return Err(status);
-        }
+    let Value::Object(map) = value else {
+        let found = schema::json_kind(value);
+        let why = format!("json: cannot unmarshal {found} into Go value of type {}", go_name(&expected));
+        return Err(undecodable(call, &why));
+    };
+    let given = |map: &Map, name: &str| map.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let (given_version, given_kind) = (given(map, "apiVersion"), given(map, "kind"));
+    let api_version = expected.api_version();
+    let differs = |given: &str, expected: &str| !given.is_empty() && given != expected;
+    if differs(&given_kind, &expected.kind) || differs(&given_version, &api_version) {
+        let text = |given: &str, expected: &str| if given.is_empty() { expected.to_owned() } else { given.to_owned() };
+        let given = GroupVersionKind::parse(&text(&given_version, &api_version), &text(&given_kind, &expected.kind));
+        return Err(wrong_kind(call, &given, &expected));
+    }
+    map.insert("apiVersion", api_version);
+    map.insert("kind", expected.kind);
+    if map.get("metadata").is_none_or(Value::is_null) {
+        map.insert("metadata", Map::new());
     }
     Ok(())
 }
 
-/// apiVersion and kind must be those of the path; where they are missing they are filled in.
-fn check_kind(call: &Call<'_>, value: &mut Value) -> Result<(), Status> {
-    let expected = call.scope.api_version();
-    let kind = call.scope.row.kind.clone();
-    let Value::Object(map) = value else {
-        return Err(undecodable(call, "json: the body is no object"));
-    };
-    let given = |map: &Map, name: &str| map.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
-    let given_version = given(map, "apiVersion");
-    let given_kind = given(map, "kind");
-    if !given_kind.is_empty() && given_kind != kind {
-        let message = format!(
-            "{given_kind} in version \"{}\" cannot be handled as a {kind}: converting ({given_version}.{given_kind}) to \
-             ({expected}.{kind}): unknown conversion",
-            given_version.rsplit('/').next().unwrap_or_default(),
-        );
-        return Err(Status::bad_request(message));
+/// 400 for an object of another kind or version than the path's.
+fn wrong_kind(call: &Call<'_>, given: &GroupVersionKind, expected: &GroupVersionKind) -> Status {
+    let (kind, version) = (&given.kind, &given.version);
+    let head = format!("{kind} in version {:?} cannot be handled as a {}", version.as_str(), expected.kind);
+    let api_version = given.api_version();
+    if call.core.table().by_kind(given).is_none() {
+        let scheme = "pkg/api/legacyscheme/scheme.go:30";
+        let why = format!("no kind {:?} is registered for version {api_version:?} in scheme {scheme:?}", kind.as_str());
+        return Status::bad_request(format!("{head}: {why}"));
     }
-    if !given_version.is_empty() && given_version != expected {
-        let message = format!(
-            "the API version in the data ({given_version}) does not match the expected API version ({expected})"
-        );
-        return Err(Status::bad_request(message));
+    if *kind != expected.kind {
+        let internal = match expected.group.split('.').next() {
+            None | Some("") => "core",
+            Some(group) => group,
+        };
+        let wanted = format!("{internal}.{}", expected.kind);
+        return Status::bad_request(format!(
+            "{head}: converting ({}) to ({wanted}): unknown conversion",
+            go_name(given)
+        ));
     }
-    map.insert("apiVersion", expected);
-    map.insert("kind", kind);
-    if !matches!(map.get("metadata"), Some(Value::Object(_))) {
-        map.insert("metadata", Map::new());
-    }
-    Ok(())
+    let wanted = expected.api_version();
+    Status::bad_request(format!(
+        "the API version in the data ({api_version}) does not match the expected API version ({wanted})"
+    ))
+}
+
+/// `v1.ConfigMap`
+fn go_name(kind: &GroupVersionKind) -> String {
+    format!("{}.{}", kind.version, kind.kind)
 }
 
 /// Converts from the request's version to the hub.

@@ -110,15 +110,15 @@ fn is_service(call: &Call<'_>) -> bool {
     call.scope.row.bucket == "services"
 }
 
-fn kind_of(service: &Value) -> &str {
+pub(super) fn kind_of(service: &Value) -> &str {
     service.str_at(&["spec", "type"]).filter(|kind| !kind.is_empty()).unwrap_or("ClusterIP")
 }
 
-fn has_address(service: &Value) -> bool {
+pub(super) fn has_address(service: &Value) -> bool {
     kind_of(service) != "ExternalName"
 }
 
-fn has_node_ports(service: &Value) -> bool {
+pub(super) fn has_node_ports(service: &Value) -> bool {
     match kind_of(service) {
         "NodePort" => true,
         "LoadBalancer" => {
@@ -128,7 +128,7 @@ fn has_node_ports(service: &Value) -> bool {
     }
 }
 
-fn address_of(service: &Value) -> &str {
+pub(super) fn address_of(service: &Value) -> &str {
     service.str_at(&["spec", "clusterIP"]).filter(|text| !text.is_empty()).unwrap_or_else(|| {
         let list = service.at(&["spec", "clusterIPs"]).and_then(Value::as_array).unwrap_or_default();
         list.first().and_then(Value::as_str).unwrap_or_default()
@@ -136,7 +136,7 @@ fn address_of(service: &Value) -> &str {
 }
 
 /// Every node port of a Service with its protocol and the field it stands in.
-fn node_ports(service: &Value) -> Vec<(u16, String, String)> {
+pub(super) fn node_ports(service: &Value) -> Vec<(u16, String, String)> {
     let ports = service.at(&["spec", "ports"]).and_then(Value::as_array).unwrap_or_default();
     let mut found: Vec<(u16, String, String)> = ports
         .iter()
@@ -155,60 +155,12 @@ fn node_ports(service: &Value) -> Vec<(u16, String, String)> {
     found
 }
 
-fn wants_health_port(service: &Value) -> bool {
+pub(super) fn wants_health_port(service: &Value) -> bool {
     kind_of(service) == "LoadBalancer" && service.str_at(&["spec", "externalTrafficPolicy"]) == Some("Local")
 }
 
 fn port_key(number: u16, protocol: &str) -> Key {
     Key::new(NODE_PORTS, &format!("{number}/{protocol}"))
-}
-
-/// Keeps what an update leaves out and only allocation knows: addresses and node ports.
-pub(crate) fn carry_over(old: &Value, new: &mut Value) {
-    if has_address(old) && has_address(new) && address_of(new).is_empty() {
-        for member in ["clusterIP", "clusterIPs"] {
-            if let Some(value) = old.at(&["spec", member]) {
-                new.set(&["spec", member], value.clone());
-            }
-        }
-    }
-    if has_address(new) {
-        for member in ["ipFamilies", "ipFamilyPolicy"] {
-            if new.at(&["spec", member]).is_none_or(Value::is_null)
-                && let Some(value) = old.at(&["spec", member])
-            {
-                new.set(&["spec", member], value.clone());
-            }
-        }
-    }
-    let needs = has_node_ports(new);
-    if needs
-        && wants_health_port(new)
-        && new.i64_at(&["spec", "healthCheckNodePort"]).unwrap_or(0) == 0
-        && let Some(port) = old.at(&["spec", "healthCheckNodePort"])
-    {
-        new.set(&["spec", "healthCheckNodePort"], port.clone());
-    } else if !wants_health_port(new) {
-        new.remove(&["spec", "healthCheckNodePort"]);
-    }
-    let before: Vec<Value> = old.at(&["spec", "ports"]).and_then(Value::as_array).unwrap_or_default().to_vec();
-    let Some(ports) = new.at_mut(&["spec", "ports"]).and_then(Value::as_array_mut) else { return };
-    for port in ports {
-        let same = |one: &&Value| {
-            let protocol = |port: &Value| port.str_at(&["protocol"]).unwrap_or("TCP").to_owned();
-            one.i64_at(&["port"]) == port.i64_at(&["port"]) && protocol(one) == protocol(port)
-        };
-        let held = before.iter().find(same).and_then(|one| one.i64_at(&["nodePort"]));
-        let given = port.i64_at(&["nodePort"]).filter(|number| *number > 0);
-        if needs
-            && given.is_none()
-            && let Some(number) = held
-        {
-            port.set(&["nodePort"], number.into());
-        } else if !needs && given == held {
-            port.remove(&["nodePort"]); // a type without node ports drops those that came from the old type
-        }
-    }
 }
 
 impl<'a> Claims<'a> {
@@ -497,20 +449,5 @@ mod tests {
         for bad in ["10.0.0.0", "10.0.0.0/31", "x/8", "10.0.0.0/40"] {
             assert!(AddressRange::parse(bad).is_err(), "{bad}");
         }
-    }
-
-    #[test]
-    fn updates_keep_what_only_allocation_knows() {
-        let service = |text: &str| object::json::decode(text.as_bytes(), &object::Limits::REQUEST).unwrap().value;
-        let old = service(
-            r#"{"spec":{"type":"NodePort","clusterIP":"10.0.0.9","clusterIPs":["10.0.0.9"],"ports":[{"port":80,"nodePort":30123}]}}"#,
-        );
-        let mut new = service(r#"{"spec":{"type":"NodePort","ports":[{"port":80},{"port":81}]}}"#);
-        carry_over(&old, &mut new);
-        assert_eq!(address_of(&new), "10.0.0.9");
-        assert_eq!(node_ports(&new).len(), 1);
-        let mut new = service(r#"{"spec":{"type":"ClusterIP","ports":[{"port":80,"nodePort":30123}]}}"#);
-        carry_over(&old, &mut new);
-        assert!(node_ports(&new).is_empty());
     }
 }

@@ -225,7 +225,7 @@ fn take_part(call: &Call<'_>, part: Part, current: &Value, mut candidate: Value)
                 keep(current, &mut candidate, &["status"]);
             }
             if call.scope.row.bucket == "services" {
-                super::services::carry_over(current, &mut candidate);
+                super::carry_over::carry_over(current, &mut candidate);
             }
             if call.scope.row.bucket == "namespaces" {
                 keep(current, &mut candidate, &["spec", "finalizers"]);

@@ -2,6 +2,8 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 #![expect(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
 
+pub mod steps;
+
 use bytes::Bytes;
 use client::{ClusterClient, Target};
 use http_body_util::{BodyExt, Full};
@@ -93,18 +95,20 @@ impl Cluster {
         self.pki.issue_client(user, group, Duration::from_secs(600), SystemTime::now()).unwrap()
     }
 
-    async fn connect(&self, identity: &Issued) -> tokio_rustls::client::TlsStream<TcpStream> {
+    /// Opens a connection that offers the protocols `alpn`.
+    pub async fn connect(&self, identity: &Issued, alpn: &[&str]) -> tokio_rustls::client::TlsStream<TcpStream> {
         let mut roots = rustls::RootCertStore::empty();
         roots.add_parsable_certificates(self.pki.bundle_der());
         let chain = CertificateDer::pem_slice_iter(identity.certificate.as_bytes()).map(Result::unwrap).collect();
         let key = PrivateKeyDer::from_pem_slice(identity.key.as_bytes()).unwrap();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = rustls::ClientConfig::builder_with_provider(provider)
+        let mut config = rustls::ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .unwrap()
             .with_root_certificates(roots)
             .with_client_auth_cert(chain, key)
             .unwrap();
+        config.alpn_protocols = alpn.iter().map(|one| one.as_bytes().to_vec()).collect();
         let stream = TcpStream::connect(self.server.address()).await.unwrap();
         let name = ServerName::try_from("localhost").unwrap();
         TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap()
@@ -129,7 +133,7 @@ impl Cluster {
         headers: &[(&str, &str)],
         body: Bytes,
     ) -> http::Response<Incoming> {
-        let stream = self.connect(identity).await;
+        let stream = self.connect(identity, &[]).await;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
         tokio::spawn(connection.with_upgrades());
         let mut request = http::Request::builder().method(method).uri(path).header("host", "localhost");

@@ -205,11 +205,16 @@ fn validate_ports(service: &Value, ports: &[Value], causes: &mut Vec<Cause>) {
 
 pub(super) fn validate_service_update(new: &Value, old: &Value) -> Vec<Cause> {
     let mut causes = Vec::new();
-    let before = old.str_at(&["spec", "clusterIP"]).unwrap_or_default();
-    let keeps_type = kind(new) != "ExternalName" && kind(old) != "ExternalName";
-    if keeps_type && !before.is_empty() && new.str_at(&["spec", "clusterIP"]) != Some(before) {
-        let after = new.at(&["spec", "clusterIPs"]).cloned().unwrap_or(Value::Array(Vec::new()));
-        causes.push(invalid("spec.clusterIPs[0]", &after, "may not change once set"));
+    let (before, after) = (items(old, &["spec", "clusterIPs"]), items(new, &["spec", "clusterIPs"]));
+    if kind(new) == "ExternalName" || kind(old) == "ExternalName" || before == after {
+        return causes;
+    }
+    let shown = || Value::Array(after.to_vec());
+    if after.is_empty() {
+        causes.push(invalid("spec.clusterIPs[0]", &shown(), "primary clusterIP can not be unset"));
+    }
+    for (at, _) in before.iter().zip(after).enumerate().filter(|(_, (before, after))| before != after) {
+        causes.push(invalid(&format!("spec.clusterIPs[{at}]"), &shown(), "may not change once set"));
     }
     causes
 }

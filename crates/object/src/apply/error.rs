@@ -15,6 +15,9 @@ pub enum Error {
         /// All of them in one text.
         message: String,
     },
+    /// The configuration does not fit its schema; each fault with its path.
+    #[error("{0}")]
+    Unfit(String),
     /// The configuration itself is wrong.
     #[error("{0}")]
     Invalid(String),
@@ -55,7 +58,7 @@ impl From<Error> for Status {
                 status.causes = causes;
                 status
             }
-            Error::Invalid(message) => Status::new(422, "Invalid", message),
+            Error::Unfit(message) | Error::Invalid(message) => Status::new(422, "Invalid", message),
         }
     }
 }

@@ -1,50 +1,35 @@
 //! Merges an applied configuration into an object, and takes away what its manager no longer applies.
 
-use super::error::Error;
 use super::paths::{Form, Shape};
 use super::set::Set;
 use crate::{Str, Value};
 use std::collections::HashSet;
 
-/// `configuration` merged into `live`.
-pub(super) fn merge(shape: Shape<'_>, live: &Value, configuration: &Value) -> Result<Value, Error> {
+/// `configuration`, which fits its schema, merged into `live`.
+pub(super) fn merge(shape: Shape<'_>, live: &Value, configuration: &Value) -> Value {
     match (shape.form(live), shape.form(configuration), live, configuration) {
         (Form::Members, Form::Members, Value::Object(before), Value::Object(wanted)) => {
             let mut merged = before.clone();
             for (name, value) in wanted.iter() {
                 let shape = shape.member(name).0;
-                let value = merge(shape, before.get(name).unwrap_or(&Value::Null), value)?;
+                let value = merge(shape, before.get(name).unwrap_or(&Value::Null), value);
                 merged.insert(name, value);
             }
-            Ok(Value::Object(merged))
+            Value::Object(merged)
         }
-        (_, Form::Items(keys), _, Value::Array(wanted)) => {
-            let none = Vec::new();
-            let before = match live {
-                Value::Array(items) => items,
-                _ => &none,
-            };
-            merge_items(shape, keys, before, wanted).map(Value::Array)
+        (_, Form::Items(keys), Value::Array(before), Value::Array(wanted)) => {
+            Value::Array(merge_items(shape, keys, before, wanted))
         }
-        // Below a map that is new, lists still have to be checked for duplicates.
-        (_, Form::Members, _, Value::Object(wanted)) if !wanted.is_empty() => {
-            merge(shape, &Value::Object(crate::Map::new()), configuration)
-        }
-        _ => Ok(configuration.clone()),
+        _ => configuration.clone(),
     }
 }
 
 /// Items in the configuration's order, with those that only the object has where they stood between them.
-fn merge_items(shape: Shape<'_>, keys: &[Str], before: &[Value], wanted: &[Value]) -> Result<Vec<Value>, Error> {
+fn merge_items(shape: Shape<'_>, keys: &[Str], before: &[Value], wanted: &[Value]) -> Vec<Value> {
     let element = |item: &Value| shape.element(keys, item);
     let wanted_elements: Vec<Str> = wanted.iter().map(element).collect();
     let before_elements: Vec<Str> = before.iter().map(element).collect();
-    let mut unique = HashSet::new();
-    for one in &wanted_elements {
-        if !unique.insert(one) {
-            return Err(Error::Invalid(format!("duplicate entries for key [{}]", one.get(2..).unwrap_or_default())));
-        }
-    }
+    let unique: HashSet<&Str> = wanted_elements.iter().collect();
     let merged_item = |at: usize| {
         let other = before_elements.iter().position(|one| *one == wanted_elements[at]);
         merge(shape.item(), other.map_or(&Value::Null, |other| &before[other]), &wanted[at])
@@ -59,14 +44,14 @@ fn merge_items(shape: Shape<'_>, keys: &[Str], before: &[Value], wanted: &[Value
             if left < before.len() && before_elements[left] == wanted_elements[right] {
                 left += 1;
             }
-            merged.push(merged_item(right)?);
+            merged.push(merged_item(right));
             right += 1;
         } else {
             // The configuration has this one, and it has been merged already.
             left += 1;
         }
     }
-    Ok(merged)
+    merged
 }
 
 /// Takes away what is in `last` and nobody holds any more; `held` is what all managers hold now.

@@ -2,6 +2,7 @@
 
 mod compare;
 mod error;
+mod fit;
 mod managers;
 mod merge;
 mod operation;
@@ -12,6 +13,7 @@ mod tests;
 mod update;
 
 pub use error::Error;
+pub use fit::fit;
 pub use operation::{Apply, apply};
 pub use set::Set;
 pub use update::{Writer, track_update};

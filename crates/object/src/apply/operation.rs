@@ -2,6 +2,7 @@
 
 use super::compare::Changes;
 use super::error::Error;
+use super::fit::fit;
 use super::managers::{Identity, Managers, strip};
 use super::merge::{merge, prune};
 use super::paths::{Shape, paths_of};
@@ -67,8 +68,9 @@ pub fn apply(request: Apply<'_>) -> Result<Value, Error> {
         managers.put(unknown, set, request.now);
     }
     let before = managers.clone();
+    fit(request.schemas, request.type_id, request.configuration)?;
     let configuration = writable(request.configuration, request.subresource);
-    let mut merged = merge(shape, &live, &configuration)?;
+    let mut merged = merge(shape, &live, &configuration);
     let mut applied = Set::default();
     paths_of(shape, &configuration, &mut applied);
     strip(&mut applied, request.subresource);
@@ -89,7 +91,7 @@ pub fn apply(request: Apply<'_>) -> Result<Value, Error> {
         }
         prune(shape, &mut merged, &managers.entries[at].set, &held);
         // An empty list has no owner, so the parent of one that is applied may have gone with the rest.
-        merged = merge(shape, &merged, &configuration)?;
+        merged = merge(shape, &merged, &configuration);
     }
 
     let changes = Changes::between(shape, &live, &merged);

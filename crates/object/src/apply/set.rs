@@ -146,7 +146,8 @@ pub(super) fn json_element(kind: &str, value: &Value) -> Str {
     String::from_utf8_lossy(&text).into()
 }
 
-fn shown(element: &str) -> String {
+/// An element as errors write it.
+pub(super) fn shown(element: &str) -> String {
     let Some((kind, rest)) = element.split_at_checked(2) else { return element.to_owned() };
     match kind {
         "f:" => format!(".{rest}"),

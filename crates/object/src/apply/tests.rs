@@ -213,7 +213,7 @@ fn lists_merge_by_what_the_schema_says() {
     ));
     let error = try_apply(Some(&object), "two", r#"{"spec":{"containers":[{"name":"b"},{"name":"b"}]}}"#, false, 2)
         .unwrap_err();
-    assert_eq!(error, Error::Invalid("duplicate entries for key [{\"name\":\"b\"}]".to_owned()));
+    assert_eq!(error, Error::Unfit(".spec.containers: duplicate entries for key [name=\"b\"]".to_owned()));
     let object = applied(Some(&object), "one", r#"{"spec":{"containers":[{"name":"a"}]}}"#, 3);
     assert_eq!(
         without_managers(&object),
@@ -221,6 +221,32 @@ fn lists_merge_by_what_the_schema_says() {
             r#"{"metadata":{"finalizers":["b"]},"spec":{"containers":[{"name":"a"},{"name":"b"},{"name":"c","image":"i"}]}}"#
         )
     );
+}
+
+#[test]
+fn what_does_not_fit_is_said_with_its_path() {
+    let cases = [
+        (
+            r#"{"spec":{"containers":[{"name":"a","image":5},{"name":"b","imagee":"x"}]}}"#,
+            "errors:\n  .spec.containers[name=\"a\"].image: expected string, got &value.valueUnstructured{Value:5}\n  \
+             .spec.containers[name=\"b\"].imagee: field not declared in schema",
+        ),
+        (r#"{"spec":{"replicas":"2"}}"#, ".spec.replicas: expected numeric (int or float), got string"),
+        (r#"{"spec":{"containers":{"name":"a"}}}"#, ".spec.containers: expected list, got &{map[name:a]}"),
+        (r#"{"spec":"x"}"#, ".spec: expected map, got &{x}"),
+        (
+            r#"{"spec":{"containers":[{"image":"a"}]}}"#,
+            ".spec.containers: element 0: associative list with keys has an element that omits all key fields [\"name\"] (and doesn't have default values for any key fields)",
+        ),
+        (r#"{"metadata":{"finalizers":["a","a"]}}"#, ".metadata.finalizers: duplicate entries for key [=\"a\"]"),
+    ];
+    for (configuration, expected) in cases {
+        assert_eq!(
+            try_apply(None, "m", configuration, false, 0),
+            Err(Error::Unfit(expected.to_owned())),
+            "{configuration}"
+        );
+    }
 }
 
 #[test]
@@ -283,7 +309,8 @@ proptest! {
             .and_then(|live| forced(Some(&live), "two", &second))
             .and_then(|live| forced(Some(&live), "one", &third));
         match result {
-            Err(Error::Invalid(why)) => prop_assert!(why.starts_with("duplicate entries"), "{}", why),
+            Err(Error::Unfit(why)) => prop_assert!(why.contains(": duplicate entries for key ["), "{}", why),
+            Err(Error::Invalid(why)) => panic!("{why}"),
             Err(Error::Conflicts { message, .. }) => panic!("{message}"),
             Ok(object) => {
                 prop_assert_eq!(object.at(&["spec", "replicas"]).is_some(),

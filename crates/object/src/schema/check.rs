@@ -117,8 +117,7 @@ impl<'a> Checker<'a> {
             }
             (Type::Time | Type::MicroTime, Value::String(text)) => {
                 if time::parse(text).is_none() {
-                    let layout = "2006-01-02T15:04:05Z07:00";
-                    self.report(TYPE_INVALID, format!("parsing time \"{text}\" as \"{layout}\": cannot parse it"));
+                    self.report(TYPE_INVALID, time::parse_fault(text));
                 }
             }
             (Type::Duration, Value::String(text)) => {
@@ -177,7 +176,9 @@ impl<'a> Checker<'a> {
     }
 }
 
-fn json_kind(value: &Value) -> &'static str {
+/// What Go's decoder calls a value of this kind.
+#[must_use]
+pub fn json_kind(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "bool",

@@ -6,7 +6,7 @@ mod model;
 mod normalise;
 mod prune;
 
-pub use check::{check, check_types};
+pub use check::{check, check_types, json_kind};
 pub use defaults::apply_defaults;
 pub use model::{Default, Field, ListKind, Schemas, Struct, Type, TypeId};
 pub use normalise::{normalise, normalise_with};
