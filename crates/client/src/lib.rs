@@ -14,5 +14,5 @@ pub use request::{
     ClusterClient, DeleteOptions, Deletion, EventKind, Object, Page, PatchKind, Query, Request, Target, Verb,
     WatchEvent, WatchStream, WriteOptions,
 };
-pub use tls::Pin;
+pub use tls::{Pin, key_hash};
 pub use tunnel::{TUNNEL_PATH, TUNNEL_PROTOCOL, serve_tunnel};

@@ -69,7 +69,8 @@ struct PinnedVerifier {
 }
 
 /// SHA-256 of a certificate's SubjectPublicKeyInfo in DER; None for what is no certificate.
-fn key_hash(certificate: &CertificateDer<'_>) -> Option<[u8; 32]> {
+#[must_use]
+pub fn key_hash(certificate: &CertificateDer<'_>) -> Option<[u8; 32]> {
     let mut store = RootCertStore::empty();
     store.add(certificate.clone().into_owned()).ok()?;
     // The library keeps what is inside of the SEQUENCE; the hash is over all of it.

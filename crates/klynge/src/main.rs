@@ -1,5 +1,6 @@
 //! The `klynge` binary: configuration, wiring, command line.
 
+mod agent;
 mod cli;
 mod commands;
 mod explain;
@@ -16,6 +17,8 @@ fn main() -> ExitCode {
     let output = Output::new(global.output, global.quiet);
     let outcome = match &arguments.command {
         Command::Server(server) => server::run(global, server),
+        Command::Agent(agent) => agent::run(global, agent),
+        Command::Token(token) => commands::token::run(global, token, &output),
         Command::Up(up) => commands::up::run(global, up, &output),
         Command::Down(down) => commands::down::run(global, down, &output),
         Command::Run(run) => commands::run::run(global, run, &output),

@@ -50,7 +50,7 @@ pub(super) async fn create_hub(call: &Call<'_>, mut object: Value, origin: Origi
     }
     row.hooks.prepare_create(&mut object);
     if row.bucket == "certificatesigningrequests.certificates.k8s.io" {
-        auth::stamp_requester(&call.user, &mut object);
+        auth::stamp_requester(call.user, &mut object);
     }
     for warning in row.hooks.warnings(&object, None) {
         call.warn(warning);

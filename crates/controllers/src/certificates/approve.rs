@@ -24,7 +24,7 @@ enum Verdict {
     Approve(&'static str),
     Deny(&'static str, String),
     /// First this, then the request is looked at again.
-    First(Action),
+    First(Box<Action>),
 }
 
 impl Controller for NodeCertificateApprover {
@@ -51,7 +51,7 @@ impl Controller for NodeCertificateApprover {
         }
         match judge(view, request, now) {
             Verdict::Leave => Plan::nothing(),
-            Verdict::First(action) => Plan::of(vec![action]),
+            Verdict::First(action) => Plan::of(vec![*action]),
             Verdict::Approve(message) => {
                 Plan::of(vec![approval(&with_condition(request, "Approved", "AutoApproved", message, now))])
             }

@@ -34,7 +34,7 @@ pub(super) fn token_of(username: &str) -> Option<&str> {
 pub(super) enum Admission {
     Admitted,
     /// First this has to be written down; the write fails if somebody else was faster.
-    Record(Action),
+    Record(Box<Action>),
     Refused(String),
 }
 
@@ -59,7 +59,7 @@ pub(super) fn admission(view: &View, id: &str, name: &str, now: Timestamp) -> Ad
     let mut changed = (**secret).clone();
     let lines = users.iter().map(String::as_str).chain([name]).collect::<Vec<_>>().join("\n");
     changed.data.get_or_insert_default().insert(USED_BY.into(), ByteString(lines.into_bytes()));
-    Admission::Record(Action::update(&changed))
+    Admission::Record(Box::new(Action::update(&changed)))
 }
 
 fn text(secret: &Secret, key: &str) -> Option<String> {

@@ -53,6 +53,11 @@ pub(crate) struct Global {
 pub(crate) enum Command {
     /// Run control plane and node agent in the foreground
     Server(ServerArguments),
+    /// Run this machine as a node of a cluster elsewhere, in the foreground
+    Agent(AgentArguments),
+    /// Make, list and delete the tokens that let machines join
+    #[command(subcommand)]
+    Token(TokenCommand),
     /// Start a cluster on this machine in the background
     Up(UpArguments),
     /// Stop the cluster on this machine; containers go on running unless --purge is given
@@ -98,6 +103,45 @@ pub(crate) struct ServerArguments {
     /// Addresses for Services
     #[arg(long, value_name = "CIDR", default_value = "10.43.0.0/16")]
     pub(crate) service_cidr: String,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct AgentArguments {
+    /// Where the cluster's API is; needed the first time
+    #[arg(long, value_name = "https://HOST:PORT")]
+    pub(crate) server: Option<String>,
+    /// What `klynge token create` printed; needed the first time
+    #[arg(long, value_name = "TOKEN", env = "KLYNGE_TOKEN", hide_env_values = true)]
+    pub(crate) token: Option<String>,
+    /// Name of this node; the host's name when not given
+    #[arg(long, value_name = "NAME")]
+    pub(crate) node_name: Option<String>,
+    /// Address that the other nodes reach this machine at; the one that leads to the server when not given
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) advertise: Option<IpAddr>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TokenCommand {
+    /// Make a token and print the command for the other machine
+    Create {
+        /// How long it holds: 30m, 24h, 7d; 0 for ever
+        #[arg(long, default_value = "24h", value_name = "TIME")]
+        ttl: String,
+        /// How many machines it admits, or unlimited
+        #[arg(long, default_value = "1", value_name = "N")]
+        uses: String,
+        /// The address to print, where machines reach the server at another than its own
+        #[arg(long, value_name = "https://HOST:PORT")]
+        server: Option<String>,
+    },
+    /// List the tokens, without their secrets
+    List,
+    /// Delete a token; machines that joined with it stay
+    Delete {
+        /// Its id, the part before the first point
+        id: String,
+    },
 }
 
 #[derive(Debug, Args)]

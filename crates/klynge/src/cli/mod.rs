@@ -5,8 +5,8 @@ mod failure;
 mod output;
 
 pub(crate) use arguments::{
-    Arguments, Command, DEFAULT_DATA_DIR, DownArguments, ExplainArguments, Global, ImageCommand, RunArguments,
-    ServerArguments, UpArguments,
+    AgentArguments, Arguments, Command, DEFAULT_DATA_DIR, DownArguments, ExplainArguments, Global, ImageCommand,
+    RunArguments, ServerArguments, TokenCommand, UpArguments,
 };
 pub(crate) use failure::Failure;
 pub(crate) use output::{Format, Output};

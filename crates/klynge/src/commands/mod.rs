@@ -7,4 +7,5 @@ pub(crate) mod image;
 pub(crate) mod kubeconfig;
 pub(crate) mod run;
 pub(crate) mod status;
+pub(crate) mod token;
 pub(crate) mod up;

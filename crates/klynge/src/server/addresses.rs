@@ -1,13 +1,18 @@
 //! Names and addresses that the server finds out by itself.
 
 use crate::cli::{Failure, ServerArguments};
+use controllers::node_ranges::PodRange;
 use network::Prefix;
 use std::io;
 use std::net::{IpAddr, UdpSocket};
 use std::path::Path;
 
+/// The pods of one node share a range of this length (upstream's defaults).
+const NODE_LENGTH_IPV4: u8 = 24;
+const NODE_LENGTH_IPV6: u8 = 64;
+
 /// The address that others reach this host at: the source address of its default route; loopback where it has none.
-pub(super) fn advertised() -> IpAddr {
+pub(crate) fn advertised() -> IpAddr {
     // Connecting a datagram socket sends nothing; it only asks the kernel for a route (TEST-NET-3, RFC 5737).
     let routed = UdpSocket::bind(("0.0.0.0", 0)).and_then(|socket| {
         socket.connect(("203.0.113.1", 9))?;
@@ -43,11 +48,11 @@ pub(super) fn check_node_name(name: &str) -> Result<(), &'static str> {
 
 /// The address ranges of the cluster.
 #[derive(Clone, Debug)]
-pub(super) struct Ranges {
+pub(crate) struct Ranges {
     /// For pods.
-    pub(super) pods: Prefix,
+    pub(crate) pods: Prefix,
     /// For Services.
-    pub(super) services: Prefix,
+    pub(crate) services: Prefix,
 }
 
 impl Ranges {
@@ -65,13 +70,13 @@ impl Ranges {
     }
 
     /// Keeps them beside the data, so that purge knows them without options; the first line is the format.
-    pub(super) fn save(&self, path: &Path) -> Result<(), Failure> {
+    pub(crate) fn save(&self, path: &Path) -> Result<(), Failure> {
         let text = format!("1\n{}\n{}\n", self.pods, self.services);
         std::fs::write(path, text).map_err(|error| Failure::Failed(format!("cannot write {}: {error}", path.display())))
     }
 
     /// What [`Self::save`] kept; None where nothing was.
-    pub(super) fn load(path: &Path) -> Result<Option<Self>, Failure> {
+    pub(crate) fn load(path: &Path) -> Result<Option<Self>, Failure> {
         let text = match std::fs::read_to_string(path) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -87,6 +92,13 @@ impl Ranges {
                 path.display()
             ))),
         }
+    }
+
+    /// What nodes' pod ranges are cut from: a /24 each, or the whole range where it is no larger.
+    pub(super) fn for_nodes(&self) -> PodRange {
+        let node_length = if self.pods.network().is_ipv4() { NODE_LENGTH_IPV4 } else { NODE_LENGTH_IPV6 };
+        let length = self.pods.length();
+        PodRange { network: self.pods.network(), length, node_length: node_length.max(length) }
     }
 
     /// The address of the Service `kubernetes`.

@@ -2,10 +2,12 @@
 
 use super::addresses::Ranges;
 use super::agent_socket::AgentSocket;
+use super::own_range;
 use super::wiring::CLUSTER_DOMAIN;
 use crate::cli::{DEFAULT_DATA_DIR, Failure, Global};
-use api::{Connection, NodeConnector, Server};
+use api::{Connection, NodeConnector};
 use async_trait::async_trait;
+use client::ClusterClient;
 use network::netlink::{NetworkNamespace, Nft};
 use network::pod_net::{self, OpenPort, PodNetwork};
 use network::services::{self, Services, TransportProtocol};
@@ -29,19 +31,22 @@ const DNS_OFFSET: u32 = 10;
 const DNS_PORT: u16 = 53;
 /// How often the host's own firewalls are looked at: they may be reloaded at any time.
 const FIREWALL_PERIOD: Duration = Duration::from_secs(10);
-/// Addresses of one node's pods: a /24 for IPv4.
-const NODE_PREFIX_BITS: u8 = 24;
 
 /// What the API needs before the node runs: how to reach it.
-pub(super) struct Prepared {
+pub(crate) struct Prepared {
     name: String,
     node: Arc<OnceLock<Node>>,
 }
 
 impl Prepared {
     /// For a node of this name.
-    pub(super) fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str) -> Self {
         Prepared { name: name.to_owned(), node: Arc::default() }
+    }
+
+    /// The node, once it runs.
+    pub(crate) fn node(&self) -> Arc<OnceLock<Node>> {
+        Arc::clone(&self.node)
     }
 
     /// Reaches the node inside the process.
@@ -84,8 +89,20 @@ impl HostClaim {
     }
 }
 
+/// What an agent is told.
+pub(crate) struct AgentOptions {
+    /// The cluster, as system:node:NAME.
+    pub(crate) client: Arc<dyn ClusterClient>,
+    /// The cluster's ranges.
+    pub(crate) ranges: Ranges,
+    /// The node's address.
+    pub(crate) advertise: IpAddr,
+    /// The API's port on this host, for pods.
+    pub(crate) api_port: u16,
+}
+
 /// A running agent.
-pub(super) struct Agent {
+pub(crate) struct Agent {
     _claim: HostClaim,
     node: Arc<OnceLock<Node>>,
     socket: AgentSocket,
@@ -96,12 +113,13 @@ pub(super) struct Agent {
 pub(super) fn network_options(
     global: &Global,
     ranges: &Ranges,
+    own: Vec<Prefix>,
     advertise: IpAddr,
 ) -> Result<pod_net::Options, Failure> {
     let namespace = NetworkNamespace::current().map_err(failed("open the network namespace"))?;
     Ok(pod_net::Options {
         namespace,
-        pod_ranges: vec![Prefix::new(ranges.pods.network(), ranges.pods.length().max(NODE_PREFIX_BITS))],
+        pod_ranges: own,
         cluster_ranges: vec![ranges.pods],
         service_ranges: vec![ranges.services],
         node_addresses: vec![advertise],
@@ -144,13 +162,8 @@ fn failed<E: std::fmt::Display>(what: &'static str) -> impl Fn(E) -> Failure {
 
 impl Agent {
     /// Takes up what runs, starts the rest, and returns when the node is Ready.
-    pub(super) async fn start(
-        prepared: Prepared,
-        global: &Global,
-        server: &Server,
-        ranges: &Ranges,
-        advertise: IpAddr,
-    ) -> Result<Self, Failure> {
+    pub(crate) async fn start(prepared: Prepared, global: &Global, options: AgentOptions) -> Result<Self, Failure> {
+        let AgentOptions { client, ranges, advertise, api_port } = options;
         let claim = HostClaim::take().map_err(failed("claim this host's network"))?.ok_or_else(|| {
             Failure::Failed(
                 "another Klynge agent, with another data directory, has this host's network; stop it with `klynge down`, \
@@ -159,10 +172,11 @@ impl Agent {
             )
         })?;
         let containers = Runtime::open(runtime_options(global)).await.map_err(failed("start the container runtime"))?;
-        let network_options = network_options(global, ranges, advertise)?;
+        let own = own_range::claim(global, &*client, &prepared.name).await?;
+        let network_options = network_options(global, &ranges, own, advertise)?;
         let namespace = network_options.namespace.clone();
         let pod_ranges = network_options.pod_ranges.clone();
-        let dns_address = dns_address(ranges);
+        let dns_address = dns_address(&ranges);
         let opened = tokio::task::spawn_blocking(move || {
             let mut pod_network = PodNetwork::open(network_options)?;
             pod_network.set_local_address(dns_address, true)?;
@@ -182,7 +196,6 @@ impl Agent {
         let names = dns::Dns::run(dns_options).map_err(failed("start cluster DNS"))?;
         let resolvers = resolvers(&names, dns_address);
 
-        let client = server.client(&format!("system:node:{}", prepared.name), &["system:nodes"]);
         let options = node::Options {
             client,
             containers: Arc::new(RuntimeAdapter::new(containers.clone())),
@@ -210,12 +223,12 @@ impl Agent {
         node.registered().await;
         let socket =
             AgentSocket::start(&global.data_dir, containers).map_err(failed("listen on the agent's socket"))?;
-        let firewall = tokio::spawn(admit_pods(namespace, server.address().port()));
+        let firewall = tokio::spawn(admit_pods(namespace, api_port));
         Ok(Agent { _claim: claim, node: prepared.node, socket, firewall })
     }
 
     /// Stops the agent; containers go on running.
-    pub(super) async fn stop(self) {
+    pub(crate) async fn stop(self) {
         self.socket.stop();
         self.firewall.abort();
         // The API's connector shares the node; what it still serves ends with the process.
@@ -275,7 +288,7 @@ async fn admit_pods(namespace: NetworkNamespace, api_port: u16) {
 }
 
 /// The file that names the ranges of a running cluster, so that purge needs no options.
-pub(super) fn ranges_path(global: &Global) -> PathBuf {
+pub(crate) fn ranges_path(global: &Global) -> PathBuf {
     global.data_dir.join("ranges")
 }
 

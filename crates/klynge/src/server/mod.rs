@@ -3,9 +3,14 @@
 mod addresses;
 mod agent;
 mod agent_socket;
+mod cluster_facts;
+mod own_range;
 mod purge;
 mod wiring;
 
+pub(crate) use addresses::{Ranges, advertised};
+pub(crate) use agent::{Agent, AgentOptions, Prepared, ranges_path};
+pub(crate) use cluster_facts::{ClusterFacts, NAME as CLUSTER_FACTS};
 pub(crate) use purge::purge;
 
 use crate::cli::{Failure, Global, ServerArguments};
@@ -18,6 +23,21 @@ pub(crate) fn run(global: &Global, arguments: &ServerArguments) -> Result<(), Fa
     if !arguments.no_agent {
         Failure::unless_root("klynge server (without --no-agent)")?;
     }
+    block_on(global, wiring::serve(global, arguments))
+}
+
+/// A node's name as given, or after the host.
+pub(crate) fn checked_node_name(given: Option<&str>) -> Result<String, Failure> {
+    match given {
+        Some(name) => addresses::check_node_name(name)
+            .map(|()| name.to_owned())
+            .map_err(|why| Failure::Usage(format!("--node-name {name}: {why}"))),
+        None => addresses::node_name(),
+    }
+}
+
+/// Runs a long-lived command on threads of its own, with logging and the data directory set up.
+pub(crate) fn block_on(global: &Global, work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
     let filter = EnvFilter::try_from_env("KLYNGE_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(false);
     subscriber.init();
@@ -29,5 +49,5 @@ pub(crate) fn run(global: &Global, arguments: &ServerArguments) -> Result<(), Fa
         .worker_threads(std::thread::available_parallelism().map_or(2, |cores| cores.get().clamp(2, 16)))
         .build()
         .map_err(|error| Failure::Failed(format!("cannot start threads: {error}")))?;
-    runtime.block_on(wiring::serve(global, arguments))
+    runtime.block_on(work)
 }

@@ -1,13 +1,15 @@
 //! The rooms of one server, started in order and stopped in the opposite order.
 
 use super::addresses;
-use super::agent::{self, Agent};
+use super::agent::{self, Agent, AgentOptions};
+use super::{ClusterFacts, checked_node_name};
 use crate::cli::{Failure, Global, ServerArguments};
 use crate::commands::kubeconfig;
 use crate::service::notify;
 use api::pki::{Kubeconfig, Names, Pki};
 use api::{AddressRange, NoNodes, NodeConnector, Server};
 use control_loop::ControlLoop;
+use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -33,12 +35,7 @@ pub(super) async fn serve(global: &Global, arguments: &ServerArguments) -> Resul
         ))
     })?;
     let prefixes = addresses::Ranges::parse(arguments)?;
-    let node_name = match &arguments.node_name {
-        Some(name) => addresses::check_node_name(name)
-            .map(|()| name.clone())
-            .map_err(|why| Failure::Usage(format!("--node-name {name}: {why}")))?,
-        None => addresses::node_name()?,
-    };
+    let node_name = checked_node_name(arguments.node_name.as_deref())?;
     let advertise = arguments.advertise.unwrap_or_else(addresses::advertised);
 
     let options = store::embedded::Options::new(global.data_dir.join("store"));
@@ -70,16 +67,28 @@ pub(super) async fn serve(global: &Global, arguments: &ServerArguments) -> Resul
     write_kubeconfig(global, &pki, &server)?;
     prefixes.save(&agent::ranges_path(global))?;
 
+    let masters = server.client("system:apiserver", &[MASTERS]);
+    let facts =
+        ClusterFacts::new(prefixes.clone(), CLUSTER_DOMAIN, SocketAddr::new(advertise, server.address().port()));
+    facts.publish(&*masters).await.map_err(|status| failed("cannot publish what the cluster is", &status.message))?;
+
     let control = ControlLoop::run(control_loop::Options {
         client: server.client("system:kube-controller-manager", &[MASTERS]),
         seed: seed(),
         clock: Arc::new(jiff::Timestamp::now),
         root_ca: pki.bundle(),
+        signer: Some(Arc::new(Authority(Arc::clone(&pki)))),
+        pod_ranges: vec![prefixes.for_nodes()],
         other_resources: other_resources(),
         leadership: None,
     });
     let agent = match prepared {
-        Some(prepared) => Some(Agent::start(prepared, global, &server, &prefixes, advertise).await?),
+        Some(prepared) => {
+            let client = server.client(&format!("system:node:{node_name}"), &["system:nodes"]);
+            let api_port = server.address().port();
+            let options = AgentOptions { client, ranges: prefixes.clone(), advertise, api_port };
+            Some(Agent::start(prepared, global, options).await?)
+        }
         None => None,
     };
 
@@ -102,6 +111,17 @@ pub(super) async fn serve(global: &Global, arguments: &ServerArguments) -> Resul
     server.stop().await;
     store.close().await;
     outcome
+}
+
+/// The cluster's authority as the control loop's signer.
+struct Authority(Arc<Pki>);
+
+impl control_loop::Signer for Authority {
+    fn sign(&self, request: &CertificateSigningRequest, lifetime_seconds: i64) -> Result<String, String> {
+        let pem = std::str::from_utf8(&request.spec.request.0).map_err(|error| error.to_string())?;
+        let lifetime = Duration::from_secs(lifetime_seconds.unsigned_abs());
+        self.0.sign_request(pem, request.spec.usages.as_deref().unwrap_or_default(), lifetime, SystemTime::now())
+    }
 }
 
 fn names(arguments: &ServerArguments, node_name: &str, advertise: IpAddr, service: IpAddr) -> Names {

@@ -112,10 +112,10 @@ impl Machine {
 
     async fn try_register(&mut self) -> Result<String, object::Status> {
         let name = self.options.name.clone();
+        let annotations = json!({"volumes.kubernetes.io/controller-managed-attach-detach": "true"});
         let object = json!({
             "apiVersion": "v1", "kind": "Node",
-            "metadata": {"name": name, "labels": self.labels(),
-                "annotations": {"volumes.kubernetes.io/controller-managed-attach-detach": "true"}},
+            "metadata": {"name": name, "labels": self.labels(), "annotations": annotations},
             "spec": {"podCIDR": self.options.pod_ranges.first(), "podCIDRs": self.options.pod_ranges},
             "status": self.status().await
         });
@@ -124,7 +124,7 @@ impl Machine {
             Ok(node) => node,
             Err(status) if status.is_already_exists() => {
                 let node: Node = self.shared.api.get(target("", "nodes", "", &name, "")).await?;
-                let patch = json!({"metadata": {"labels": self.labels()}});
+                let patch = json!({"metadata": {"labels": self.labels(), "annotations": annotations}});
                 self.shared.api.patch(target("", "nodes", "", &name, ""), PatchKind::Merge, patch).await?;
                 self.keep_transitions(&node);
                 node

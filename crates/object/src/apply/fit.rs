@@ -133,7 +133,7 @@ fn key_fault(shape: Shape<'_>, keys: &[Str], item: &Value) -> Option<String> {
             };
             let absent = |key: &Str| map.get(key).is_none_or(Value::is_null) && !default(key);
             // One key of several is enough to tell an item from the others.
-            keys.iter().all(|key| absent(key)).then(|| {
+            keys.iter().all(absent).then(|| {
                 let keys: Vec<String> = keys.iter().map(|key| format!("{:?}", key.as_str())).collect();
                 format!(
                     "associative list with keys has an element that omits all key fields [{}] (and doesn't have default \

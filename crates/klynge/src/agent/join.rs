@@ -1,0 +1,208 @@
+//! Joining: a token and a pin become a node's certificate.
+
+use super::identity::Identity;
+use crate::cli::Failure;
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use client::{ClusterClient, Endpoint, Https, Pin, Request, Target, Verb, WriteOptions};
+use object::{GroupVersionResource, Status, Value, json};
+use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
+use std::time::Duration;
+
+const RETRY_MIN: Duration = Duration::from_millis(200);
+const RETRY_MAX: Duration = Duration::from_secs(10);
+const POLL: Duration = Duration::from_millis(100);
+const SIGNER: &str = "kubernetes.io/kube-apiserver-client-kubelet";
+
+/// `ID.SECRET.PIN`.
+#[derive(Clone, Debug)]
+pub(crate) struct Token {
+    /// `ID.SECRET`, the bearer token.
+    bearer: String,
+    /// SHA-256 of the authority's public key.
+    pin: [u8; 32],
+}
+
+impl Token {
+    /// Reads a token.
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        let shape = "expected ID.SECRET.PIN as `klynge token create` prints it";
+        let (bearer, pin) = text.trim().rsplit_once('.').ok_or(shape)?;
+        let (id, secret) = bearer.split_once('.').ok_or(shape)?;
+        let plain = |text: &str, length: usize| {
+            text.len() == length && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
+        };
+        if !plain(id, 6) || !plain(secret, 16) {
+            return Err(format!("{shape}: the id has 6 and the secret 16 lower-case letters and digits"));
+        }
+        let pin = URL_SAFE_NO_PAD.decode(pin).ok().and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
+        let pin = pin.ok_or_else(|| format!("{shape}: the pin is 43 characters of base64url; was the end cut off?"))?;
+        Ok(Token { bearer: bearer.to_owned(), pin })
+    }
+
+    /// The text of a token.
+    pub(crate) fn text(id: &str, secret: &str, pin: [u8; 32]) -> String {
+        format!("{id}.{secret}.{}", URL_SAFE_NO_PAD.encode(pin))
+    }
+}
+
+/// Host and port of `https://HOST[:PORT]`.
+pub(crate) fn parse_server(text: &str) -> Result<(String, u16), String> {
+    let shape = "expected https://HOST:PORT";
+    let uri: http::Uri = text.parse().map_err(|error| format!("{shape}: {error}"))?;
+    if uri.scheme_str() != Some("https") || !matches!(uri.path(), "" | "/") {
+        return Err(shape.to_owned());
+    }
+    let host = uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
+    if host.is_empty() {
+        return Err(shape.to_owned());
+    }
+    Ok((host, uri.port_u16().unwrap_or(6443)))
+}
+
+/// A key and the request for a certificate of `system:node:NODE` with it.
+pub(super) fn request(node: &str) -> Result<(KeyPair, Value), Failure> {
+    let failed = |error: rcgen::Error| Failure::Failed(format!("cannot make a certificate request: {error}"));
+    let key = KeyPair::generate().map_err(failed)?;
+    let mut parameters = CertificateParams::default();
+    parameters.distinguished_name = DistinguishedName::new();
+    parameters.distinguished_name.push(DnType::OrganizationName, "system:nodes");
+    parameters.distinguished_name.push(DnType::CommonName, format!("system:node:{node}"));
+    let pem = parameters.serialize_request(&key).and_then(|request| request.pem()).map_err(failed)?;
+    let mut object = Value::default();
+    object.set(&["apiVersion"], "certificates.k8s.io/v1".into());
+    object.set(&["kind"], "CertificateSigningRequest".into());
+    object.set(&["metadata", "generateName"], "node-csr-".into());
+    object.set(&["spec", "request"], STANDARD.encode(pem).into());
+    object.set(&["spec", "signerName"], SIGNER.into());
+    let usages = ["digital signature", "client auth"].into_iter().map(Value::from).collect::<Vec<_>>();
+    object.set(&["spec", "usages"], Value::Array(usages));
+    Ok((key, object))
+}
+
+fn target(name: &str) -> Target {
+    Target {
+        resource: GroupVersionResource::new("certificates.k8s.io", "v1", "certificatesigningrequests"),
+        namespace: "".into(),
+        name: name.into(),
+        subresource: "".into(),
+    }
+}
+
+/// Sends a request and waits for its certificate (PEM).
+pub(super) async fn obtain(client: &dyn ClusterClient, object: Value) -> Result<String, Status> {
+    let verb = Verb::Create(object, WriteOptions::default());
+    let created = client.call(Request { target: target(""), verb }).await?;
+    let decode = |bytes: &[u8]| json::decode(bytes, &json::Limits::default()).map_err(Status::internal);
+    let mut found = decode(&created.json)?.value;
+    let name = found.str_at(&["metadata", "name"]).unwrap_or_default().to_owned();
+    loop {
+        if let Some(certificate) = found.str_at(&["status", "certificate"]).filter(|text| !text.is_empty()) {
+            let pem = STANDARD.decode(certificate).map_err(Status::internal)?;
+            return String::from_utf8(pem).map_err(Status::internal);
+        }
+        let conditions = found.at(&["status", "conditions"]).and_then(Value::as_array).unwrap_or_default();
+        for condition in conditions {
+            let word = condition.str_at(&["type"]).unwrap_or_default();
+            if matches!(word, "Denied" | "Failed") {
+                let why = condition.str_at(&["message"]).unwrap_or_default();
+                return Err(Status::new(
+                    403,
+                    "Forbidden",
+                    format!("the request {name} was {}: {why}", word.to_lowercase()),
+                ));
+            }
+        }
+        tokio::time::sleep(POLL).await;
+        found = decode(&client.call(Request { target: target(&name), verb: Verb::Get }).await?.json)?.value;
+    }
+}
+
+/// Joins the cluster at `server` as `node`; waits for a server that is away.
+pub(super) async fn join(server: &(String, u16), token: &Token, node: &str) -> Result<Identity, Failure> {
+    let (host, port) = server.clone();
+    let pin = Pin::new(token.pin);
+    let endpoint = Endpoint {
+        host: host.clone(),
+        port,
+        authorities: Vec::new(),
+        certificate: None,
+        token: Some(token.bearer.clone()),
+        pin: Some(pin.clone()),
+    };
+    let client = Https::new(endpoint)?;
+    let (key, object) = request(node)?;
+    let mut wait = RETRY_MIN;
+    let certificate = loop {
+        match obtain(&client, object.clone()).await {
+            Ok(certificate) => break certificate,
+            Err(status) if status.message.contains("UnknownIssuer") => {
+                return Err(Failure::Failed(format!(
+                    "the server at {host}:{port} is not the one that made this token: the key of its authority has another \
+                     hash than the token's pin; check --server, or make a new token there"
+                )));
+            }
+            Err(status) if status.code == 401 => {
+                return Err(Failure::Failed(
+                    "the token does not hold: it is mistyped, has expired, or has admitted as many nodes as it may; make \
+                     a new one with `klynge token create`"
+                        .to_owned(),
+                ));
+            }
+            Err(status) if matches!(status.code, 429 | 500 | 503 | 504) => {
+                tracing::warn!(problem = status.message, "joining later");
+                tokio::time::sleep(wait).await;
+                wait = (wait * 2).min(RETRY_MAX);
+            }
+            Err(status) => return Err(Failure::Failed(format!("cannot join: {}", status.message))),
+        }
+    };
+    let authority = pin.authority().ok_or_else(|| Failure::Failed("the server presented no authority".to_owned()))?;
+    Ok(Identity {
+        host,
+        port,
+        node: node.to_owned(),
+        authority: pem("CERTIFICATE", &authority),
+        certificate,
+        key: key.serialize_pem(),
+    })
+}
+
+fn pem(label: &str, der: &[u8]) -> String {
+    let text = STANDARD.encode(der);
+    let lines: Vec<&str> = text.as_bytes().chunks(64).filter_map(|line| std::str::from_utf8(line).ok()).collect();
+    format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", lines.join("\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn tokens_read_back_and_damaged_ones_say_what_is_wrong() {
+        let text = Token::text("abcdef", "0123456789abcdef", [9; 32]);
+        let token = Token::parse(&format!(" {text}\n")).unwrap();
+        assert_eq!((token.bearer.as_str(), token.pin), ("abcdef.0123456789abcdef", [9; 32]));
+        for (bad, words) in [
+            ("", "expected ID.SECRET.PIN"),
+            ("abcdef.0123456789abcdef", "expected ID.SECRET.PIN"),
+            (&text[..text.len() - 1], "was the end cut off?"),
+            (&text.to_uppercase(), "lower-case"),
+        ] {
+            let why = Token::parse(bad).unwrap_err();
+            assert!(why.contains(words), "{bad}: {why}");
+        }
+    }
+
+    #[test]
+    fn servers_are_https_addresses() {
+        let parsed = |text: &str| parse_server(text).ok();
+        assert_eq!(parsed("https://192.0.2.1:7443"), Some(("192.0.2.1".into(), 7443)));
+        assert_eq!(parsed("https://[2001:db8::1]/"), Some(("2001:db8::1".into(), 6443)));
+        assert_eq!(parsed("https://api.example.org"), Some(("api.example.org".into(), 6443)));
+        for bad in ["http://192.0.2.1", "192.0.2.1:6443", "https://", "https://a/b", "nonsense"] {
+            assert_eq!(parsed(bad), None, "{bad}");
+        }
+    }
+}

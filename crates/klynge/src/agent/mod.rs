@@ -1,0 +1,151 @@
+//! `klynge agent`: this machine as a node of a cluster elsewhere.
+
+mod identity;
+mod join;
+mod upkeep;
+
+pub(crate) use join::Token;
+
+use crate::cli::{AgentArguments, Failure, Global};
+use crate::server::{self, Agent, AgentOptions, ClusterFacts, Prepared};
+use crate::service::notify;
+use client::{ClusterClient, Https};
+use identity::Identity;
+use std::io::Write as _;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
+
+const RETRY_MAX: Duration = Duration::from_secs(10);
+
+/// Runs until SIGTERM or SIGINT; containers go on running afterwards.
+pub(crate) fn run(global: &Global, arguments: &AgentArguments) -> Result<(), Failure> {
+    Failure::unless_root("klynge agent")?;
+    server::block_on(global, serve(global, arguments))
+}
+
+async fn serve(global: &Global, arguments: &AgentArguments) -> Result<(), Failure> {
+    let failed = |what: &str, error: &dyn std::fmt::Display| Failure::Failed(format!("{what}: {error}"));
+    let mut terminate = signal(SignalKind::terminate()).map_err(|error| failed("signals", &error))?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| failed("signals", &error))?;
+    let started = async {
+        let identity = identity(global, arguments).await?;
+        start(global, arguments, identity).await
+    };
+    let running = tokio::select! {
+        running = started => running?,
+        _ = terminate.recv() => return Ok(()),
+        _ = interrupt.recv() => return Ok(()),
+    };
+    let _ = writeln!(std::io::stdout(), "ready"); // whoever waits reads it; nobody need
+    notify::send("READY=1").map_err(|error| failed("cannot tell that the agent is ready", &error))?;
+    tracing::info!(node = %running.name, "ready");
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!("stopping; containers go on running");
+    let _ = notify::send("STOPPING=1"); // systemd knows it already
+    for task in running.upkeep {
+        task.abort();
+    }
+    running.agent.stop().await;
+    Ok(())
+}
+
+struct Running {
+    name: String,
+    agent: Agent,
+    upkeep: [tokio::task::JoinHandle<()>; 2],
+}
+
+/// The identity of before, or a new one by the token.
+async fn identity(global: &Global, arguments: &AgentArguments) -> Result<Identity, Failure> {
+    let wanted = arguments.server.as_deref().map(join::parse_server).transpose();
+    let wanted = wanted.map_err(|why| Failure::Usage(format!("--server: {why}")))?;
+    if let Some(mut known) = Identity::load(global)? {
+        if arguments.node_name.as_ref().is_some_and(|name| *name != known.node) {
+            return Err(Failure::Usage(format!(
+                "this machine has joined as node {}; to join under another name, remove it first: `klynge node remove {}` \
+                 where the cluster is, then `klynge down --purge` here",
+                known.node, known.node
+            )));
+        }
+        if let Some((host, port)) = wanted {
+            (known.host, known.port) = (host, port);
+        }
+        return Ok(known);
+    }
+    let (Some(server), Some(token)) = (wanted, &arguments.token) else {
+        return Err(Failure::Usage(
+            "this machine has not joined a cluster yet: give --server and --token as `klynge token create` prints them"
+                .to_owned(),
+        ));
+    };
+    let token = Token::parse(token).map_err(|why| Failure::Usage(format!("--token: {why}")))?;
+    let name = server::checked_node_name(arguments.node_name.as_deref())?;
+    let identity = join::join(&server, &token, &name).await?;
+    identity.save(global)?;
+    tracing::info!(node = name, "joined");
+    Ok(identity)
+}
+
+async fn start(global: &Global, arguments: &AgentArguments, identity: Identity) -> Result<Running, Failure> {
+    let client = Arc::new(Https::new(identity.endpoint()?)?);
+    let ranges = match server::Ranges::load(&server::ranges_path(global))? {
+        Some(ranges) => ranges,
+        None => {
+            let facts = facts(&client).await?;
+            facts.ranges.save(&server::ranges_path(global))?;
+            facts.ranges
+        }
+    };
+    let advertise = arguments.advertise.or_else(|| towards(&identity)).unwrap_or_else(server::advertised);
+    let prepared = Prepared::new(&identity.node);
+    let node = prepared.node();
+    let options = AgentOptions {
+        client: Arc::clone(&client) as Arc<dyn ClusterClient>,
+        ranges,
+        advertise,
+        api_port: identity.port,
+    };
+    // The tunnel is opened beside, so that logs of pods that go on are there at once.
+    let tunnel = tokio::spawn(upkeep::tunnel(Arc::clone(&client), node));
+    let name = identity.node.clone();
+    let renewal = tokio::spawn(upkeep::renewal(global.clone(), client, identity));
+    match Agent::start(prepared, global, options).await {
+        Ok(agent) => Ok(Running { name, agent, upkeep: [tunnel, renewal] }),
+        Err(failure) => {
+            tunnel.abort();
+            renewal.abort();
+            Err(failure)
+        }
+    }
+}
+
+/// What the cluster says of itself; waits for a server that is away.
+async fn facts(client: &Https) -> Result<ClusterFacts, Failure> {
+    let mut wait = Duration::from_millis(100);
+    loop {
+        match ClusterFacts::fetch(client).await {
+            Ok(facts) => return Ok(facts),
+            Err(status) if matches!(status.code, 404 | 503 | 504) => {
+                tracing::warn!(problem = status.message, "asking again what cluster this is");
+                tokio::time::sleep(wait).await;
+                wait = (wait * 2).min(RETRY_MAX);
+            }
+            Err(status) => return Err(Failure::Failed(format!("cannot learn about the cluster: {}", status.message))),
+        }
+    }
+}
+
+/// The address of this machine that the server sees, as far as routes tell.
+fn towards(identity: &Identity) -> Option<IpAddr> {
+    let server: IpAddr = identity.host.parse().ok()?;
+    let any = if server.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+    // Connecting a datagram socket sends nothing; it only asks the kernel for a route.
+    let socket = UdpSocket::bind(any).ok()?;
+    socket.connect(SocketAddr::new(server, identity.port)).ok()?;
+    socket.local_addr().ok().map(|address| address.ip())
+}
