@@ -33,6 +33,7 @@ pub(super) async fn serve(global: &Global, arguments: &ServerArguments) -> Resul
         ))
     })?;
     let prefixes = addresses::Ranges::parse(arguments)?;
+    prefixes.check_against_host()?;
     let node_name = match &arguments.node_name {
         Some(name) => addresses::check_node_name(name)
             .map(|()| name.clone())
