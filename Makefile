@@ -31,6 +31,7 @@ unit: setup ## Tests that need no running cluster
 	$(CARGO) test --workspace --locked
 
 e2e: build ## Tests of a real cluster with real clients
+	@SUDO="$(SUDO)" scripts/setup e2e
 	$(SUDO) env "PATH=$$PATH" BINARY=$(abspath $(BINARY)) tests/e2e/run
 
 test: lint unit e2e ## Everything that continuous integration checks

@@ -186,6 +186,46 @@ async fn pods_outlive_the_agent_and_the_api() {
     machine.finish().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sandbox_that_was_not_finished_is_made_anew() {
+    let api = MemoryApi::new();
+    let mut machine = TestMachine::new("half").await;
+    let node = machine.start(&api).await;
+    // Without its ConfigMap the volume is not ready: the sandbox is there, and no container.
+    let spec = json!({"terminationGracePeriodSeconds": 0,
+        "containers": [{"name": "c", "image": IMAGE, "command": ["sh", "-c", "cat /etc/hosts /c/key; sleep 1000"],
+            "volumeMounts": [{"name": "late", "mountPath": "/c"}]}],
+        "volumes": [{"name": "late", "configMap": {"name": "late"}}]});
+    api.create("pods", pod("half", spec));
+    let uid = api.get("pods", "d", "half").unwrap()["metadata"]["uid"].as_str().unwrap().to_owned();
+    let directory = machine.directory.join("agent/pods").join(&uid);
+    until("the sandbox is there", || directory.join("hostname").exists()).await;
+    machine.stop(node).await;
+    // As after kill -9 between the sandbox and its files.
+    for name in ["etc-hosts", "resolv.conf", "hostname"] {
+        std::fs::remove_file(directory.join(name)).unwrap();
+    }
+    api.create(
+        "configmaps",
+        json!({"metadata": {"name": "late", "namespace": "d"}, "data": {"key": "it came late\n"}}),
+    );
+    let node = machine.start(&api).await;
+    api.wait("pods", "d", "half", ready).await;
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        let log = ask(&node, "GET", "/containerLogs/d/half/c").await;
+        if log.contains("it came late") && log.contains("half") {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{log}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    api.delete_pod("d", "half", 0);
+    api.wait("pods", "d", "half", |object| object.is_none()).await;
+    machine.stop(node).await;
+    machine.finish().await;
+}
+
 /// The text that comes back from a port of a pod, through /portForward with SPDY.
 async fn through_port(node: &Node, path: &str, port: u16, text: &str) -> String {
     let mut connection = node.connection();

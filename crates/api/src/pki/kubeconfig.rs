@@ -46,9 +46,15 @@ fn named(name: &str, what: &str, content: Map) -> Value {
 
 const LISTS: [&str; 3] = ["clusters", "users", "contexts"];
 
-/// Puts the entries of `ours` into `config`, replacing those of the same names, and makes its context the current one.
-/// Everything else that `config` holds stays.
-pub fn merge(config: &mut Value, ours: &Value) {
+/// Clusters of one machine that go by the same name are numbered up to this.
+const NAMES_MAX: u32 = 1000;
+
+/// Puts the entries of `ours` into `config` and makes its context the current one; gives the context's name. An older state
+/// of the same cluster is replaced. Where its name belongs to another cluster, it gets a number: `klynge-2`. Everything else
+/// that `config` holds stays.
+pub fn merge(config: &mut Value, ours: &Value) -> String {
+    let name = free_name(config, ours);
+    let ours = renamed(ours, &name);
     for list in LISTS {
         let new = ours.get(list).and_then(Value::as_array).unwrap_or_default();
         let mut items = match config.remove(&[list]) {
@@ -64,53 +70,127 @@ pub fn merge(config: &mut Value, ours: &Value) {
             config.set(&[key], value.clone());
         }
     }
+    name
 }
 
-/// Takes the entries of `ours` out of `config` again, as far as they are still the same; true when nothing is left.
+/// Takes the entries of `ours` out of `config` again, under whatever name they went in; true when nothing is left.
 pub fn unmerge(config: &mut Value, ours: &Value) -> bool {
-    // Another cluster may go by the same name: only the cluster's own address and authority tell that these are ours.
-    let held = |list: &str| config.get(list).and_then(Value::as_array).unwrap_or_default();
-    let clusters = ours.get("clusters").and_then(Value::as_array).unwrap_or_default();
-    if !clusters.iter().all(|cluster| held("clusters").contains(cluster)) {
-        return LISTS.iter().all(|list| held(list).is_empty());
-    }
-    let mut left = 0;
-    for list in LISTS {
-        let old = ours.get(list).and_then(Value::as_array).unwrap_or_default();
-        if let Some(items) = config.at_mut(&[list]).and_then(Value::as_array_mut) {
-            items.retain(|item| !old.contains(item));
-            left += items.len();
+    // Another cluster may go by the same name: only the authority tells that an entry is ours. The user's certificate may
+    // be an older one than ours.
+    if let Some(name) = names(config).into_iter().find(|name| authority(config, name) == own_authority(ours)) {
+        let theirs = renamed(ours, &name);
+        for list in LISTS {
+            let old = theirs.get(list).and_then(Value::as_array).unwrap_or_default();
+            if let Some(items) = config.at_mut(&[list]).and_then(Value::as_array_mut) {
+                items.retain(|item| !old.iter().any(|one| one.str_at(&["name"]) == item.str_at(&["name"])));
+            }
+        }
+        if config.get("current-context") == theirs.get("current-context") {
+            config.set(&["current-context"], "".into());
         }
     }
-    if config.get("current-context") == ours.get("current-context") {
-        config.set(&["current-context"], "".into());
+    LISTS.iter().all(|list| config.get(list).and_then(Value::as_array).unwrap_or_default().is_empty())
+}
+
+/// The names of the clusters in a kubeconfig.
+fn names(config: &Value) -> Vec<String> {
+    let clusters = config.get("clusters").and_then(Value::as_array).unwrap_or_default();
+    clusters.iter().filter_map(|cluster| cluster.str_at(&["name"]).map(str::to_owned)).collect()
+}
+
+fn cluster_field<'a>(config: &'a Value, name: &str, field: &str) -> Option<&'a str> {
+    let clusters = config.get("clusters").and_then(Value::as_array).unwrap_or_default();
+    clusters.iter().find(|cluster| cluster.str_at(&["name"]) == Some(name))?.str_at(&["cluster", field])
+}
+
+fn authority<'a>(config: &'a Value, name: &str) -> Option<&'a str> {
+    cluster_field(config, name, "certificate-authority-data")
+}
+
+fn own_name(ours: &Value) -> String {
+    names(ours).into_iter().next().unwrap_or_default()
+}
+
+fn own_authority(ours: &Value) -> Option<&str> {
+    authority(ours, &own_name(ours))
+}
+
+/// The name under which the cluster is in `config` already, else the first that no other cluster has. One at our own address is
+/// no other cluster: it was here before us.
+fn free_name(config: &Value, ours: &Value) -> String {
+    let base = own_name(ours);
+    let numbered = |number: u32| if number == 1 { base.clone() } else { format!("{base}-{number}") };
+    let held = names(config);
+    if let Some(name) =
+        (1..=NAMES_MAX).map(numbered).find(|name| held.contains(name) && authority(config, name) == own_authority(ours))
+    {
+        return name;
     }
-    left == 0
+    let server = cluster_field(ours, &base, "server");
+    let free = |name: &String| !held.contains(name) || cluster_field(config, name, "server") == server;
+    (1..=NAMES_MAX).map(numbered).find(free).unwrap_or_else(|| base.clone())
+}
+
+/// The same kubeconfig with another name for its cluster, user and context.
+fn renamed(ours: &Value, name: &str) -> Value {
+    let body = |list: &str, what: &str| {
+        let items = ours.get(list).and_then(Value::as_array).unwrap_or_default();
+        items.first().and_then(|item| item.get(what)?.as_object().cloned()).unwrap_or_default()
+    };
+    let user_name = format!("{name}-admin");
+    let context: Map = [("cluster", Value::from(name)), ("user", user_name.as_str().into())].into_iter().collect();
+    let mut config = ours.clone();
+    config.set(&["clusters"], vec![named(name, "cluster", body("clusters", "cluster"))].into());
+    config.set(&["users"], vec![named(&user_name, "user", body("users", "user"))].into());
+    config.set(&["contexts"], vec![named(name, "context", context)].into());
+    config.set(&["current-context"], name.into());
+    config
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn ours(server: &str, authority: &str, certificate: &str) -> Value {
+        let user = Issued { certificate: certificate.to_owned(), key: "K".to_owned() };
+        Kubeconfig { name: "klynge", server, authority, user: &user }.to_value()
+    }
+
+    fn entries(config: &Value, list: &str) -> Vec<String> {
+        let items = config.get(list).and_then(Value::as_array).unwrap_or_default();
+        items.iter().map(|item| item.str_at(&["name"]).unwrap_or_default().to_owned()).collect()
+    }
+
     #[test]
     fn merging_keeps_what_is_there_and_unmerging_takes_only_its_own() {
-        let user = Issued { certificate: "C".to_owned(), key: "K".to_owned() };
-        let ours = |server| Kubeconfig { name: "klynge", server, authority: "A", user: &user }.to_value();
         let mut config = Value::Null;
         config.set(&["clusters"], Value::Array(vec![named("other", "cluster", Map::new())]));
-        merge(&mut config, &ours("https://127.0.0.1:6443"));
-        merge(&mut config, &ours("https://127.0.0.1:7443"));
-        let servers = |config: &Value| {
-            let clusters = config.at(&["clusters"]).and_then(Value::as_array).unwrap_or_default();
-            clusters.iter().map(|one| one.str_at(&["cluster", "server"]).map(str::to_owned)).collect::<Vec<_>>()
-        };
-        assert_eq!(servers(&config), [None, Some("https://127.0.0.1:7443".to_owned())]);
-        assert_eq!(config.str_at(&["current-context"]), Some("klynge"));
+        let first = ours("https://127.0.0.1:6443", "A", "C");
+        assert_eq!(merge(&mut config, &first), "klynge");
+        // The same cluster at another port, then another cluster.
+        assert_eq!(merge(&mut config, &ours("https://127.0.0.1:7443", "A", "C")), "klynge");
+        let second = ours("https://192.0.2.1:6443", "B", "C");
+        assert_eq!(merge(&mut config, &second), "klynge-2");
+        assert_eq!(entries(&config, "clusters"), ["other", "klynge", "klynge-2"]);
+        assert_eq!(entries(&config, "users"), ["klynge-admin", "klynge-2-admin"]);
+        assert_eq!(config.str_at(&["current-context"]), Some("klynge-2"));
+        assert_eq!(merge(&mut config, &second), "klynge-2", "it is found again");
         let before = config.clone();
-        assert!(!unmerge(&mut config, &ours("https://127.0.0.1:8443")));
+        assert!(!unmerge(&mut config, &ours("https://127.0.0.1:7443", "D", "C")));
         assert_eq!(config, before, "another cluster of the same name stays");
-        assert!(!unmerge(&mut config, &ours("https://127.0.0.1:7443")));
-        assert_eq!(servers(&config), [None]);
+        // The user's certificate is made anew at each start of the server.
+        assert!(!unmerge(&mut config, &ours("https://192.0.2.1:6443", "B", "newer")));
+        assert_eq!(entries(&config, "contexts"), ["klynge"]);
         assert_eq!(config.str_at(&["current-context"]), Some(""));
+        assert!(!unmerge(&mut config, &first));
+        assert_eq!((entries(&config, "clusters"), entries(&config, "users")), (vec!["other".to_owned()], vec![]));
+    }
+
+    #[test]
+    fn a_cluster_that_was_made_anew_at_the_same_address_takes_its_name() {
+        let mut config = Value::Null;
+        merge(&mut config, &ours("https://127.0.0.1:6443", "A", "C"));
+        assert_eq!(merge(&mut config, &ours("https://127.0.0.1:6443", "B", "C")), "klynge");
+        assert!(unmerge(&mut config, &ours("https://127.0.0.1:6443", "B", "C")));
     }
 }

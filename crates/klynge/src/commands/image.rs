@@ -15,6 +15,9 @@ use tokio::net::UnixStream;
 /// What is read of an archive at a time.
 const CHUNK_BYTES: usize = 256 * 1024;
 
+/// The reason that the agent gives where there is no such image.
+pub(crate) const NOT_FOUND: &str = "NotFound";
+
 type Body = BoxBody<Bytes, io::Error>;
 
 pub(crate) fn run(global: &Global, command: &ImageCommand, output: &Output) -> Result<(), Failure> {
@@ -91,7 +94,12 @@ async fn print_lines(mut body: Incoming, output: &Output) -> Result<(), Failure>
             let line: Vec<u8> = buffer.drain(..=end).collect();
             let value = decode(&line)?;
             if let Some(error) = value.str_at(&["error"]) {
-                return Err(Failure::Failed(error.to_owned()));
+                let absent = value.str_at(&["reason"]) == Some(NOT_FOUND);
+                return Err(if absent {
+                    Failure::NotFound(error.to_owned())
+                } else {
+                    Failure::Failed(error.to_owned())
+                });
             }
             if let Some(text) = value.str_at(&["progress"]) {
                 output.progress(text);

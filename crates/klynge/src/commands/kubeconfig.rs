@@ -99,11 +99,12 @@ pub(crate) fn write(path: &Path, config: &Value, ids: (u32, u32)) -> Result<(), 
     fs::rename(&temporary, path).map_err(failed)
 }
 
-/// Puts the cluster of `ours` into `path`, keeping everything else in it.
-pub(crate) fn merge_file(path: &Path, ours: &Value, ids: (u32, u32)) -> Result<(), Failure> {
+/// Puts the cluster of `ours` into `path`, keeping everything else in it; the name of its context there.
+pub(crate) fn merge_file(path: &Path, ours: &Value, ids: (u32, u32)) -> Result<String, Failure> {
     let mut config = read(path)?.unwrap_or_default();
-    api::pki::merge(&mut config, ours);
-    write(path, &config, ids)
+    let name = api::pki::merge(&mut config, ours);
+    write(path, &config, ids)?;
+    Ok(name)
 }
 
 /// Takes the entries of `ours` out of `path` again; the file goes when nothing is left in it.

@@ -24,8 +24,8 @@ pub(crate) fn run(global: &Global, arguments: &UpArguments, output: &Output) -> 
         .ok_or_else(|| Failure::Failed("the server wrote no kubeconfig; see its log".to_owned()))?;
     let user = Invoker::find();
     let path = user.kubeconfig();
-    kubeconfig::merge_file(&path, &ours, user.ids)?;
-    output.progress(&format!("context klynge added to {}", path.display()));
+    let name = kubeconfig::merge_file(&path, &ours, user.ids)?;
+    output.progress(&format!("context {name} added to {}", path.display()));
     output.line("The cluster is up. Try:");
     output.line("  kubectl get nodes");
     output.line("  klynge run web nginx --publish 80");

@@ -3,6 +3,7 @@
 use crate::cli::{Failure, ServerArguments};
 use controllers::node_ranges::PodRange;
 use network::Prefix;
+use network::netlink::Rtnetlink;
 use std::io;
 use std::net::{IpAddr, UdpSocket};
 use std::path::Path;
@@ -69,6 +70,40 @@ impl Ranges {
         Ok(Ranges { pods, services })
     }
 
+    /// Refuses a range that holds an address of this host itself, and warns of one that only touches a network of it. Loopback
+    /// and pods' interfaces carry addresses of the ranges by design.
+    pub(super) fn check_against_host(&self) -> Result<(), Failure> {
+        let failed =
+            |error: network::netlink::Error| Failure::Failed(format!("cannot read this host's addresses: {error}"));
+        let mut rtnetlink = Rtnetlink::open().map_err(failed)?;
+        let links = rtnetlink.links().map_err(failed)?;
+        for held in rtnetlink.addresses().map_err(failed)? {
+            let interface =
+                links.iter().find(|link| link.index == held.interface).map_or("?", |link| link.name.as_str());
+            if !held.is_global || interface == "lo" || interface.starts_with(network::POD_INTERFACE_PREFIX) {
+                continue;
+            }
+            self.check_against(interface, held.address, held.prefix_length)?;
+        }
+        Ok(())
+    }
+
+    fn check_against(&self, interface: &str, address: IpAddr, length: u8) -> Result<(), Failure> {
+        for (option, range) in [("--pod-cidr", self.pods), ("--service-cidr", self.services)] {
+            if range.contains(address) {
+                return Err(Failure::Usage(format!(
+                    "{option} {range} holds this host's own address {address} ({interface}); choose another range with {option}"
+                )));
+            }
+            if range.overlaps(&Prefix::new(address, length)) {
+                tracing::warn!(
+                    "{option} {range} is a part of the network {address}/{length} of {interface}: its hosts in that range cannot be reached"
+                );
+            }
+        }
+        Ok(())
+    }
+
     /// Keeps them beside the data, so that purge knows them without options; the first line is the format.
     pub(crate) fn save(&self, path: &Path) -> Result<(), Failure> {
         let text = format!("1\n{}\n{}\n", self.pods, self.services);
@@ -122,7 +157,19 @@ fn prefix(option: &str, text: &str) -> Result<Prefix, Failure> {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
+
+    #[test]
+    fn ranges_may_not_hold_the_hosts_own_addresses() {
+        let ranges = Ranges { pods: "10.42.0.0/16".parse().unwrap(), services: "10.43.0.0/16".parse().unwrap() };
+        let refused = |address: &str, length| ranges.check_against("eth0", address.parse().unwrap(), length).is_err();
+        assert!(refused("10.42.3.1", 24));
+        assert!(refused("10.43.0.1", 8));
+        assert!(!refused("10.9.0.1", 8), "a larger network around it is only warned of");
+        assert!(!refused("192.0.2.2", 24));
+        assert!(!refused("2001:db8::1", 64));
+    }
 
     #[test]
     fn node_names_are_dns_subdomains() {

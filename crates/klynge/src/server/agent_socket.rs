@@ -1,5 +1,6 @@
 //! The agent's socket in the data directory: this node's images, for `klynge image` as root.
 
+use crate::commands::image::NOT_FOUND;
 use bytes::Bytes;
 use http::{Method, Request, Response};
 use http_body_util::{BodyExt as _, StreamBody};
@@ -74,7 +75,7 @@ async fn answer(request: Request<Incoming>, runtime: Runtime, uploads: PathBuf) 
         let outcome = work(request, &runtime, &uploads, &lines).await;
         let last = match outcome {
             Ok(last) => last,
-            Err(error) => member("error", error),
+            Err(refusal) => refusal.to_value(),
         };
         let _ = lines.send(Ok(line(&last))).await; // the reader has gone: nobody to tell
     });
@@ -108,22 +109,55 @@ fn line(value: &Value) -> Frame<Bytes> {
     Frame::data(bytes.into())
 }
 
-async fn work(request: Request<Incoming>, runtime: &Runtime, uploads: &Path, lines: &Lines) -> Result<Value, String> {
+/// Why nothing was done.
+struct Refusal {
+    message: String,
+    /// There is no such image.
+    absent: bool,
+}
+
+impl Refusal {
+    fn to_value(&self) -> Value {
+        let mut value = member("error", self.message.clone());
+        if self.absent {
+            value.set(&["reason"], NOT_FOUND.into());
+        }
+        value
+    }
+}
+
+impl From<String> for Refusal {
+    fn from(message: String) -> Self {
+        Refusal { message, absent: false }
+    }
+}
+
+impl From<runtime::Error> for Refusal {
+    fn from(error: runtime::Error) -> Self {
+        let absent = matches!(
+            error,
+            runtime::Error::Image(runtime::ImageError::NotFound { .. } | runtime::ImageError::NotPresent(_))
+        );
+        Refusal { message: error.to_string(), absent }
+    }
+}
+
+async fn work(request: Request<Incoming>, runtime: &Runtime, uploads: &Path, lines: &Lines) -> Result<Value, Refusal> {
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let query = request.uri().query().unwrap_or_default().to_owned();
     match (method, path.as_str()) {
         (Method::GET, "/images") => Ok(list(runtime)),
         (Method::POST, "/images/import") => {
-            import(request.into_body(), runtime, uploads, parameter(&query, "name")).await
+            Ok(import(request.into_body(), runtime, uploads, parameter(&query, "name")).await?)
         }
         (Method::POST, "/images/pull") => pull(runtime, &required(&query, "reference")?, lines.clone()).await,
         (Method::DELETE, "/images") => {
             let reference = required(&query, "reference")?;
-            runtime.remove_image(&reference).await.map_err(|error| error.to_string())?;
+            runtime.remove_image(&reference).await?;
             Ok(member("done", format!("removed {reference}")))
         }
         (method, path) => {
-            Err(format!("the agent's socket knows no {method} {path}; are server and command of one release?"))
+            Err(format!("the agent's socket knows no {method} {path}; are server and command of one release?").into())
         }
     }
 }
@@ -166,12 +200,12 @@ async fn import(mut body: Incoming, runtime: &Runtime, uploads: &Path, name: Opt
     Ok(member("done", names.join("\n")))
 }
 
-async fn pull(runtime: &Runtime, reference: &str, lines: Lines) -> Result<Value, String> {
+async fn pull(runtime: &Runtime, reference: &str, lines: Lines) -> Result<Value, Refusal> {
     let progress = move |progress: Progress| {
         let _ = lines.try_send(Ok(line(&member("progress", describe(&progress))))); // dropped when nobody reads fast enough
     };
     let options = PullOptions { always: true, progress: Some(Arc::new(progress)), ..PullOptions::default() };
-    let image = runtime.images().pull(reference, options).await.map_err(|error| error.to_string())?;
+    let image = runtime.images().pull(reference, options).await?;
     Ok(member("done", format!("{reference} {}", image.id)))
 }
 

@@ -35,6 +35,7 @@ pub(super) async fn serve(global: &Global, arguments: &ServerArguments) -> Resul
         ))
     })?;
     let prefixes = addresses::Ranges::parse(arguments)?;
+    prefixes.check_against_host()?;
     let node_name = checked_node_name(arguments.node_name.as_deref())?;
     let advertise = arguments.advertise.unwrap_or_else(addresses::advertised);
 

@@ -7,9 +7,11 @@ use std::process::Command;
 
 const UNIT: &str = "/etc/systemd/system/klynge.service";
 
-/// True where systemd is the running init.
+/// True where systemd is the running init and starts services in this network namespace: in another one (`ip netns exec`) a
+/// unit would bring up a cluster somewhere else.
 pub(crate) fn present() -> bool {
-    Path::new("/run/systemd/system").is_dir()
+    let namespace = |process: &str| fs::read_link(format!("/proc/{process}/ns/net")).ok();
+    Path::new("/run/systemd/system").is_dir() && namespace("1") == namespace("self")
 }
 
 /// True where our unit is installed.

@@ -26,6 +26,9 @@ const RETRY_MAX: Duration = Duration::from_secs(10);
 /// How long the first containers wait for the list of Services.
 const SERVICES_WITHIN: Duration = Duration::from_secs(5);
 
+/// The file of a sandbox that is written when all the rest of it is there.
+const LAST_FILE: &str = "hostname";
+
 /// What an action knows of its pod.
 #[derive(Clone)]
 pub(super) struct Facts {
@@ -178,17 +181,23 @@ async fn write_files(shared: &Shared, facts: &Facts, addresses: &[IpAddr], hostn
         let files = [
             ("etc-hosts", hosts_file(&pod, &addresses, &dns.cluster_domain, &host_file)),
             ("resolv.conf", resolv_conf(&pod, &dns)),
-            ("hostname", format!("{hostname}\n")),
+            (LAST_FILE, format!("{hostname}\n")),
         ];
         for (name, content) in files {
-            let path = directory.join(name);
+            let path = directory.join(format!(".{name}.new"));
             std::fs::write(&path, content)?;
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644))?;
+            std::fs::rename(&path, directory.join(name))?;
         }
         Ok(())
     };
     let written = tokio::task::spawn_blocking(work).await.map_err(|error| error.to_string())?;
     written.map_err(|error| format!("the pod's files could not be written: {error}"))
+}
+
+/// True where everything of a sandbox was made before the agent ended.
+pub(super) fn sandbox_finished(shared: &Shared, uid: &str) -> bool {
+    shared.paths.pod(uid).join(LAST_FILE).exists()
 }
 
 async fn destroy(shared: &Shared, facts: &Facts) {

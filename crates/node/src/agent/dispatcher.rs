@@ -1,5 +1,6 @@
 //! Follows the node's pods and gives each its worker; finds again what ran before, and clears away what nobody wants any more.
 
+use super::actions::sandbox_finished;
 use super::checkpoint;
 use super::mirror::{Change, follow};
 use super::seams::RecoveredPod;
@@ -86,6 +87,14 @@ impl Dispatcher {
         let states = checkpoint::read_all(&directory)?;
         let found = shared.containers.recover().await.map_err(io::Error::other)?;
         let mut found: HashMap<String, RecoveredPod> = found.into_iter().map(|pod| (pod.uid.clone(), pod)).collect();
+        for pod in found.values_mut() {
+            // The agent died between making a sandbox and finishing it: nothing runs in it yet, so it is made anew.
+            if pod.pid.is_some() && pod.containers.is_empty() && !sandbox_finished(&shared, &pod.uid) {
+                // Its interface goes below, with those of all pods that do not live.
+                shared.containers.destroy(&pod.uid).await.map_err(io::Error::other)?;
+                pod.pid = None;
+            }
+        }
         let live = states.iter().filter_map(|state| {
             let uid = uid_of(&state.pod);
             let pid = found.get(&uid)?.pid?;

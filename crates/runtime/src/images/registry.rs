@@ -62,7 +62,7 @@ impl Repository {
             let body = http_body_util::Limited::new(response.into_body(), DOCUMENT_BYTES_MAX);
             match tokio::time::timeout(CHUNK_TIMEOUT, body.collect()).await {
                 Ok(Ok(body)) => Ok(body.to_bytes()),
-                Ok(Err(error)) => Err(Failure::Again(format!("reading {url}: {error}"))),
+                Ok(Err(error)) => Err(Failure::Again(format!("reading {url}: {}", causes(&*error)))),
                 Err(_) => Err(Failure::Again(format!("reading {url}: no data in time"))),
             }
         })
@@ -112,7 +112,8 @@ impl Repository {
             let frame = tokio::time::timeout(CHUNK_TIMEOUT, body.frame()).await;
             let frame = frame.map_err(|_| Failure::Again("no data in time".to_owned()))?;
             let Some(frame) = frame else { break };
-            let frame = frame.map_err(|error| Failure::Again(error.to_string()))?;
+            let broken = |error| Failure::Again(format!("it broke off after {have} of {size} bytes: {}", causes(&error)));
+            let frame = frame.map_err(broken)?;
             let Some(bytes) = frame.data_ref() else { continue };
             if *have + bytes.len() as u64 > size {
                 return Err(Failure::Final(
@@ -146,23 +147,21 @@ impl Repository {
     }
 
     async fn get(&self, url: &str, accept: &str, from: u64) -> Result<Response<Incoming>, Failure> {
-        for _ in 0..2 {
+        let mut asked = false;
+        loop {
             let authorization = self.authorization.lock().await.clone();
             let response = self.follow(url, accept, from, authorization).await?;
             let status = response.status();
             if status.is_success() {
                 return Ok(response);
             }
-            if status == StatusCode::UNAUTHORIZED && self.authenticate(&response).await? {
+            // Once: a registry that refuses the token it sent for means that the user may not have this.
+            if status == StatusCode::UNAUTHORIZED && !asked && self.authenticate(&response).await? {
+                asked = true;
                 continue;
             }
             return Err(self.refusal(url, response).await);
         }
-        let reference = self.reference.to_string();
-        Err(Failure::Final(ImageError::Denied {
-            reference,
-            reason: "the registry does not accept its own token".to_owned(),
-        }))
     }
 
     async fn follow(
@@ -294,6 +293,12 @@ impl Repository {
         })?;
         token.token.or(token.access_token).ok_or_else(|| Failure::Final(self.failed("the token server gave no token")))
     }
+}
+
+/// An error with what caused it: hyper's own words say only where it happened.
+fn causes(error: &(dyn std::error::Error + 'static)) -> String {
+    let chain = std::iter::successors(Some(error), |error| error.source());
+    chain.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 async fn pause(attempt: u32) {
