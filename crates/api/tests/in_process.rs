@@ -174,6 +174,58 @@ async fn concurrent_patches_all_arrive_and_no_change_writes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_start_gives_back_what_the_server_keeps_itself() {
+    let cluster = start().await;
+    let admin = cluster.admin();
+    const RBAC: &str = "rbac.authorization.k8s.io";
+    let view = || target(RBAC, "v1", "clusterroles", "", "system:aggregate-to-view");
+    let discovery = || target(RBAC, "v1", "clusterrolebindings", "", "system:discovery");
+    let catch_all = || target("flowcontrol.apiserver.k8s.io", "v1", "flowschemas", "", "catch-all");
+    let apps = || target("apiregistration.k8s.io", "v1", "apiservices", "", "v1.apps");
+    let patch = |target, text: &str| Request {
+        target,
+        verb: Verb::Patch(PatchKind::Merge, parse(text), WriteOptions::default()),
+    };
+    let get = |target| Request { target, verb: Verb::Get };
+    let count = |object: &Value, member: &str| object.get(member).and_then(Value::as_array).map_or(0, <[Value]>::len);
+    let before = value(&admin.call(get(view())).await.unwrap());
+    let schema = value(&admin.call(get(catch_all())).await.unwrap());
+    assert_eq!(schema.i64_at(&["spec", "matchingPrecedence"]), Some(10_000));
+    assert_eq!(schema.at(&["status", "conditions"]).and_then(Value::as_array).map(<[Value]>::len), Some(1));
+    let service = value(&admin.call(get(apps())).await.unwrap());
+    let condition = service.at(&["status", "conditions"]).and_then(Value::as_array).unwrap()[0].clone();
+    assert_eq!((condition.str_at(&["type"]), condition.str_at(&["status"])), (Some("Available"), Some("True")));
+
+    let own = r#"{rules: [{verbs: [get], apiGroups: [example.com], resources: [things]}]}"#;
+    admin.call(patch(view(), own)).await.unwrap();
+    admin.call(patch(discovery(), "{subjects: []}")).await.unwrap();
+    admin.call(patch(catch_all(), "{spec: {matchingPrecedence: 9999}}")).await.unwrap();
+    admin.call(patch(apps(), "{spec: {versionPriority: 99}}")).await.unwrap();
+    let kept = target(RBAC, "v1", "clusterroles", "", "system:aggregate-to-edit");
+    let left_alone = r#"{metadata: {annotations: {rbac.authorization.kubernetes.io/autoupdate: "false"}}, rules: []}"#;
+    admin.call(patch(kept.clone(), left_alone)).await.unwrap();
+    drop(admin);
+    let directory = cluster.directory;
+    cluster.server.stop().await;
+
+    let cluster = start_in(directory).await;
+    let admin = cluster.admin();
+    let after = value(&admin.call(get(view())).await.unwrap());
+    assert!(count(&after, "rules") > count(&before, "rules"), "the default rules are back beside the one that was added");
+    let first = after.get("rules").and_then(Value::as_array).unwrap()[0].clone();
+    assert!(String::from_utf8_lossy(&object::json::encode(&first)).contains("example.com"));
+    let binding = value(&admin.call(get(discovery())).await.unwrap());
+    assert_eq!(count(&binding, "subjects"), 1);
+    let schema = value(&admin.call(get(catch_all())).await.unwrap());
+    assert_eq!(schema.i64_at(&["spec", "matchingPrecedence"]), Some(10_000));
+    let service = value(&admin.call(get(apps())).await.unwrap());
+    assert_eq!(service.i64_at(&["spec", "versionPriority"]), Some(15));
+    let untouched = value(&admin.call(get(kept)).await.unwrap());
+    assert_eq!(count(&untouched, "rules"), 0);
+    cluster.server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_restart_keeps_everything_and_writes_the_first_objects_once() {
     let cluster = start().await;
     let admin = cluster.admin();

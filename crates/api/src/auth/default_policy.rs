@@ -83,7 +83,7 @@ pub(super) fn role_rules(name: &str) -> Vec<Rule> {
         .unwrap_or_default()
 }
 
-/// All default ClusterRoles, Roles and their bindings, as objects to create where they are missing.
+/// All default ClusterRoles, Roles and their bindings, as objects to create where they are missing, and to compare with where they are not.
 /// Aggregated roles hold the rules that their parts give from the start.
 #[must_use]
 pub fn default_objects() -> Vec<Value> {
@@ -113,7 +113,7 @@ fn to_object(entry: &Entry<'_>, all: &[Entry<'_>]) -> Value {
         let key = format!("{GROUP}/{key}");
         object.set(&["metadata", "labels", &key], (*value).into());
     }
-    object.set(&["metadata", "annotations", "rbac.authorization.kubernetes.io/autoupdate"], "true".into());
+    object.set(&["metadata", "annotations", super::reconcile::AUTOUPDATE], "true".into());
     if kind.ends_with("Role") {
         let mut rules = entry.rules.clone();
         if !entry.aggregates.is_empty() {

@@ -4,7 +4,8 @@ use super::Objects;
 use super::authorize::Attributes;
 use super::rules::Rule;
 use super::user::User;
-use object::Value;
+use object::selector::labels;
+use object::{Value, meta};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -141,25 +142,9 @@ pub(super) fn aggregated_rules(role: &Value, all: &[Arc<Value>]) -> Vec<Rule> {
     rules
 }
 
-/// matchLabels and matchExpressions of a LabelSelector against an object's labels.
+/// Whether a LabelSelector selects an object; one that cannot be read selects nothing.
 fn selects(selector: &Value, object: &Value) -> bool {
-    let label = |key: &str| object.at(&["metadata", "labels"]).and_then(|labels| labels.str_at(&[key]));
-    let equal = selector.get("matchLabels").and_then(Value::as_object);
-    let equal = equal.is_none_or(|wanted| wanted.iter().all(|(key, value)| label(key) == value.as_str()));
-    let expressions = selector.get("matchExpressions").and_then(Value::as_array).unwrap_or_default();
-    equal
-        && expressions.iter().all(|expression| {
-            let held = label(expression.str_at(&["key"]).unwrap_or_default());
-            let values = super::user::strings_at(expression, &["values"]);
-            let listed = held.is_some_and(|held| values.iter().any(|value| value == held));
-            match expression.str_at(&["operator"]).unwrap_or_default() {
-                "In" => listed,
-                "NotIn" => !listed,
-                "Exists" => held.is_some(),
-                "DoesNotExist" => held.is_none(),
-                _ => false,
-            }
-        })
+    labels::Selector::from_label_selector(selector).is_ok_and(|one| one.matches_labels(meta::labels(object)))
 }
 
 fn name(object: &Value) -> &str {

@@ -21,7 +21,7 @@ pub(super) fn namespaces() -> Vec<Value> {
 pub(super) fn fixed(core: &Core) -> Vec<Value> {
     let range = core.service_range;
     let dns = range.nth(10);
-    let mut objects = vec![
+    vec![
         parse(
             r#"{"apiVersion":"scheduling.k8s.io/v1","kind":"PriorityClass","metadata":{"name":"system-cluster-critical"},
             "value":2000000000,"description":"Used for system critical pods that must run in the cluster, but can be moved to another node if necessary."}"#,
@@ -39,9 +39,7 @@ pub(super) fn fixed(core: &Core) -> Vec<Value> {
             "spec":{{"clusterIP":"{dns}","ports":[{{"name":"dns","port":53,"protocol":"UDP","targetPort":53}},
             {{"name":"dns-tcp","port":53,"protocol":"TCP","targetPort":53}}]}}}}"#
         )),
-    ];
-    objects.extend(crate::auth::default_objects());
-    objects
+    ]
 }
 
 /// The server's own Service and endpoints: written again when the advertised address or the port has changed.

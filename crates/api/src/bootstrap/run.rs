@@ -1,9 +1,9 @@
 //! Writing them: all at once where they do not depend on each other, so that the store groups their commits.
 
-use super::objects;
-use crate::auth::User;
-use crate::core::{Call, Core, Options, Scope, Validation};
-use crate::write::{self, Body};
+use super::{api_services, flow_control, objects};
+use crate::auth::{self, Reconciled, User};
+use crate::core::{Call, Core, Options, Scope, Validation, decoded};
+use crate::write::{self, Body, DeleteRequest};
 use futures_util::future::try_join_all;
 use object::{Status, Value, meta};
 use std::sync::Arc;
@@ -19,7 +19,13 @@ pub(crate) async fn run(core: &Arc<Core>) -> Result<(), Status> {
     let own = objects::own(core);
     // The server's own Service takes the first address before any other Service can be given it.
     try_join_all(own.into_iter().map(|object| refresh(core, &user, object))).await?;
-    try_join_all(objects::fixed(core).into_iter().map(|object| create(core, &user, object))).await?;
+    let fixed = try_join_all(objects::fixed(core).into_iter().map(|object| create(core, &user, object)));
+    let policy = try_join_all(auth::default_objects().into_iter().map(|object| policy(core, &user, object)));
+    let services = api_services::all(&core.table());
+    let services = try_join_all(services.into_iter().map(|object| managed(core, &user, object)));
+    let levels = try_join_all(flow_control::levels().into_iter().map(|object| managed(core, &user, object)));
+    let schemas = try_join_all(flow_control::schemas().into_iter().map(|object| flow_schema(core, &user, object)));
+    tokio::try_join!(fixed, policy, services, levels, schemas)?;
     Ok(())
 }
 
@@ -51,6 +57,57 @@ async fn create(core: &Arc<Core>, user: &User, object: Value) -> Result<(), Stat
         Err(status) if status.is_already_exists() => Ok(()),
         other => other.map(|_| ()),
     }
+}
+
+/// The stored object that `call` names.
+fn existing(call: &Call<'_>) -> Option<Arc<Value>> {
+    call.core.store.get(&call.scope.key(call.scope.name)).map(|entry| decoded(&entry))
+}
+
+/// A default role or binding: created, or what it lacks is added.
+async fn policy(core: &Arc<Core>, user: &User, object: Value) -> Result<(), Status> {
+    let described = object.clone();
+    let call = call(core, user, &described)?;
+    let Some(held) = existing(&call) else { return create(core, user, object).await };
+    match auth::reconcile(&held, &object) {
+        Reconciled::Same => Ok(()),
+        Reconciled::Update(new) => write::update(&call, Body::trusted(new), false).await.map(|_| ()),
+        Reconciled::Replace => {
+            write::delete(&call, &DeleteRequest::default()).await?;
+            create(core, user, object).await
+        }
+    }
+}
+
+/// An object whose spec the server keeps, as long as it carries the server's mark.
+async fn managed(core: &Arc<Core>, user: &User, object: Value) -> Result<(), Status> {
+    let described = object.clone();
+    let call = call(core, user, &described)?;
+    let Some(held) = existing(&call) else { return create(core, user, object).await };
+    let marks = [("labels", api_services::AUTOMANAGED), ("annotations", flow_control::AUTOUPDATE)];
+    let marked = marks.iter().any(|(member, key)| {
+        let mark = |object: &Value| object.at(&["metadata", member, key]).cloned();
+        mark(&object).is_some() && mark(&object) == mark(&held)
+    });
+    if !marked || held.get("spec") == object.get("spec") {
+        return Ok(());
+    }
+    let mut new = held.as_ref().clone();
+    new.set(&["spec"], object.get("spec").cloned().unwrap_or_default());
+    write::update(&call, Body::trusted(new), false).await.map(|_| ())
+}
+
+/// A FlowSchema, whose status says from the start that its level is there.
+async fn flow_schema(core: &Arc<Core>, user: &User, object: Value) -> Result<(), Status> {
+    managed(core, user, object.clone()).await?;
+    let call = call(core, user, &object)?;
+    let Some(held) = existing(&call).filter(|held| held.at(&["status", "conditions"]).is_none()) else {
+        return Ok(());
+    };
+    let mut new = held.as_ref().clone();
+    new.set(&["status"], flow_control::found(&held, &object::time::format_rfc3339(call.now)));
+    let part = call.about(Scope { subresource: "status", ..call.scope.clone() });
+    write::update(&part, Body::trusted(new), false).await.map(|_| ())
 }
 
 /// Creates an object, or brings the one that is there to this form.
