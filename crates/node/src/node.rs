@@ -1,7 +1,8 @@
 //! The node: puts the agent, the machine's presence, the feed and the endpoints together.
 
 use crate::agent::{
-    Api, Containers, Dispatcher, NodeBackend, Paths, PodNetwork, PodRegistry, Recorder, References, Shared, Tokens,
+    Api, Containers, Dispatcher, NodeBackend, Paths, PodNetwork, PodRegistry, Recorder, References, Shared, Tasks,
+    Tokens,
 };
 use crate::feed::{Feed, Sinks};
 use crate::lifecycle::{Allocatable, NodeAddresses, Requests};
@@ -16,7 +17,6 @@ use std::path::PathBuf;
 use std::sync::{Arc, RwLock};
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream};
 use tokio::sync::{Semaphore, watch};
-use tokio::task::JoinSet;
 
 /// What a node is made of.
 pub struct Options {
@@ -67,7 +67,13 @@ pub struct Node {
     backend: Arc<dyn Backend>,
     registry: PodRegistry,
     registered: watch::Receiver<bool>,
-    tasks: JoinSet<()>,
+    tasks: Tasks,
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.tasks.abort();
+    }
 }
 
 impl Node {
@@ -81,9 +87,11 @@ impl Node {
         std::fs::create_dir_all(&options.log_directory)?;
         let facts = Facts::read(&data);
         let api = Api(Arc::clone(&options.client));
-        let recorder = Recorder::start(api.clone(), options.name.clone());
-        let (references, changed) = References::new(Arc::clone(&options.client));
+        let tasks = Tasks::default();
+        let recorder = Recorder::start(&tasks, api.clone(), options.name.clone());
+        let (references, changed) = References::new(Arc::clone(&options.client), tasks.clone());
         let shared = Arc::new(Shared {
+            tasks: tasks.clone(),
             tokens: Tokens::new(api.clone()),
             api: api.clone(),
             containers: options.containers,
@@ -116,7 +124,6 @@ impl Node {
             links: Box::new(move |links| drop(for_links.services.send_replace(Some(links)))),
         };
         let feed = Feed::new(options.name.clone(), sinks, data.join("services.json"));
-        let mut tasks = JoinSet::new();
         // Upstream's nodes may not read endpoints; its proxy may. Where the client can say so, the feed is the proxy.
         let as_proxy = options.client.acting_as("system:kube-proxy", &["system:authenticated"]);
         tasks.spawn(feed.run(as_proxy.unwrap_or_else(|| Arc::clone(&options.client))));
@@ -162,7 +169,7 @@ impl Node {
 
     /// Serves the node's endpoints on a connection whose client was authenticated and authorised by the caller.
     pub fn serve(&self, connection: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
-        tokio::spawn(serve(connection, Arc::clone(&self.backend)));
+        self.tasks.spawn(serve(connection, Arc::clone(&self.backend), self.tasks.clone()));
     }
 
     /// The node's pods.
@@ -171,8 +178,9 @@ impl Node {
         self.registry.clone()
     }
 
-    /// Stops the agent and leaves every container running.
-    pub async fn stop(mut self) {
-        self.tasks.shutdown().await;
+    /// Stops the agent and leaves every container running. All its tasks have ended afterwards, but for blocking work that
+    /// takes longer than some seconds.
+    pub async fn stop(&self) {
+        self.tasks.stop().await;
     }
 }

@@ -231,8 +231,8 @@ impl Agent {
     pub(crate) async fn stop(self) {
         self.socket.stop();
         self.firewall.abort();
-        // The API's connector shares the node; what it still serves ends with the process.
-        if let Some(node) = Arc::into_inner(self.node).and_then(OnceLock::into_inner) {
+        // The API's connector shares the node, which is therefore stopped where it stands.
+        if let Some(node) = self.node.get() {
             node.stop().await;
         }
     }

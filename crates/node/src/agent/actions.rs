@@ -69,7 +69,17 @@ pub(super) fn perform(
     answers: mpsc::UnboundedSender<Input>,
     runtime: mpsc::UnboundedSender<RuntimeEvent>,
 ) {
-    tokio::spawn(async move {
+    // Half a sandbox or half a start would be in the next agent's way; what only waits is ended.
+    let to_end = matches!(
+        action,
+        Action::CreateSandbox
+            | Action::DestroySandbox
+            | Action::Start { .. }
+            | Action::Signal { .. }
+            | Action::RemoveContainer { .. }
+    );
+    let tasks = shared.tasks.clone();
+    let work = async move {
         let answer = match action {
             Action::PrepareVolumes => match volume_manager::prepare(&shared, &facts.pod, &facts.context(&shared)).await
             {
@@ -121,7 +131,12 @@ pub(super) fn perform(
         if let Some(answer) = answer {
             let _ = answers.send(answer);
         }
-    });
+    };
+    if to_end {
+        tasks.spawn_to_end(work);
+    } else {
+        tasks.spawn(work);
+    }
 }
 
 async fn create_sandbox(
@@ -191,7 +206,7 @@ async fn write_files(shared: &Shared, facts: &Facts, addresses: &[IpAddr], hostn
         }
         Ok(())
     };
-    let written = tokio::task::spawn_blocking(work).await.map_err(|error| error.to_string())?;
+    let written = shared.tasks.blocking(work).await?;
     written.map_err(|error| format!("the pod's files could not be written: {error}"))
 }
 
@@ -350,17 +365,16 @@ async fn start(
     let launched = launch(&facts.pod, &container, attempt, &image, &around)?;
     let file = termination_log(&pod_directory, name, attempt);
     let logs = log_directory.join(name);
-    let made = tokio::task::spawn_blocking(move || -> std::io::Result<()> {
+    let make = move || -> std::io::Result<()> {
         if let Some(parent) = file.parent() {
             std::fs::create_dir_all(parent)?;
         }
         std::fs::write(&file, b"")?;
         std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o666))?;
         std::fs::create_dir_all(logs)
-    });
-    made.await
-        .map_err(|error| failed(error.to_string()))?
-        .map_err(|error| failed(format!("the container's files: {error}")))?;
+    };
+    let made = shared.tasks.blocking(make).await.map_err(failed)?;
+    made.map_err(|error| failed(format!("the container's files: {error}")))?;
     let _permit = shared.starts.acquire().await.map_err(|error| failed(error.to_string()))?;
     shared.containers.start(&facts.uid, launched).await
 }
@@ -486,7 +500,7 @@ pub(super) fn finish_deletion(
     let text = |value: &Option<String>| value.clone().unwrap_or_default();
     let meta = &pod.metadata;
     let (namespace, name, uid) = (text(&meta.namespace), text(&meta.name), text(&meta.uid));
-    tokio::spawn(async move {
+    shared.tasks.clone().spawn(async move {
         flushed.await;
         let mut wait = Duration::from_millis(100);
         while !answers.is_closed() {
@@ -506,11 +520,11 @@ pub(super) fn finish_deletion(
 
 /// Puts a log that has grown aside and has the runtime open a new one; only the newest are kept.
 pub(super) fn rotate_log(shared: Arc<Shared>, uid: String, id: String, directory: PathBuf, attempt: u32) {
-    tokio::spawn(async move {
+    shared.tasks.clone().spawn_to_end(async move {
         let current = directory.join(format!("{attempt}.log"));
         let stamp = Timestamp::now().strftime("%Y%m%d-%H%M%S").to_string();
         let aside = directory.join(format!("{attempt}.log.{stamp}"));
-        let moved = tokio::task::spawn_blocking(move || -> std::io::Result<()> {
+        let put_aside = move || -> std::io::Result<()> {
             if aside.exists() {
                 return Ok(()); // twice in a second: the next notice comes
             }
@@ -526,9 +540,8 @@ pub(super) fn rotate_log(shared: Arc<Shared>, uid: String, id: String, directory
                 std::fs::remove_file(old)?;
             }
             Ok(())
-        })
-        .await;
-        if let Ok(Err(error)) = moved {
+        };
+        if let Ok(Err(error)) = shared.tasks.blocking(put_aside).await {
             tracing::warn!(%error, "a log could not be rotated");
         }
         if let Err(error) = shared.containers.reopen_log(&uid, &id).await {

@@ -110,7 +110,7 @@ impl Backend for NodeBackend {
         let (sender, running) = watch::channel(alive);
         if alive {
             let name = container.to_owned();
-            tokio::spawn(async move {
+            self.shared.tasks.spawn(async move {
                 let goes_on = |state: &PodState| {
                     let found = state.container(&name);
                     found.is_some_and(|one| one.restart_count == attempt && matches!(one.phase, Phase::Running(_)))

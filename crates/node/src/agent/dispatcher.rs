@@ -146,7 +146,7 @@ impl Dispatcher {
         let (worker, sender, view) = Worker::new(Arc::clone(&self.shared), state);
         self.registry.0.write().unwrap_or_else(PoisonError::into_inner).insert(uid.clone(), Entry { sender, view });
         let registry = self.registry.clone();
-        tokio::spawn(async move {
+        self.shared.tasks.spawn(async move {
             worker.run().await;
             registry.0.write().unwrap_or_else(PoisonError::into_inner).remove(&uid);
         });
@@ -162,7 +162,7 @@ impl Dispatcher {
         };
         let query = Query { fields: format!("spec.nodeName={}", self.shared.node), ..Query::default() };
         let (sender, mut changes) = mpsc::channel(256);
-        tokio::spawn(follow::<Pod>(Arc::clone(&self.shared.api.0), target, query, sender));
+        self.shared.tasks.spawn(follow::<Pod>(Arc::clone(&self.shared.api.0), target, query, sender));
         loop {
             tokio::select! {
                 biased;

@@ -1,6 +1,7 @@
 //! Event objects: counted when they repeat, gathered when they are many alike, limited per object; written beside the work, never in it.
 
 use super::api::{Api, target};
+use super::tasks::Tasks;
 use crate::lifecycle::{Report, Severity};
 use client::PatchKind;
 use jiff::Timestamp;
@@ -71,9 +72,9 @@ fn about_pod(pod: &Pod, container: &str) -> ObjectReference {
 impl Recorder {
     /// Starts the writer.
     #[must_use]
-    pub fn start(api: Api, node: String) -> Self {
+    pub fn start(tasks: &Tasks, api: Api, node: String) -> Self {
         let (sender, receiver) = mpsc::channel(QUEUE);
-        tokio::spawn(write_all(api, node, receiver));
+        tasks.spawn(write_all(api, node, receiver));
         Recorder(sender)
     }
 

@@ -12,6 +12,7 @@ mod references;
 mod seams;
 mod shared;
 mod status_writer;
+mod tasks;
 mod tokens;
 mod volume_manager;
 mod worker;
@@ -27,4 +28,5 @@ pub use seams::{
     RuntimeEvent, RuntimeExit, Usage,
 };
 pub use shared::{Paths, ServiceLinks, Shared};
+pub use tasks::Tasks;
 pub use tokens::Tokens;

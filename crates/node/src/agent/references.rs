@@ -1,6 +1,7 @@
 //! ConfigMaps and Secrets that pods of this node refer to: one watch for each name, shared, ended with the last pod that needs it.
 
 use super::mirror::{Change, follow};
+use super::tasks::Tasks;
 use crate::environment::Needs;
 use crate::volumes::Inputs;
 use client::{ClusterClient, Query, Target};
@@ -11,7 +12,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinHandle;
+use tokio::task::AbortHandle;
 
 /// How long a pod waits for a first answer about an object.
 const FIRST_ANSWER_WITHIN: Duration = Duration::from_secs(5);
@@ -36,13 +37,14 @@ enum Known {
 struct Entry {
     users: BTreeSet<String>,
     state: watch::Receiver<Known>,
-    task: JoinHandle<()>,
+    task: Option<AbortHandle>,
 }
 
 /// The cache; a cheap handle.
 #[derive(Clone)]
 pub struct References {
     client: Arc<dyn ClusterClient>,
+    tasks: Tasks,
     entries: Arc<Mutex<HashMap<Key, Entry>>>,
     /// Tells which pods (by uid) have to look again.
     changed: mpsc::UnboundedSender<BTreeSet<String>>,
@@ -51,9 +53,9 @@ pub struct References {
 impl References {
     /// An empty cache; uids of pods whose objects changed come out of the receiver.
     #[must_use]
-    pub fn new(client: Arc<dyn ClusterClient>) -> (Self, mpsc::UnboundedReceiver<BTreeSet<String>>) {
+    pub fn new(client: Arc<dyn ClusterClient>, tasks: Tasks) -> (Self, mpsc::UnboundedReceiver<BTreeSet<String>>) {
         let (changed, receiver) = mpsc::unbounded_channel();
-        (Self { client, entries: Arc::default(), changed }, receiver)
+        (Self { client, tasks, entries: Arc::default(), changed }, receiver)
     }
 
     fn keys(namespace: &str, needs: &Needs) -> Vec<Key> {
@@ -88,9 +90,9 @@ impl References {
             let (sender, state) = watch::channel(Known::Unknown);
             let this = self.clone();
             let task = if key.secret {
-                tokio::spawn(this.keep(key, sender, "secrets", Known::Secret))
+                self.tasks.spawn(this.keep(key, sender, "secrets", Known::Secret))
             } else {
-                tokio::spawn(this.keep(key, sender, "configmaps", Known::ConfigMap))
+                self.tasks.spawn(this.keep(key, sender, "configmaps", Known::ConfigMap))
             };
             Entry { users: BTreeSet::new(), state, task }
         });
@@ -144,8 +146,8 @@ impl References {
         entries.retain(|_, entry| {
             entry.users.remove(uid);
             let keep = !entry.users.is_empty();
-            if !keep {
-                entry.task.abort();
+            if let (false, Some(task)) = (keep, &entry.task) {
+                task.abort();
             }
             keep
         });

@@ -4,6 +4,7 @@ use super::api::Api;
 use super::events::Recorder;
 use super::references::References;
 use super::seams::{Containers, PodNetwork};
+use super::tasks::Tasks;
 use super::tokens::Tokens;
 use crate::environment::LinkedService;
 use crate::lifecycle::NodeAddresses;
@@ -64,6 +65,8 @@ pub struct Shared {
     pub references: References,
     /// Service account tokens.
     pub tokens: Tokens,
+    /// Everything that runs for the agent.
+    pub tasks: Tasks,
     /// Directories.
     pub paths: Paths,
     /// The node's name.

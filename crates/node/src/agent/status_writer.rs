@@ -2,6 +2,7 @@
 //! a moment, so that a fast start costs one write.
 
 use super::api::{Api, target};
+use super::tasks::Tasks;
 use client::PatchKind;
 use k8s_openapi::api::core::v1::PodStatus;
 use serde_json::{Value, json};
@@ -54,10 +55,10 @@ fn patch_of(uid: &str, status: &PodStatus) -> Value {
 
 impl StatusWriter {
     /// Starts the writer of one pod.
-    pub(super) fn start(api: Api, namespace: String, name: String) -> Self {
+    pub(super) fn start(tasks: &Tasks, api: Api, namespace: String, name: String) -> Self {
         let (wanted, receiver) = watch::channel(Wanted::default());
         let (done, written) = watch::channel(0);
-        tokio::spawn(write_all(api, namespace, name, receiver, done));
+        tasks.spawn(write_all(api, namespace, name, receiver, done));
         StatusWriter { wanted, written, last: Value::Null }
     }
 

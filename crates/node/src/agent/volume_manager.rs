@@ -51,13 +51,12 @@ pub(super) async fn prepare(shared: &Shared, pod: &Arc<Pod>, context: &FieldCont
     let (inputs, refresh_at) = gather(shared, pod, &uid).await?;
     let pod_directory = shared.paths.pod(&uid);
     let (pod, context) = (Arc::clone(pod), context.clone());
-    let made = tokio::task::spawn_blocking(move || {
+    let make = move || {
         std::fs::create_dir_all(&pod_directory).map_err(|error| format!("{}: {error}", pod_directory.display()))?;
         let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
         volumes.map(|volume| one(&pod, volume, &pod_directory, &context, &inputs)).collect::<Result<Vec<_>, _>>()
-    })
-    .await
-    .map_err(|error| error.to_string())??;
+    };
+    let made = shared.tasks.blocking(make).await??;
     Ok(Made { prepared: made, refresh_at })
 }
 
@@ -120,7 +119,7 @@ fn one(
 /// Removes everything that a pod had on the disk but its logs.
 pub(super) async fn remove(shared: &Shared, uid: &str) {
     let directory = shared.paths.pod(uid);
-    let removed = tokio::task::spawn_blocking(move || clean_up(&directory)).await;
+    let removed = shared.tasks.blocking(move || clean_up(&directory)).await;
     if let Ok(Err(error)) = removed {
         tracing::warn!(uid, %error, "a pod's directory could not be removed; it is tried again at the next start");
     }

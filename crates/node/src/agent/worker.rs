@@ -69,7 +69,7 @@ impl Worker {
         let (runtime_sender, runtime) = mpsc::unbounded_channel();
         let (view, viewed) = watch::channel(Arc::new(state.clone()));
         let meta = &state.pod.metadata;
-        let status = StatusWriter::start(shared.api.clone(), text(&meta.namespace), text(&meta.name));
+        let status = StatusWriter::start(&shared.tasks, shared.api.clone(), text(&meta.namespace), text(&meta.name));
         let worker = Worker {
             uid: text(&meta.uid),
             shared,
@@ -112,11 +112,11 @@ impl Worker {
                 break;
             }
         }
-        let checkpoints = self.shared.paths.checkpoints();
-        checkpoint::remove(&checkpoints, &self.uid);
         volume_manager::remove(&self.shared, &self.uid).await;
         let logs = self.shared.paths.pod_logs(&self.state.pod);
-        let _ = tokio::task::spawn_blocking(move || std::fs::remove_dir_all(logs)).await;
+        let _ = self.shared.tasks.blocking(move || std::fs::remove_dir_all(logs)).await;
+        // Last, so that an agent that ends in between does the rest after its next start.
+        checkpoint::remove(&self.shared.paths.checkpoints(), &self.uid);
     }
 
     fn woken(&mut self) {
@@ -144,7 +144,7 @@ impl Worker {
                 if matches!(&event, Event::Recovered { sandbox: Some(_), .. }) {
                     let (shared, uid, sender) =
                         (Arc::clone(&self.shared), self.uid.clone(), self.runtime_sender.clone());
-                    tokio::spawn(async move { shared.containers.subscribe(&uid, sender).await });
+                    self.shared.tasks.spawn(async move { shared.containers.subscribe(&uid, sender).await });
                 }
                 self.step(event);
                 if let Some(exit) = started.and_then(|id| self.early.remove(&id).map(|exit| (id, exit))) {
@@ -176,7 +176,7 @@ impl Worker {
             return;
         }
         let (shared, facts, sender) = (Arc::clone(&self.shared), self.facts(), self.sender.clone());
-        tokio::spawn(async move {
+        self.shared.tasks.spawn(async move {
             let made = volume_manager::prepare(&shared, &facts.pod, &facts.context(&shared)).await;
             match made {
                 Ok(made) => {
@@ -235,7 +235,8 @@ impl Worker {
         let file = termination_log(&self.shared.paths.pod(&self.uid), &name, attempt);
         let log = self.shared.paths.pod_logs(&self.state.pod).join(&name).join(format!("{attempt}.log"));
         let sender = self.sender.clone();
-        tokio::task::spawn_blocking(move || {
+        let read = self.shared.tasks.clone();
+        let read_message = move || {
             let mut message = String::from_utf8_lossy(&tail(&file, MESSAGE_BYTES_MAX)).into_owned();
             if message.is_empty() && from_log {
                 message = log_tail(&tail(&log, LOG_TAIL_BYTES * 4));
@@ -249,7 +250,8 @@ impl Worker {
                 finished_at: exit.finished_at,
             };
             let _ = sender.send(Input::Lifecycle(Event::Exited { container: name, exit }));
-        });
+        };
+        self.shared.tasks.spawn_to_end(async move { drop(read.blocking(read_message).await) });
     }
 
     fn facts(&self) -> Facts {
@@ -275,7 +277,7 @@ impl Worker {
                 Action::CleanUp => {
                     self.prepared = None;
                     let (shared, uid) = (Arc::clone(&self.shared), self.uid.clone());
-                    tokio::spawn(async move { volume_manager::remove(&shared, &uid).await });
+                    self.shared.tasks.spawn_to_end(async move { volume_manager::remove(&shared, &uid).await });
                 }
                 action => {
                     let facts = self.facts();

@@ -14,6 +14,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 
 /// How long after a change the checkpoint is written; changes meanwhile go into the same one.
 const CHECKPOINT_AFTER: Duration = Duration::from_secs(2);
@@ -138,9 +139,12 @@ impl Feed {
     pub async fn run(mut self, client: Arc<dyn ClusterClient>) {
         let (service_sender, mut services) = mpsc::channel(256);
         let (slice_sender, mut slices) = mpsc::channel(256);
-        tokio::spawn(follow::<Service>(Arc::clone(&client), target("", "services"), Query::default(), service_sender));
+        // They end with this future.
+        let mut following = JoinSet::new();
+        let (service_client, service_target) = (Arc::clone(&client), target("", "services"));
+        following.spawn(follow::<Service>(service_client, service_target, Query::default(), service_sender));
         let slice_target = target("discovery.k8s.io", "endpointslices");
-        tokio::spawn(follow::<EndpointSlice>(client, slice_target, Query::default(), slice_sender));
+        following.spawn(follow::<EndpointSlice>(client, slice_target, Query::default(), slice_sender));
         let mut dirty = false;
         let mut first = (false, false);
         loop {

@@ -160,7 +160,8 @@ impl Machine {
     pub async fn run(mut self) {
         let (sender, mut changes) = mpsc::channel(16);
         let query = Query { fields: format!("metadata.name={}", self.options.name), ..Query::default() };
-        tokio::spawn(follow::<Node>(Arc::clone(&self.shared.api.0), target("", "nodes", "", "", ""), query, sender));
+        let client = Arc::clone(&self.shared.api.0);
+        self.shared.tasks.spawn(follow::<Node>(client, target("", "nodes", "", "", ""), query, sender));
         let mut written = std::time::Instant::now();
         let mut before = self.conditions.clone();
         let mut look = tokio::time::interval(LOOK_EVERY);
@@ -279,7 +280,7 @@ impl Machine {
             self.evict(available).await;
         }
         let path = self.shared.paths.data.clone();
-        let space = tokio::task::spawn_blocking(move || Space::of(&path)).await.ok().flatten().unwrap_or_default();
+        let space = self.shared.tasks.blocking(move || Space::of(&path)).await.ok().flatten().unwrap_or_default();
         let percent = |part: u64, whole: u64| part.saturating_mul(100).checked_div(whole).unwrap_or(100);
         let short_of_bytes = percent(space.available_bytes, space.total_bytes) < thresholds.disk_available_percent;
         if short_of_bytes || percent(space.free_inodes, space.total_inodes) < thresholds.inodes_free_percent {

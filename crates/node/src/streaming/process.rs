@@ -6,9 +6,13 @@ use bytes::Bytes;
 use serde_json::json;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::task::JoinSet;
 
 /// How long output may still come after the process has ended: a child that it left behind may hold the pipe open.
 const DRAIN_WITHIN: Duration = Duration::from_secs(10);
+
+/// How long a client may take to answer the end of its connection.
+const CLOSE_WITHIN: Duration = Duration::from_secs(2);
 
 async fn copy_out(reader: Option<Box<dyn AsyncRead + Send + Unpin>>, channel: Channel, out: &dyn Output) {
     let Some(mut reader) = reader else { return };
@@ -23,9 +27,10 @@ async fn copy_out(reader: Option<Box<dyn AsyncRead + Send + Unpin>>, channel: Ch
 
 /// Runs until the process has ended and all it wrote is sent; then tells the client how it ended.
 pub(super) async fn join(process: Process, remote: Remote) {
-    let Remote { mut stdin, mut resize, output, status_as_json } = remote;
+    let Remote { mut stdin, mut resize, output, status_as_json, mut helpers } = remote;
     let Process { stdin: process_stdin, stdout, stderr, resize: process_resize, exit } = process;
-    let input = tokio::spawn(async move {
+    let mut copies_in = JoinSet::new();
+    copies_in.spawn(async move {
         let Some(mut sink) = process_stdin else { return };
         while let Some(bytes) = stdin.recv().await {
             if sink.write_all(&bytes).await.is_err() || sink.flush().await.is_err() {
@@ -34,7 +39,7 @@ pub(super) async fn join(process: Process, remote: Remote) {
         }
         let _ = sink.shutdown().await; // the client closed its half
     });
-    let sizes = tokio::spawn(async move {
+    copies_in.spawn(async move {
         while let Some(size) = resize.recv().await {
             let Some(sender) = &process_resize else { return };
             if sender.send(size).await.is_err() {
@@ -59,13 +64,14 @@ pub(super) async fn join(process: Process, remote: Remote) {
             }
         }
     };
-    input.abort();
-    sizes.abort();
+    copies_in.abort_all();
     let status = final_status(&outcome, status_as_json);
     if !status.is_empty() {
         let _ = output.send(Channel::Error, status.into()).await;
     }
     output.finish().await;
+    // A WebSocket's end is read as well before the connection is dropped; SPDY has none.
+    let _ = tokio::time::timeout(CLOSE_WITHIN, async { while helpers.join_next().await.is_some() {} }).await;
 }
 
 /// Tells a client that its command could not be run.

@@ -9,6 +9,7 @@ use std::io;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 
 /// How long a client may take to open its streams, as upstream.
 const STREAMS_WITHIN: Duration = Duration::from_secs(30);
@@ -43,6 +44,8 @@ pub(super) struct Remote {
     pub(super) output: Box<dyn Output>,
     /// True where the final status is a JSON Status (protocol v4 and later), false where it is a sentence.
     pub(super) status_as_json: bool,
+    /// What reads the client's side; it ends with this.
+    pub(super) helpers: JoinSet<()>,
 }
 
 /// The protocol versions of exec and attach over SPDY, the best first; an absent header means the first of all.
@@ -131,14 +134,14 @@ pub(super) async fn over_spdy(
         Ok(Err(message)) => return Err(message),
         Err(_) => return Err("timed out waiting for client to create streams".into()),
     }
-    let mut writers = HashMap::new();
+    let (mut writers, mut helpers) = (HashMap::new(), JoinSet::new());
     let (mut stdin, mut resize) = (mpsc::channel(1).1, mpsc::channel(1).1);
     for (kind, stream) in found {
         match kind.as_str() {
             "stdin" => stdin = stream.data,
             "resize" => {
                 let (sender, receiver) = mpsc::channel(4);
-                tokio::spawn(read_sizes(stream.data, sender));
+                helpers.spawn(read_sizes(stream.data, sender));
                 resize = receiver;
             }
             "stdout" => drop(writers.insert(Channel::Stdout, stream.writer)),
@@ -146,5 +149,5 @@ pub(super) async fn over_spdy(
             _ => drop(writers.insert(Channel::Error, stream.writer)),
         }
     }
-    Ok(Remote { stdin, resize, output: Box::new(SpdyOutput { session, writers }), status_as_json: v4 })
+    Ok(Remote { stdin, resize, output: Box::new(SpdyOutput { session, writers }), status_as_json: v4, helpers })
 }

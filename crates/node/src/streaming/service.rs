@@ -1,5 +1,6 @@
 //! The HTTP service: routes, upgrades, and answers. It serves any connection; who may connect is decided by whoever hands it one.
 
+use crate::agent::Tasks;
 use super::backend::{Backend, ExecRequest};
 use super::log_reader::{self, LogOptions};
 use super::remote::{self, Remote};
@@ -17,16 +18,24 @@ use jiff::{SignedDuration, Timestamp};
 use object::Status;
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
+
+/// How long a client may take to answer the end of its WebSocket.
+const CLOSE_WITHIN: Duration = Duration::from_secs(10);
 
 type Body = UnsyncBoxBody<Bytes, Infallible>;
 
 /// Serves one HTTP/1.1 connection, upgrades included, until it ends.
-pub async fn serve(connection: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, backend: Arc<dyn Backend>) {
+pub async fn serve(
+    connection: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    backend: Arc<dyn Backend>,
+    tasks: Tasks,
+) {
     let service = service_fn(move |request| {
-        let backend = Arc::clone(&backend);
-        async move { Ok::<_, Infallible>(route(request, backend).await) }
+        let (backend, tasks) = (Arc::clone(&backend), tasks.clone());
+        async move { Ok::<_, Infallible>(route(request, backend, tasks).await) }
     });
     let served = hyper::server::conn::http1::Builder::new()
         .max_buf_size(64 << 10)
@@ -95,7 +104,7 @@ fn unescape(text: &str) -> String {
     String::from_utf8_lossy(&out).into_owned()
 }
 
-async fn route(request: Request<Incoming>, backend: Arc<dyn Backend>) -> Response<Body> {
+async fn route(request: Request<Incoming>, backend: Arc<dyn Backend>, tasks: Tasks) -> Response<Body> {
     let path = request.uri().path().to_owned();
     let parts: Vec<String> = path.split('/').skip(1).map(unescape).collect();
     let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
@@ -114,7 +123,7 @@ async fn route(request: Request<Incoming>, backend: Arc<dyn Backend>) -> Respons
         ["containerLogs", namespace, pod, container] => logs(&backend, namespace, pod, container, &query).await,
         ["exec" | "attach", namespace, pod, container] | ["exec" | "attach", namespace, pod, _, container] => {
             let attach = parts[0] == "attach";
-            command(request, backend, [namespace, pod, container], &query, attach).await
+            command(request, backend, &tasks, [namespace, pod, container], &query, attach).await
         }
         ["run", namespace, pod, container] | ["run", namespace, pod, _, container]
             if request.method() == Method::POST =>
@@ -122,7 +131,7 @@ async fn route(request: Request<Incoming>, backend: Arc<dyn Backend>) -> Respons
             run(&backend, namespace, pod, container, &query).await
         }
         ["portForward", namespace, pod] | ["portForward", namespace, pod, _] => {
-            forward(request, backend, namespace, pod)
+            forward(request, backend, &tasks, namespace, pod)
         }
         _ => plain(StatusCode::NOT_FOUND, "text/plain; charset=utf-8", "404 page not found\n"),
     }
@@ -291,6 +300,7 @@ fn exec_request(query: &Query, attach: bool) -> Result<ExecRequest, String> {
 async fn command(
     mut request: Request<Incoming>,
     backend: Arc<dyn Backend>,
+    tasks: &Tasks,
     [namespace, pod, container]: [&str; 3],
     query: &Query,
     attach: bool,
@@ -316,7 +326,7 @@ async fn command(
     };
     let response = switching(&upgrade);
     let upgraded = hyper::upgrade::on(&mut request);
-    tokio::spawn(async move {
+    tasks.spawn(async move {
         let connection = match upgraded.await {
             Ok(connection) => TokioIo::new(connection),
             Err(error) => return tracing::debug!(%error, "a client left during its upgrade"),
@@ -366,7 +376,13 @@ async fn run(backend: &Arc<dyn Backend>, namespace: &str, pod: &str, container: 
     }
 }
 
-fn forward(mut request: Request<Incoming>, backend: Arc<dyn Backend>, namespace: &str, pod: &str) -> Response<Body> {
+fn forward(
+    mut request: Request<Incoming>,
+    backend: Arc<dyn Backend>,
+    tasks: &Tasks,
+    namespace: &str,
+    pod: &str,
+) -> Response<Body> {
     let upgrade = match negotiate(request.headers(), &[port_forward::PROTOCOL], &[websocket::TUNNEL]) {
         Ok(upgrade) => upgrade,
         Err(response) => return response,
@@ -374,7 +390,7 @@ fn forward(mut request: Request<Incoming>, backend: Arc<dyn Backend>, namespace:
     let response = switching(&upgrade);
     let upgraded = hyper::upgrade::on(&mut request);
     let (namespace, pod) = (namespace.to_owned(), pod.to_owned());
-    tokio::spawn(async move {
+    tasks.spawn(async move {
         let connection = match upgraded.await {
             Ok(connection) => TokioIo::new(connection),
             Err(error) => return tracing::debug!(%error, "a client left during its upgrade"),
@@ -382,8 +398,10 @@ fn forward(mut request: Request<Incoming>, backend: Arc<dyn Backend>, namespace:
         match upgrade {
             Upgrade::Spdy(_) => port_forward::serve(connection, backend, namespace, pod).await,
             Upgrade::WebSocket { .. } => {
-                let inner = websocket::tunnel(connection).await;
+                let (inner, mut helpers) = websocket::tunnel(connection).await;
                 port_forward::serve(inner, backend, namespace, pod).await;
+                // What is still on its way to the client goes out first; a client that does not answer is left.
+                let _ = tokio::time::timeout(CLOSE_WITHIN, async { while helpers.join_next().await.is_some() {} }).await;
             }
         }
     });

@@ -15,6 +15,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
 use tokio_tungstenite::tungstenite::{Message, client::IntoClientRequest};
 
+/// What upgraded connections do outlives the request; here it outlives the test.
+static TASKS: std::sync::LazyLock<crate::agent::Tasks> = std::sync::LazyLock::new(Default::default);
+
 struct Local {
     logs: tempfile::TempDir,
     sizes: Arc<Mutex<Vec<Size>>>,
@@ -26,7 +29,7 @@ impl Local {
         let backend = Arc::clone(&local);
         let connect = move || {
             let (ours, theirs) = tokio::io::duplex(64 << 10);
-            tokio::spawn(super::serve(theirs, Arc::clone(&backend) as Arc<dyn Backend>));
+            tokio::spawn(super::serve(theirs, Arc::clone(&backend) as Arc<dyn Backend>, TASKS.clone()));
             ours
         };
         (local, connect)

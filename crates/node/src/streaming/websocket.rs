@@ -9,6 +9,7 @@ use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 use std::io;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream};
+use tokio::task::JoinSet;
 use tokio::sync::{Mutex, mpsc};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
@@ -87,9 +88,11 @@ where
     }
     let (stdin_sender, stdin) = mpsc::channel(32);
     let (resize_sender, resize) = mpsc::channel(4);
-    tokio::spawn(read_messages(stream, stdin_sender, resize_sender, base64));
+    let mut helpers = JoinSet::new();
+    helpers.spawn(read_messages(stream, stdin_sender, resize_sender, base64));
     let status_as_json = protocol.starts_with("v4.") || protocol.starts_with("v5.");
-    Remote { stdin, resize, output: Box::new(WebSocketOutput { sink: Mutex::new(sink), base64 }), status_as_json }
+    let output = Box::new(WebSocketOutput { sink: Mutex::new(sink), base64 });
+    Remote { stdin, resize, output, status_as_json, helpers }
 }
 
 async fn read_messages<S: AsyncRead + AsyncWrite + Unpin + Send>(
@@ -133,8 +136,8 @@ async fn read_messages<S: AsyncRead + AsyncWrite + Unpin + Send>(
     }
 }
 
-/// Gives the bytes inside a WebSocket's messages as a plain connection.
-pub(super) async fn tunnel<S>(connection: S) -> DuplexStream
+/// Gives the bytes inside a WebSocket's messages as a plain connection, for as long as the tasks beside it live.
+pub(super) async fn tunnel<S>(connection: S) -> (DuplexStream, JoinSet<()>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -142,7 +145,8 @@ where
     let (ours, theirs) = tokio::io::duplex(128 << 10);
     let (mut sink, mut stream) = socket.split();
     let (mut read, mut write) = tokio::io::split(theirs);
-    tokio::spawn(async move {
+    let mut helpers = JoinSet::new();
+    helpers.spawn(async move {
         let mut buffer = vec![0_u8; 64 << 10];
         while let Ok(count) = read.read(&mut buffer).await {
             if count == 0 || sink.send(Message::binary(Bytes::copy_from_slice(&buffer[..count]))).await.is_err() {
@@ -152,7 +156,7 @@ where
         let _ = sink.send(Message::Close(Some(CloseFrame { code: CloseCode::Normal, reason: "".into() }))).await;
         let _ = sink.close().await;
     });
-    tokio::spawn(async move {
+    helpers.spawn(async move {
         while let Some(Ok(message)) = stream.next().await {
             match message {
                 Message::Binary(bytes) if write.write_all(&bytes).await.is_err() => break,
@@ -163,5 +167,5 @@ where
         }
         let _ = write.shutdown().await;
     });
-    ours
+    (ours, helpers)
 }

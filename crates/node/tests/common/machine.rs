@@ -156,17 +156,20 @@ impl TestMachine {
             image_thresholds: klynge_node::machine::ImageThresholds { high_percent: 100, low_percent: 100 },
             version: "v1.37.0+klynge".into(),
         };
-        // An agent has threads of its own, so that stopping it ends all it was doing, as the end of its process does.
+        // An agent has threads of its own, so that what is left of it when it is stopped can be counted.
         let threads = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let node = threads.spawn(Node::start(options)).await.unwrap().unwrap();
         self.agents.push(threads);
         node
     }
 
-    /// Stops the agent that was started last.
+    /// Stops the agent that was started last, and looks that none of its tasks goes on.
     pub(crate) async fn stop(&mut self, node: Node) {
         node.stop().await;
+        drop(node);
         let threads = self.agents.pop().unwrap();
+        // What the runtime's handles do ends with them, a moment later.
+        until("the end of the agent's tasks", || threads.metrics().num_alive_tasks() == 0).await;
         tokio::task::spawn_blocking(move || threads.shutdown_timeout(Duration::from_secs(10))).await.unwrap();
     }
 

@@ -108,9 +108,15 @@ impl Session {
     }
 
     /// Sends what is queued, ends the connection and waits for it.
-    pub async fn close(self) {
+    pub async fn close(mut self) {
         let _ = self.outgoing.send(Outgoing::Close).await;
-        let _ = self.writer.await;
+        let _ = (&mut self.writer).await;
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        // The writer ends by itself once nobody can send any more, after what is queued.
         self.reader.abort();
     }
 }
