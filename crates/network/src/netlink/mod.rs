@@ -12,6 +12,7 @@ mod route;
 mod route_query;
 mod socket;
 mod system;
+mod tunnel;
 
 pub use conntrack::{Conntrack, Flow, FlowFilter};
 pub use error::{Error, Result};
@@ -26,3 +27,4 @@ pub(crate) use route::ROUTE_PROTOCOL;
 pub use route::{LinkAddress, Neighbour, Route, RouteBatch, VethPair};
 pub use route_query::{AddressInfo, LinkInfo, RouteInfo, Rtnetlink};
 pub use socket::{Protocol, Socket};
+pub use tunnel::{Forwarding, VxlanInfo};

@@ -127,6 +127,7 @@ pub(crate) const VERDICT_CHAIN: u16 = 2;
 pub(crate) const EXPRESSION_NAME: u16 = 1;
 pub(crate) const EXPRESSION_DATA: u16 = 2;
 
+pub(crate) const META_NFPROTO: u32 = 15;
 pub(crate) const META_MARK: u32 = 3;
 pub(crate) const META_IIFNAME: u32 = 6;
 pub(crate) const META_OIFNAME: u32 = 7;

@@ -4,7 +4,7 @@ use super::message::Batch;
 use super::nft_constants::{
     ADDRESS_TYPE_LOCAL, CT_STATE, CT_STATUS, DATA_VALUE, DATA_VERDICT, EXPRESSION_DATA, EXPRESSION_NAME,
     FIB_DESTINATION, FIB_RESULT_ADDRESS_TYPE, FIB_SOURCE, Family, LIST_ELEMENT, META_IIFNAME, META_L4PROTO, META_MARK,
-    META_OIFNAME, VERDICT_CHAIN, VERDICT_CODE,
+    META_NFPROTO, META_OIFNAME, VERDICT_CHAIN, VERDICT_CODE,
 };
 
 /// One of the sixteen 32-bit registers.
@@ -149,6 +149,12 @@ impl Expressions {
     #[must_use]
     pub fn match_mark_bits(self, bits: u32, scratch: Register) -> Self {
         self.load_mark(scratch).bitwise(scratch, &bits.to_ne_bytes(), &[0; 4]).equal(scratch, &bits.to_ne_bytes())
+    }
+
+    /// Matches packets of a family, in a table that sees both.
+    #[must_use]
+    pub fn match_family(self, family: Family, scratch: Register) -> Self {
+        self.numbers("meta", &[(2, META_NFPROTO), (1, scratch.0)]).equal(scratch, &[family.number()])
     }
 
     /// Matches the transport protocol's number.

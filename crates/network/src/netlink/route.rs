@@ -10,31 +10,34 @@ use super::socket::{FLAG_ACK, Socket};
 use crate::Prefix;
 use crate::prefix::address_bytes;
 
-const FLAG_REQUEST: u16 = 0x1;
-const FLAG_REPLACE: u16 = 0x100;
-const FLAG_EXCLUSIVE: u16 = 0x200;
-const FLAG_CREATE: u16 = 0x400;
+pub(super) const FLAG_REQUEST: u16 = 0x1;
+pub(super) const FLAG_REPLACE: u16 = 0x100;
+pub(super) const FLAG_EXCLUSIVE: u16 = 0x200;
+pub(super) const FLAG_CREATE: u16 = 0x400;
 
-const NEW_LINK: u16 = 16;
+pub(super) const NEW_LINK: u16 = 16;
 const DELETE_LINK: u16 = 17;
 const NEW_ADDRESS: u16 = 20;
 const DELETE_ADDRESS: u16 = 21;
 const NEW_ROUTE: u16 = 24;
 const DELETE_ROUTE: u16 = 25;
-const NEW_NEIGHBOUR: u16 = 28;
+pub(super) const NEW_NEIGHBOUR: u16 = 28;
+pub(super) const DELETE_NEIGHBOUR: u16 = 29;
 
-const LINK_ADDRESS: u16 = 1;
-const LINK_NAME: u16 = 3;
-const LINK_MTU: u16 = 4;
+pub(super) const LINK_ADDRESS: u16 = 1;
+pub(super) const LINK_NAME: u16 = 3;
+pub(super) const LINK_MTU: u16 = 4;
 const LINK_MASTER: u16 = 10;
-const LINK_INFO: u16 = 18;
+pub(super) const LINK_INFO: u16 = 18;
 const LINK_NAMESPACE: u16 = 28;
 const LINK_ALIAS: u16 = 20;
 const LINK_GROUP: u16 = 27;
-const INFO_KIND: u16 = 1;
-const INFO_DATA: u16 = 2;
+pub(super) const INFO_KIND: u16 = 1;
+pub(super) const INFO_DATA: u16 = 2;
 const VETH_PEER: u16 = 1;
 const INTERFACE_UP: u32 = 1;
+const TYPE_UNICAST: u8 = 1;
+pub(super) const TYPE_UNREACHABLE: u8 = 7;
 
 /// An Ethernet address.
 pub type LinkAddress = [u8; 6];
@@ -84,7 +87,7 @@ pub struct Neighbour {
 /// Collects requests to rtnetlink; they are sent in one system call but are no transaction.
 #[derive(Default)]
 pub struct RouteBatch {
-    batch: Batch,
+    pub(super) batch: Batch,
 }
 
 impl RouteBatch {
@@ -199,7 +202,7 @@ impl RouteBatch {
         self.batch.end();
     }
 
-    fn begin_link(&mut self, kind: u16, flags: u16, index: u32, values: u32, mask: u32, operation: String) {
+    pub(super) fn begin_link(&mut self, kind: u16, flags: u16, index: u32, values: u32, mask: u32, operation: String) {
         self.batch.begin(kind, FLAG_REQUEST | FLAG_ACK | flags, operation);
         let mut header = [0_u8; 16];
         header[4..8].copy_from_slice(&index.to_ne_bytes());
@@ -237,19 +240,30 @@ impl RouteBatch {
 
     /// Makes or replaces a route.
     pub fn add_route(&mut self, route: &Route) {
-        self.route(NEW_ROUTE, FLAG_CREATE | FLAG_REPLACE, route);
+        self.route(NEW_ROUTE, FLAG_CREATE | FLAG_REPLACE, TYPE_UNICAST, route);
     }
 
     /// Deletes a route.
     pub fn delete_route(&mut self, route: &Route) {
-        self.route(DELETE_ROUTE, 0, route);
+        self.route(DELETE_ROUTE, 0, TYPE_UNICAST, route);
     }
 
-    fn route(&mut self, kind: u16, flags: u16, route: &Route) {
+    /// Refuses packets to a range for which there is no longer prefix, instead of letting them leave through the default route.
+    pub fn add_unreachable(&mut self, range: Prefix) {
+        self.route(NEW_ROUTE, FLAG_CREATE | FLAG_REPLACE, TYPE_UNREACHABLE, &unreachable(range));
+    }
+
+    /// Takes such a refusal back.
+    pub fn delete_unreachable(&mut self, range: Prefix) {
+        self.route(DELETE_ROUTE, 0, TYPE_UNREACHABLE, &unreachable(range));
+    }
+
+    fn route(&mut self, kind: u16, flags: u16, route_type: u8, route: &Route) {
         let verb = if kind == NEW_ROUTE { "add" } else { "delete" };
         self.batch.begin(kind, FLAG_REQUEST | FLAG_ACK | flags, format!("{verb} route to {}", route.destination));
-        let scope: u8 = if route.gateway.is_none() && route.destination.network().is_ipv4() { 253 } else { 0 };
-        // table main, protocol 114: ours, so that purge finds it; type unicast.
+        let is_direct = route_type == TYPE_UNICAST && route.gateway.is_none() && route.destination.network().is_ipv4();
+        let scope: u8 = if is_direct { 253 } else { 0 };
+        // table main, protocol 114: ours, so that purge finds it.
         let mut header = [
             family_number(route.destination.network()),
             route.destination.length(),
@@ -258,7 +272,7 @@ impl RouteBatch {
             254,
             ROUTE_PROTOCOL,
             scope,
-            1,
+            route_type,
             0,
             0,
             0,
@@ -299,9 +313,13 @@ impl RouteBatch {
     }
 }
 
+fn unreachable(destination: Prefix) -> Route {
+    Route { destination, gateway: None, interface: None, source: None, on_link: false }
+}
+
 /// The routing protocol number that marks Klynge's routes.
 pub(crate) const ROUTE_PROTOCOL: u8 = 114;
 
-fn family_number(address: IpAddr) -> u8 {
+pub(super) fn family_number(address: IpAddr) -> u8 {
     if address.is_ipv4() { 2 } else { 10 }
 }

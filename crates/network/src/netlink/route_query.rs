@@ -5,8 +5,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use super::error::{Error, Result};
 use super::message::{attributes, text, u32_at};
 use super::namespace::NetworkNamespace;
-use super::route::LinkAddress;
+use super::route::{LinkAddress, ROUTE_PROTOCOL, TYPE_UNREACHABLE};
 use super::socket::{Protocol, Socket};
+use super::tunnel::{VxlanInfo, parse_vxlan};
 use crate::Prefix;
 
 const GET_LINK: u16 = 18;
@@ -30,6 +31,8 @@ pub struct LinkInfo {
     pub is_up: bool,
     /// Its kind ("veth", "bridge"), empty for a device without one.
     pub kind: String,
+    /// Its parameters, if it is a VXLAN interface.
+    pub vxlan: Option<VxlanInfo>,
 }
 
 /// An address as found.
@@ -137,6 +140,24 @@ impl Rtnetlink {
         Ok(found)
     }
 
+    /// The ranges that Klynge's own routes refuse.
+    pub fn unreachable_ranges(&mut self) -> Result<Vec<Prefix>> {
+        let mut found = Vec::new();
+        self.socket.dump(
+            GET_ROUTE,
+            "list routes",
+            |batch| batch.raw(&[0; 12]),
+            |_, payload| {
+                found.extend(
+                    parse_route_of_type(payload, TYPE_UNREACHABLE)
+                        .filter(|route| route.protocol == ROUTE_PROTOCOL)
+                        .map(|route| route.destination),
+                );
+            },
+        )?;
+        Ok(found)
+    }
+
     /// The preferred default route of the main table.
     pub fn default_route(&mut self, ipv6: bool) -> Result<Option<RouteInfo>> {
         let routes = self.routes()?;
@@ -151,7 +172,9 @@ impl Rtnetlink {
 
 fn parse_link(payload: &[u8]) -> Option<LinkInfo> {
     let all = attributes(payload.get(16..)?);
-    let kind = all.find_kind(18).and_then(|info| attributes(info).find_kind(1)).map(text).unwrap_or_default();
+    let information = all.find_kind(18).map(attributes);
+    let kind = information.as_ref().and_then(|info| info.find_kind(1)).map(text).unwrap_or_default();
+    let data = information.filter(|_| kind == "vxlan").and_then(|info| info.find_kind(2)).map(attributes);
     Some(LinkInfo {
         index: u32_at(payload, 4)?,
         name: text(all.find_kind(3)?),
@@ -160,6 +183,7 @@ fn parse_link(payload: &[u8]) -> Option<LinkInfo> {
         address: all.find_kind(1).and_then(|bytes| bytes.try_into().ok()),
         is_up: u32_at(payload, 8)? & 1 != 0,
         kind,
+        vxlan: data.and_then(parse_vxlan),
     })
 }
 
@@ -176,8 +200,12 @@ fn parse_address(payload: &[u8]) -> Option<AddressInfo> {
 }
 
 fn parse_route(payload: &[u8]) -> Option<RouteInfo> {
-    let [family, length, _, _, table, protocol, _, kind] = *payload.first_chunk::<8>()?;
-    if kind != 1 {
+    parse_route_of_type(payload, 1)
+}
+
+fn parse_route_of_type(payload: &[u8], route_type: u8) -> Option<RouteInfo> {
+    let [family, length, _, _, table, protocol, _, found_type] = *payload.first_chunk::<8>()?;
+    if found_type != route_type {
         return None;
     }
     let all = attributes(payload.get(12..)?);
@@ -198,7 +226,7 @@ fn parse_route(payload: &[u8]) -> Option<RouteInfo> {
     })
 }
 
-fn parse_ip(bytes: &[u8]) -> Option<IpAddr> {
+pub(super) fn parse_ip(bytes: &[u8]) -> Option<IpAddr> {
     match bytes.len() {
         4 => <[u8; 4]>::try_from(bytes).ok().map(IpAddr::from),
         16 => <[u8; 16]>::try_from(bytes).ok().map(IpAddr::from),

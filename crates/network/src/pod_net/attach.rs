@@ -7,8 +7,10 @@ use super::addresses::AddressPool;
 use super::compile::{AttachPlan, HOST_LINK_ADDRESS, HostPort, PodAttachment, compile, interface_name, parse_alias};
 use super::error::Error;
 use super::host_setup::{self, Options};
+use super::peers_apply::PeerState;
 use super::reaper::{Reaper, reap};
 use super::rules;
+use super::vxlan::tunnel_links;
 use crate::POD_INTERFACE_PREFIX;
 use crate::netlink::{self, Neighbour, NetworkNamespace, Nft, NftBatch, Route, RouteBatch, Rtnetlink, VethPair};
 
@@ -28,13 +30,14 @@ pub struct Attached {
 
 /// The pod network of one node. Calls block on the kernel, for a millisecond or two: use it from a blocking thread.
 pub struct PodNetwork {
-    options: Options,
-    rtnetlink: Rtnetlink,
-    nft: Nft,
+    pub(super) options: Options,
+    pub(super) rtnetlink: Rtnetlink,
+    pub(super) nft: Nft,
     pool: AddressPool,
-    mtu_bytes: u32,
+    pub(super) mtu_bytes: u32,
     host_ports: HashMap<String, Vec<HostPort>>,
     reaper: Reaper,
+    pub(super) peers: PeerState,
 }
 
 impl PodNetwork {
@@ -52,11 +55,17 @@ impl PodNetwork {
         let pool = AddressPool::open(options.pod_ranges.clone(), path)?;
         host_setup::set_sysctls(&options, &mut rtnetlink)?;
         host_setup::add_service_routes(&options, &mut rtnetlink)?;
-        let mtu_bytes = host_setup::mtu(&options, &mut rtnetlink)?;
+        let mut mtu_bytes = host_setup::mtu(&options, &mut rtnetlink)?;
+        if options.mtu_bytes.is_none() {
+            // Until the peers are known, a tunnel that an earlier agent left says what pods have to fit into.
+            let links = rtnetlink.links()?;
+            mtu_bytes = tunnel_links(&links).fold(mtu_bytes, |least, (_, link)| least.min(link.mtu_bytes));
+        }
         let reaper = Reaper::start(Rtnetlink::open_in(&options.namespace)?).map_err(|source| {
             netlink::Error::System { operation: "start a thread that deletes interfaces".to_owned(), source }
         })?;
-        let mut network = Self { options, rtnetlink, nft, pool, mtu_bytes, host_ports: HashMap::new(), reaper };
+        let peers = PeerState::default();
+        let mut network = Self { options, rtnetlink, nft, pool, mtu_bytes, host_ports: HashMap::new(), reaper, peers };
         network.rebuild_rules()?;
         Ok(network)
     }

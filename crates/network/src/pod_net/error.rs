@@ -30,4 +30,10 @@ pub enum Error {
         /// The uid of the other pod.
         other: String,
     },
+    /// An interface of somebody else's has the name of a tunnel.
+    #[error("interface {interface} is there and is no VXLAN interface; remove it with `ip link del {interface}`")]
+    TunnelNameTaken {
+        /// The interface.
+        interface: String,
+    },
 }

@@ -4,9 +4,10 @@
 //! packets of pods could be dropped. The rules carry a comment, are looked for again periodically (firewalld and Docker rewrite their tables),
 //! and are withdrawn at purge. Tables of iptables-legacy are not reachable over nfnetlink; hosts with those keep theirs.
 
-use crate::POD_INTERFACE_PREFIX;
-use crate::netlink::{ChainInfo, Expressions, Hook, Nft, NftBatch, Register, Result, Verdict};
+use super::vxlan::{TUNNEL_PORT, TUNNEL_TABLE};
+use crate::netlink::{ChainInfo, Expressions, Family, Hook, Nft, NftBatch, Register, Result, Verdict};
 use crate::services::TransportProtocol;
+use crate::{POD_INTERFACE_PREFIX, Prefix};
 
 const COMMENT: &str = "klynge: pods";
 /// A host has a handful of base chains; one with more is not searched further.
@@ -31,13 +32,32 @@ pub struct FirewallReport {
     pub refused: Vec<String>,
 }
 
-/// Makes sure that the host's firewalls let pods' packets through. Idempotent: call it at start and every few seconds.
+/// What the host's firewalls are to let through.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Admission {
+    /// Ports of the host that pods may reach.
+    pub open_ports: Vec<OpenPort>,
+    /// The ranges of all pods of the cluster: a node port's client is passed on to a pod of another node, between interfaces of which none
+    /// is a pod's.
+    pub cluster_ranges: Vec<Prefix>,
+}
+
+/// [`admit`] for a node that passes nothing on to other nodes.
 pub fn admit_pods(nft: &mut Nft, open_ports: &[OpenPort]) -> Result<FirewallReport> {
+    admit(nft, &Admission { open_ports: open_ports.to_vec(), cluster_ranges: Vec::new() })
+}
+
+/// Makes sure that the host's firewalls let pods' packets through, and the tunnel's where there is one (it has a list of senders of its own).
+/// Idempotent: call it at start and every few seconds.
+pub fn admit(nft: &mut Nft, admission: &Admission) -> Result<FirewallReport> {
     let mut report = FirewallReport::default();
-    let owned: Vec<_> = nft.tables()?.into_iter().filter(|table| table.is_owned).collect();
+    let tables = nft.tables()?;
+    let tunnels: Vec<Family> =
+        tables.iter().filter(|table| table.name == TUNNEL_TABLE).map(|table| table.family).collect();
+    let owned: Vec<_> = tables.into_iter().filter(|table| table.is_owned).collect();
     for chain in foreign_chains(nft)? {
         let name = format!("{:?} {} {}", chain.family, chain.table, chain.name).to_lowercase();
-        let wanted = wanted_rules(&chain, open_ports);
+        let wanted = wanted_rules(&chain, admission, &tunnels);
         let present = nft
             .rules(chain.family, &chain.table, &chain.name)?
             .iter()
@@ -92,20 +112,27 @@ fn may_drop(chain: &ChainInfo) -> bool {
     chain.policy_drops || is_filter
 }
 
-fn wanted_rules(chain: &ChainInfo, open_ports: &[OpenPort]) -> Vec<Expressions> {
+fn wanted_rules(chain: &ChainInfo, admission: &Admission, tunnels: &[Family]) -> Vec<Expressions> {
     if !may_drop(chain) {
         return Vec::new();
     }
     let accept = |rule: Expressions| rule.verdict(Verdict::Accept);
     let from_pods = || Expressions::new().match_input_interface(POD_INTERFACE_PREFIX, true, SCRATCH);
     if chain.hook == Some(Hook::Forward as u32) {
-        return vec![
+        let mut rules = vec![
             accept(from_pods()),
             accept(Expressions::new().match_output_interface(POD_INTERFACE_PREFIX, true, SCRATCH)),
         ];
+        for range in admission.cluster_ranges.iter().filter(|range| sees(chain, range.family())) {
+            let of_family = || Expressions::new().match_family(range.family(), SCRATCH);
+            rules.push(accept(of_family().match_source_prefix(range, false, SCRATCH)));
+            rules.push(accept(of_family().match_destination_prefix(range, false, SCRATCH)));
+        }
+        return rules;
     }
     // Only what the cluster needs: the user's decision about other ports of the host stands.
-    let mut rules: Vec<Expressions> = open_ports
+    let mut rules: Vec<Expressions> = admission
+        .open_ports
         .iter()
         .map(|open| {
             accept(
@@ -113,9 +140,18 @@ fn wanted_rules(chain: &ChainInfo, open_ports: &[OpenPort]) -> Vec<Expressions> 
             )
         })
         .collect();
+    for family in tunnels.iter().filter(|family| sees(chain, **family)) {
+        let of_tunnel = Expressions::new().match_family(*family, SCRATCH).match_protocol(17, SCRATCH);
+        rules.push(accept(of_tunnel.match_destination_port(TUNNEL_PORT, SCRATCH)));
+    }
     // Answers of pods to the host's own connections, such as probes.
     rules.push(accept(from_pods().match_connection_state(2 | 4, SCRATCH)));
     rules
+}
+
+/// Whether packets of a family pass a chain.
+fn sees(chain: &ChainInfo, family: Family) -> bool {
+    chain.family == family || chain.family == Family::Inet
 }
 
 fn delete_ours(nft: &mut Nft, chain: &ChainInfo, batch: &mut NftBatch) -> Result<()> {
@@ -132,7 +168,6 @@ fn delete_ours(nft: &mut Nft, chain: &ChainInfo, batch: &mut NftBatch) -> Result
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::netlink::Family;
 
     #[test]
     fn only_chains_that_may_drop_are_touched() {
@@ -144,8 +179,9 @@ mod tests {
             priority: 0,
             policy_drops,
         };
-        assert_eq!(wanted_rules(&chain("filter", "FORWARD", true), &[]).len(), 2);
-        assert_eq!(wanted_rules(&chain("firewalld", "filter_FORWARD", false), &[]).len(), 2);
-        assert_eq!(wanted_rules(&chain("mine", "count", false), &[]).len(), 0);
+        let admission = Admission::default();
+        assert_eq!(wanted_rules(&chain("filter", "FORWARD", true), &admission, &[]).len(), 2);
+        assert_eq!(wanted_rules(&chain("firewalld", "filter_FORWARD", false), &admission, &[]).len(), 2);
+        assert_eq!(wanted_rules(&chain("mine", "count", false), &admission, &[]).len(), 0);
     }
 }

@@ -55,7 +55,6 @@ pub(crate) fn set_sysctls(options: &Options, rtnetlink: &mut Rtnetlink) -> Resul
         }
         wanted.push(("net/ipv6/conf/all/forwarding".to_owned(), "1"));
     }
-    let mut former = read_former(options);
     let changed = options.namespace.run(|| {
         let mut changed = Vec::new();
         for (name, value) in wanted {
@@ -66,8 +65,43 @@ pub(crate) fn set_sysctls(options: &Options, rtnetlink: &mut Rtnetlink) -> Resul
         }
         Ok::<_, Error>(changed)
     })??;
+    keep_former(options, changed)
+}
+
+/// Makes strict reverse path filters loose, on interfaces given by name and whether they are the host's (then the former value is kept).
+/// The stricter of an interface's own and the host's value holds for strict (1), but loose (2) on the interface outranks both.
+pub(crate) fn loosen_reverse_path<'a>(
+    options: &Options,
+    interfaces: impl Iterator<Item = (&'a str, bool)> + Send,
+) -> Result<()> {
+    let changed = options.namespace.run(|| {
+        let read = |interface: &str| {
+            std::fs::read_to_string(format!("/proc/sys/net/ipv4/conf/{interface}/rp_filter")).unwrap_or_default()
+        };
+        let is_strict_everywhere = read("all").trim() == "1";
+        let mut changed = Vec::new();
+        for (interface, is_lasting) in interfaces {
+            let own = read(interface);
+            if own.trim() == "1" || is_strict_everywhere && own.trim() == "0" {
+                let name = format!("net/ipv4/conf/{interface}/rp_filter");
+                let old = crate::netlink::swap_sysctl(&name, "2")?;
+                if is_lasting {
+                    changed.push((name, old));
+                }
+            }
+        }
+        Ok::<_, Error>(changed)
+    })??;
+    keep_former(options, changed)
+}
+
+/// Adds to the file of former values. The first value seen is the host's own; later ones may be ours.
+fn keep_former(options: &Options, changed: Vec<(String, String)>) -> Result<()> {
+    if changed.is_empty() && former_path(options).is_none_or(|path| path.exists()) {
+        return Ok(());
+    }
+    let mut former = read_former(options);
     for (name, old) in changed {
-        // The first value seen is the host's own; later ones may be ours.
         former.entry(name).or_insert(old);
     }
     write_former(options, &former)
@@ -133,13 +167,17 @@ pub(crate) fn service_routes(options: &Options, loopback: u32) -> Vec<Route> {
     options.service_ranges.iter().map(to_route).collect()
 }
 
-/// Brings the loopback interface up and makes the routes of cluster addresses.
+/// Brings the loopback interface up and makes the routes of cluster addresses. Packets for pods that no node has are refused: the way out
+/// of the host leads to strangers.
 pub(crate) fn add_service_routes(options: &Options, rtnetlink: &mut Rtnetlink) -> Result<()> {
     let loopback = loopback_index(rtnetlink)?;
     let mut batch = RouteBatch::new();
     batch.set_up(loopback);
     for route in service_routes(options, loopback) {
         batch.add_route(&route);
+    }
+    for range in &options.cluster_ranges {
+        batch.add_unreachable(*range);
     }
     batch.send(rtnetlink.socket())
 }
@@ -155,6 +193,9 @@ pub(crate) fn remove_routes(rtnetlink: &mut Rtnetlink) -> Result<()> {
             source: None,
             on_link: false,
         });
+    }
+    for range in rtnetlink.unreachable_ranges()? {
+        batch.delete_unreachable(range);
     }
     for outcome in batch.send_each(rtnetlink.socket())? {
         match outcome {

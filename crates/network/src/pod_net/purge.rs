@@ -9,6 +9,7 @@ use super::host_firewall::withdraw_admission;
 use super::host_setup::{self, Options};
 use super::reaper::reap;
 use super::rules::TABLE;
+use super::vxlan::{TUNNEL_TABLE, tunnel_links};
 use crate::POD_INTERFACE_PREFIX;
 use crate::netlink::{Nft, NftBatch, Rtnetlink};
 
@@ -23,13 +24,16 @@ pub fn purge(options: &Options, local_addresses: &[IpAddr]) -> Result<(), Error>
             delete_interface(&mut rtnetlink, &link.name)?;
         }
     }
+    for (_, link) in tunnel_links(&rtnetlink.links()?) {
+        delete_interface(&mut rtnetlink, &link.name)?;
+    }
     for address in local_addresses {
         host_setup::set_local_address(&mut rtnetlink, *address, false)?;
     }
     host_setup::remove_routes(&mut rtnetlink)?;
     let mut batch = NftBatch::new();
-    for table in nft.tables()?.iter().filter(|table| table.name == TABLE) {
-        batch.delete_table(table.family, TABLE);
+    for table in nft.tables()?.iter().filter(|table| [TABLE, TUNNEL_TABLE].contains(&table.name.as_str())) {
+        batch.delete_table(table.family, &table.name);
     }
     batch.commit(nft.socket())?;
     withdraw_admission(&mut nft)?;

@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::compile::HostPort;
 use super::host_setup::Options;
+use super::vxlan::TUNNEL_INTERFACE_PREFIX;
 use crate::Prefix;
 use crate::netlink::{ChainSpec, Element, Expressions, Family, Hook, NftBatch, Register, SetFlags, SetSpec, Verdict};
 use crate::prefix::address_bytes;
@@ -103,6 +104,15 @@ fn add_host_port_rules(batch: &mut NftBatch, family: Family, options: &Options) 
 fn add_masquerade_rules(batch: &mut NftBatch, family: Family, options: &Options) {
     let mut rule = |rule: Expressions| batch.add_rule(family, TABLE, "postrouting", &rule);
     let marked = || Expressions::new().match_mark_bits(MASQUERADE_MARK, KEY).clear_mark_bits(MASQUERADE_MARK, KEY);
+    // What goes through the tunnel comes from an address of the cluster, our end's if from no pod's: so the answer comes back through the
+    // tunnel, and no router between the nodes sees a pod's address.
+    let into_tunnel = |rule: Expressions| rule.match_output_interface(TUNNEL_INTERFACE_PREFIX, true, KEY);
+    let to_tunnel_end = |rule: Expressions| rule.clear_mark_bits(MASQUERADE_MARK, KEY).masquerade();
+    rule(to_tunnel_end(into_tunnel(Expressions::new()).match_mark_bits(MASQUERADE_MARK, KEY)));
+    for range in options.cluster_ranges.iter().filter(|range| range.family() == family) {
+        rule(into_tunnel(Expressions::new()).match_source_prefix(range, false, KEY).verdict(Verdict::Return));
+    }
+    rule(to_tunnel_end(into_tunnel(Expressions::new())));
     if let Some(address) = options.node_addresses.iter().find(|address| Family::of(**address) == family) {
         rule(
             Expressions::new()

@@ -12,6 +12,7 @@ use super::program::Options;
 use crate::POD_INTERFACE_PREFIX;
 use crate::Prefix;
 use crate::netlink::{ChainSpec, Element, Expressions, Family, Hook, NftBatch, Register, SetFlags, SetSpec, Verdict};
+use crate::pod_net::TUNNEL_INTERFACE_PREFIX;
 use crate::prefix::address_bytes;
 
 /// The name of the tables (one for IPv4, one for IPv6).
@@ -220,6 +221,14 @@ fn add_postrouting(batch: &mut NftBatch, family: Family, options: &Options) {
             .load_destination(family, KEY.plus(width))
             .contained(SetName::Hairpins.text(), KEY, false)
     };
+    // Through the tunnel to other nodes goes the address of its end, not the node's: the answer must come back through it.
+    rule(
+        Expressions::new()
+            .match_output_interface(TUNNEL_INTERFACE_PREFIX, true, KEY)
+            .match_mark_bits(MASQUERADE_MARK, KEY)
+            .clear_mark_bits(MASQUERADE_MARK, KEY)
+            .masquerade(),
+    );
     // Interfaces of pods have no address of their own to masquerade with: the node's address is named.
     if let Some(address) = options.node_addresses.iter().find(|address| address.is_ipv6() == (family == Family::Ip6)) {
         let to_node = |rule: Expressions| rule.load_value(&address_bytes(*address), KEY).translate_source(family, KEY);
