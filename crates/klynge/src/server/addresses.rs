@@ -80,7 +80,11 @@ impl Ranges {
         for held in rtnetlink.addresses().map_err(failed)? {
             let interface =
                 links.iter().find(|link| link.index == held.interface).map_or("?", |link| link.name.as_str());
-            if !held.is_global || interface == "lo" || interface.starts_with(network::POD_INTERFACE_PREFIX) {
+            if !held.is_global
+                || interface == "lo"
+                || interface.starts_with(network::POD_INTERFACE_PREFIX)
+                || interface.starts_with("klynge")
+            {
                 continue;
             }
             self.check_against(interface, held.address, held.prefix_length)?;
