@@ -4,7 +4,7 @@ use crate::agent::PodNetwork;
 use async_trait::async_trait;
 use k8s_openapi::api::core::v1::Pod;
 use network::netlink::NetworkNamespace;
-use network::pod_net::{HostPort, PodAttachment};
+use network::pod_net::{HostPort, Peer, PodAttachment};
 use network::services::TransportProtocol;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -81,6 +81,14 @@ impl PodNetwork for NetworkAdapter {
     async fn detach(&self, uid: &str) -> Result<(), String> {
         let uid = uid.to_owned();
         self.with(move |network| network.detach(&uid).map_err(|error| error.to_string())).await
+    }
+
+    async fn set_peers(&self, peers: Vec<Peer>) -> Result<Vec<String>, String> {
+        self.with(move |network| {
+            let report = network.set_peers(&peers).map_err(|error| error.to_string())?;
+            Ok(report.problems.iter().map(ToString::to_string).collect())
+        })
+        .await
     }
 
     async fn recover(&self, live: Vec<(Arc<Pod>, String, u32)>) -> Result<(), String> {

@@ -6,6 +6,7 @@ use crate::streaming::{ExecRequest, Process};
 use async_trait::async_trait;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
+use network::pod_net::Peer;
 use std::net::IpAddr;
 use std::sync::Arc;
 use tokio::sync::mpsc;
@@ -160,6 +161,8 @@ pub trait PodNetwork: Send + Sync + 'static {
     async fn attach(&self, pod: &Arc<Pod>, uid: &str, pid: u32) -> Result<Vec<IpAddr>, String>;
     /// Takes a pod off the network; one that is not there is no error.
     async fn detach(&self, uid: &str) -> Result<(), String>;
+    /// Keeps routes to the pods of exactly these other nodes; sentences about those for which that cannot be.
+    async fn set_peers(&self, peers: Vec<Peer>) -> Result<Vec<String>, String>;
     /// After a restart: keeps exactly these pods.
     async fn recover(&self, live: Vec<(Arc<Pod>, String, u32)>) -> Result<(), String>;
 }

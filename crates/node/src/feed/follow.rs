@@ -56,7 +56,7 @@ fn key_of_service(service: &Service) -> Key {
     (service.metadata.namespace.clone().unwrap_or_default(), service.metadata.name.clone().unwrap_or_default())
 }
 
-fn target(group: &str, resource: &str) -> Target {
+pub(super) fn target(group: &str, resource: &str) -> Target {
     Target {
         resource: GroupVersionResource::new(group, "v1", resource),
         namespace: Default::default(),

@@ -1,7 +1,10 @@
-//! What the node tells its data plane: Services and their endpoints, for load balancing, DNS and environment variables.
+//! What the node tells its data plane: Services and their endpoints, for load balancing, DNS and environment variables;
+//! other nodes, for routes to their pods.
 
 mod follow;
+mod peers;
 mod translate;
 
 pub use follow::{Feed, Sinks};
+pub use peers::{keep_peers, peer};
 pub use translate::{ServiceObjects, dns_service, linked_service, service_state};

@@ -1,0 +1,126 @@
+//! Follows the cluster's Nodes and keeps the pod network's routes to them.
+
+use super::follow::target;
+use crate::agent::{Change, PodNetwork, follow};
+use client::{ClusterClient, Query};
+use k8s_openapi::api::core::v1::Node;
+use network::pod_net::Peer;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+const RETRY_MIN: Duration = Duration::from_millis(500);
+const RETRY_MAX: Duration = Duration::from_secs(30);
+
+/// What the pod network must know of a node; none of one that has no pods' range or no address yet.
+#[must_use]
+pub fn peer(node: &Node) -> Option<Peer> {
+    let ranges = node.spec.as_ref().and_then(|spec| spec.pod_cidrs.as_deref()).unwrap_or_default();
+    let pod_ranges: Vec<_> = ranges.iter().filter_map(|range| range.parse().ok()).collect();
+    let addresses = node.status.as_ref().and_then(|status| status.addresses.as_deref()).unwrap_or_default();
+    let internal = addresses.iter().filter(|address| address.type_ == "InternalIP");
+    let addresses: Vec<_> = internal.filter_map(|address| address.address.parse().ok()).collect();
+    let name = node.metadata.name.clone()?;
+    (!pod_ranges.is_empty() && !addresses.is_empty()).then_some(Peer { name, addresses, pod_ranges })
+}
+
+/// Keeps the routes until the process ends. Before the first list came nothing is touched: what the kernel holds from
+/// before goes on.
+pub async fn keep_peers(own_name: String, client: Arc<dyn ClusterClient>, network: Arc<dyn PodNetwork>) {
+    let (sender, mut changes) = mpsc::channel(256);
+    let mut following = JoinSet::new(); // ends with this future
+    following.spawn(follow::<Node>(client, target("", "nodes"), Query::default(), sender));
+    let mut peers: BTreeMap<String, Peer> = BTreeMap::new();
+    let mut told: Vec<String> = Vec::new();
+    let mut retry: Option<Duration> = None;
+    loop {
+        let wait = retry.unwrap_or(Duration::MAX);
+        let mut dirty = tokio::select! {
+            change = changes.recv() => match change {
+                Some(change) => take(&own_name, &mut peers, change),
+                None => return,
+            },
+            () = tokio::time::sleep(wait), if retry.is_some() => true,
+        };
+        while let Ok(change) = changes.try_recv() {
+            dirty |= take(&own_name, &mut peers, change);
+        }
+        if !dirty {
+            continue;
+        }
+        match network.set_peers(peers.values().cloned().collect()).await {
+            Ok(problems) => {
+                for problem in problems.iter().filter(|problem| !told.contains(problem)) {
+                    tracing::warn!(problem, "pods of another node cannot be reached");
+                }
+                told = problems;
+                retry = None;
+            }
+            Err(error) => {
+                let next = retry.map_or(RETRY_MIN, |wait| (wait * 2).min(RETRY_MAX));
+                tracing::warn!(%error, retry_in = ?next, "the routes to other nodes could not be set");
+                retry = Some(next);
+            }
+        }
+    }
+}
+
+/// Takes a change over; whether it matters to routes (heartbeats do not).
+fn take(own_name: &str, peers: &mut BTreeMap<String, Peer>, change: Change<Node>) -> bool {
+    let is_other = |node: &Node| node.metadata.name.as_deref() != Some(own_name);
+    match change {
+        Change::All(nodes) => {
+            let all = nodes.iter().filter(|node| is_other(node)).filter_map(|node| peer(node));
+            *peers = all.map(|peer| (peer.name.clone(), peer)).collect();
+            true
+        }
+        Change::Put(node) => {
+            let name = node.metadata.name.clone().unwrap_or_default();
+            match peer(&node).filter(|_| is_other(&node)) {
+                Some(peer) if peers.get(&name) == Some(&peer) => false,
+                Some(peer) => {
+                    peers.insert(name, peer);
+                    true
+                }
+                None => peers.remove(&name).is_some(),
+            }
+        }
+        Change::Gone(node) => peers.remove(node.metadata.name.as_deref().unwrap_or_default()).is_some(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+    use serde_json::json;
+
+    fn node(name: &str, range: Option<&str>, address: &str, beat: u32) -> Arc<Node> {
+        let object = json!({
+            "metadata": {"name": name, "resourceVersion": beat.to_string()},
+            "spec": {"podCIDRs": range.into_iter().collect::<Vec<_>>()},
+            "status": {"addresses": [{"type": "Hostname", "address": name}, {"type": "InternalIP", "address": address}]},
+        });
+        Arc::new(serde_json::from_value(object).unwrap())
+    }
+
+    #[test]
+    fn only_what_routes_depend_on_is_a_change() {
+        let mut peers = BTreeMap::new();
+        let mut take = |change| {
+            let changed = take("own", &mut peers, change);
+            (changed, peers.keys().cloned().collect::<Vec<_>>().join(" "))
+        };
+        let range = Some("10.42.1.0/24");
+        let all = vec![node("own", Some("10.42.0.0/24"), "192.0.2.1", 1), node("a", range, "192.0.2.2", 1)];
+        assert_eq!(take(Change::All(all)), (true, "a".into()));
+        assert_eq!(take(Change::Put(node("a", range, "192.0.2.2", 2))), (false, "a".into()));
+        assert_eq!(take(Change::Put(node("b", None, "192.0.2.3", 3))), (false, "a".into()));
+        assert_eq!(take(Change::Put(node("b", Some("10.42.2.0/24"), "192.0.2.3", 4))), (true, "a b".into()));
+        assert_eq!(take(Change::Put(node("a", range, "192.0.2.9", 5))), (true, "a b".into()));
+        assert_eq!(take(Change::Put(node("own", Some("10.42.0.0/24"), "192.0.2.8", 6))), (false, "a b".into()));
+        assert_eq!(take(Change::Gone(node("a", range, "192.0.2.9", 7))), (true, "b".into()));
+    }
+}
