@@ -17,7 +17,8 @@ fn main() -> ExitCode {
     let output = Output::new(global.output, global.quiet);
     let outcome = match &arguments.command {
         Command::Server(server) => server::run(global, server),
-        Command::Agent(agent) => agent::run(global, agent),
+        Command::Agent(agent) => agent::run(global, agent, &output),
+        Command::Node(node) => commands::node::run(global, node, &output),
         Command::Token(token) => commands::token::run(global, token, &output),
         Command::Up(up) => commands::up::run(global, up, &output),
         Command::Down(down) => commands::down::run(global, down, &output),

@@ -94,6 +94,17 @@ impl Identity {
         Ok(())
     }
 
+    /// Forgets it: the machine can join again with a new token.
+    pub(crate) fn remove(global: &Global) -> Result<(), Failure> {
+        let path = path(global);
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(Failure::Failed(format!("cannot remove {}: {error}", path.display())))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Chain and key as the client takes them.
     pub(crate) fn pair(&self) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), String> {
         Ok((

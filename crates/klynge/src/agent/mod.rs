@@ -2,27 +2,51 @@
 
 mod identity;
 mod join;
+mod removal;
 mod upkeep;
 
 pub(crate) use join::Token;
 
-use crate::cli::{AgentArguments, Failure, Global};
+use crate::cli::{AgentArguments, Failure, Global, Output};
 use crate::server::{self, Agent, AgentOptions, ClusterFacts, Prepared};
-use crate::service::notify;
+use crate::service::{self, daemon, notify};
 use client::{ClusterClient, Https};
 use identity::Identity;
 use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 
 const RETRY_MAX: Duration = Duration::from_secs(10);
 
 /// Runs until SIGTERM or SIGINT; containers go on running afterwards.
-pub(crate) fn run(global: &Global, arguments: &AgentArguments) -> Result<(), Failure> {
+pub(crate) fn run(global: &Global, arguments: &AgentArguments, output: &Output) -> Result<(), Failure> {
     Failure::unless_root("klynge agent")?;
+    if arguments.background {
+        return in_background(global, arguments, output);
+    }
     server::block_on(global, serve(global, arguments))
+}
+
+/// Joins here, so that what goes wrong is seen, and leaves the rest to a service, which needs no token then.
+fn in_background(global: &Global, arguments: &AgentArguments, output: &Output) -> Result<(), Failure> {
+    if let Some(process) = daemon::running(&global.data_dir) {
+        output.progress(&format!("it runs already, as process {}", process.as_raw_nonzero()));
+        return Ok(());
+    }
+    let begun = Instant::now();
+    let joining = async { identity(global, arguments).await.map(drop) };
+    server::block_on(global, joining)?;
+    let mut words = vec!["agent".to_owned(), "--data-dir".to_owned(), global.data_dir.display().to_string()];
+    if let Some(address) = arguments.advertise {
+        words.extend(["--advertise".to_owned(), address.to_string()]);
+    }
+    service::start(&global.data_dir, &words, output)?;
+    output.progress(&format!("ready after {:.2} s", begun.elapsed().as_secs_f64()));
+    output.line("This machine is a node of the cluster. `klynge down` stops the agent, `klynge down --purge` removes everything.");
+    Ok(())
 }
 
 async fn serve(global: &Global, arguments: &AgentArguments) -> Result<(), Failure> {
@@ -41,23 +65,28 @@ async fn serve(global: &Global, arguments: &AgentArguments) -> Result<(), Failur
     let _ = writeln!(std::io::stdout(), "ready"); // whoever waits reads it; nobody need
     notify::send("READY=1").map_err(|error| failed("cannot tell that the agent is ready", &error))?;
     tracing::info!(node = %running.name, "ready");
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+    let ended = tokio::select! {
+        _ = terminate.recv() => Ok(()),
+        _ = interrupt.recv() => Ok(()),
+        message = running.removed => Err(Failure::Failed(message)),
+    };
+    if ended.is_ok() {
+        tracing::info!("stopping; containers go on running");
     }
-    tracing::info!("stopping; containers go on running");
     let _ = notify::send("STOPPING=1"); // systemd knows it already
     for task in running.upkeep {
         task.abort();
     }
     running.agent.stop().await;
-    Ok(())
+    ended
 }
 
 struct Running {
     name: String,
     agent: Agent,
     upkeep: [tokio::task::JoinHandle<()>; 2],
+    /// Ends with a message when the node is taken out of the cluster.
+    removed: Pin<Box<dyn Future<Output = String> + Send>>,
 }
 
 /// The identity of before, or a new one by the token.
@@ -111,11 +140,12 @@ async fn start(global: &Global, arguments: &AgentArguments, identity: Identity) 
         api_port: identity.port,
     };
     // The tunnel is opened beside, so that logs of pods that go on are there at once.
-    let tunnel = tokio::spawn(upkeep::tunnel(Arc::clone(&client), node));
+    let tunnel = tokio::spawn(upkeep::tunnel(Arc::clone(&client), Arc::clone(&node)));
     let name = identity.node.clone();
+    let removed = Box::pin(removal::removed(global.clone(), Arc::clone(&client), Arc::clone(&node), name.clone()));
     let renewal = tokio::spawn(upkeep::renewal(global.clone(), client, identity));
     match Agent::start(prepared, global, options).await {
-        Ok(agent) => Ok(Running { name, agent, upkeep: [tunnel, renewal] }),
+        Ok(agent) => Ok(Running { name, agent, upkeep: [tunnel, renewal], removed }),
         Err(failure) => {
             tunnel.abort();
             renewal.abort();

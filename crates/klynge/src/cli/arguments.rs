@@ -53,8 +53,11 @@ pub(crate) struct Global {
 pub(crate) enum Command {
     /// Run control plane and node agent in the foreground
     Server(ServerArguments),
-    /// Run this machine as a node of a cluster elsewhere, in the foreground
+    /// Run this machine as a node of a cluster elsewhere
     Agent(AgentArguments),
+    /// Look after the cluster's nodes
+    #[command(subcommand)]
+    Node(NodeCommand),
     /// Make, list and delete the tokens that let machines join
     #[command(subcommand)]
     Token(TokenCommand),
@@ -119,6 +122,24 @@ pub(crate) struct AgentArguments {
     /// Address that the other nodes reach this machine at; the one that leads to the server when not given
     #[arg(long, value_name = "ADDR")]
     pub(crate) advertise: Option<IpAddr>,
+    /// Join, then run in the background (a systemd unit where systemd runs); `klynge down` stops it
+    #[arg(long)]
+    pub(crate) background: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum NodeCommand {
+    /// Move a node's pods elsewhere and take the node out of the cluster
+    Remove {
+        /// Its name
+        name: String,
+        /// How long its pods may take to leave, in seconds
+        #[arg(long, default_value_t = 300, value_name = "SECONDS")]
+        timeout: u64,
+        /// Do not move its pods first: for a machine that is gone for good
+        #[arg(long)]
+        force: bool,
+    },
 }
 
 #[derive(Debug, Subcommand)]

@@ -6,7 +6,7 @@ mod output;
 
 pub(crate) use arguments::{
     AgentArguments, Arguments, Command, DEFAULT_DATA_DIR, DownArguments, ExplainArguments, Global, ImageCommand,
-    RunArguments, ServerArguments, TokenCommand, UpArguments,
+    NodeCommand, RunArguments, ServerArguments, TokenCommand, UpArguments,
 };
 pub(crate) use failure::Failure;
 pub(crate) use output::{Format, Output};

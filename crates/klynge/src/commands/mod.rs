@@ -5,6 +5,7 @@ pub(crate) mod down;
 pub(crate) mod explain;
 pub(crate) mod image;
 pub(crate) mod kubeconfig;
+pub(crate) mod node;
 pub(crate) mod run;
 pub(crate) mod status;
 pub(crate) mod token;

@@ -115,7 +115,7 @@ fn create(global: &Global, output: &Output, ttl: &str, uses: &str, server: Optio
     secret_object.set(&["data"], Value::Object(data));
     cluster.create(target("", "secrets", NAMESPACE, ""), secret_object)?;
     let token = Token::text(&id, &secret, pin);
-    let command = format!("sudo klynge agent --server {server} --token {token}");
+    let command = format!("sudo klynge agent --background --server {server} --token {token}");
     let members = [("id", id.as_str()), ("token", &token), ("server", &server), ("command", &command)];
     if output.object(&Value::Object(members.into_iter().collect())) {
         return Ok(());

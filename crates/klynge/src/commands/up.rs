@@ -3,11 +3,9 @@
 use super::cluster::Cluster;
 use super::kubeconfig::{self, Invoker};
 use crate::cli::{Failure, Global, Output, ServerArguments, UpArguments};
-use crate::service::{daemon, notify, systemd};
+use crate::service::{self, daemon, systemd};
 use std::fs;
-use std::time::{Duration, Instant};
-
-const READY_TIMEOUT: Duration = Duration::from_secs(60);
+use std::time::Instant;
 
 pub(crate) fn run(global: &Global, arguments: &UpArguments, output: &Output) -> Result<(), Failure> {
     Failure::unless_root("klynge up")?;
@@ -17,7 +15,7 @@ pub(crate) fn run(global: &Global, arguments: &UpArguments, output: &Output) -> 
     if already_up(global) {
         output.progress("the cluster is up already");
     } else {
-        start(global, &arguments.server, output)?;
+        service::start(&global.data_dir, &words(global, &arguments.server), output)?;
         output.progress(&format!("ready after {:.2} s", begun.elapsed().as_secs_f64()));
     }
     let ours = kubeconfig::read(&kubeconfig::admin_path(global))?
@@ -36,33 +34,6 @@ pub(crate) fn run(global: &Global, arguments: &UpArguments, output: &Output) -> 
 fn already_up(global: &Global) -> bool {
     let started = if systemd::present() { systemd::installed() } else { daemon::running(&global.data_dir).is_some() };
     started && Cluster::connect(global).is_ok_and(|cluster| cluster.ready())
-}
-
-fn start(global: &Global, server: &ServerArguments, output: &Output) -> Result<(), Failure> {
-    let words = words(global, server);
-    if systemd::present() {
-        output.progress("starting klynge.service under systemd");
-        return systemd::start(&words);
-    }
-    output.progress(&format!("starting the server; its log is {}", daemon::log_path(&global.data_dir).display()));
-    let socket = global.data_dir.join("up.sock");
-    let listener = notify::Listener::bind(&socket)
-        .map_err(|error| Failure::Failed(format!("cannot listen on {}: {error}", socket.display())))?;
-    let mut child = daemon::start(&global.data_dir, &words, &socket)?;
-    let heard = listener.wait(READY_TIMEOUT, || matches!(child.try_wait(), Ok(Some(_))));
-    let _ = fs::remove_file(&socket); // only a name is left of it
-    match heard {
-        notify::Heard::Ready => Ok(()),
-        notify::Heard::Gone => Err(Failure::Failed(format!(
-            "the server ended at once; its last words:\n{}",
-            daemon::last_words(&global.data_dir)
-        ))),
-        notify::Heard::Nothing => Err(Failure::TimedOut(format!(
-            "the server is not ready after {} s; its last words:\n{}",
-            READY_TIMEOUT.as_secs(),
-            daemon::last_words(&global.data_dir)
-        ))),
-    }
 }
 
 /// The command line of `klynge server` for these options.

@@ -17,7 +17,7 @@ fn id_path(data_dir: &Path) -> PathBuf {
     data_dir.join("server.pid")
 }
 
-/// Starts `klynge server ARGUMENTS` with $NOTIFY_SOCKET set.
+/// Starts `klynge ARGUMENTS` with $NOTIFY_SOCKET set.
 pub(crate) fn start(data_dir: &Path, arguments: &[String], notify: &Path) -> Result<Child, Failure> {
     let failed = |what: &str, error: io::Error| Failure::Failed(format!("cannot {what}: {error}"));
     let binary = std::env::current_exe().map_err(|error| failed("find this binary", error))?;
@@ -37,7 +37,8 @@ pub(crate) fn running(data_dir: &Path) -> Option<rustix::process::Pid> {
     let id: i32 = fs::read_to_string(id_path(data_dir)).ok()?.trim().parse().ok()?;
     let command = fs::read(format!("/proc/{id}/cmdline")).ok()?;
     let mut words = command.split(|byte| *byte == 0);
-    let ours = words.next().is_some_and(|word| word.ends_with(b"klynge")) && words.any(|word| word == b"server");
+    let ours = words.next().is_some_and(|word| word.ends_with(b"klynge"))
+        && words.any(|word| word == b"server" || word == b"agent");
     if ours { rustix::process::Pid::from_raw(id) } else { None }
 }
 

@@ -3,3 +3,7 @@
 pub(crate) mod daemon;
 pub(crate) mod notify;
 pub(crate) mod systemd;
+
+mod start;
+
+pub(crate) use start::start;

@@ -41,6 +41,12 @@ impl PodRegistry {
         found.min_by_key(|entry| entry.view.borrow().terminate_by.is_some()).map(|entry| entry.view.clone())
     }
 
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
     /// All pods.
     #[must_use]
     pub fn all(&self) -> Vec<Arc<PodState>> {
