@@ -58,6 +58,8 @@ pub struct Options {
     pub thresholds: Thresholds,
     /// When images are removed.
     pub image_thresholds: ImageThresholds,
+    /// Whether a Node object that somebody deletes is made again; else its deletion takes the machine out of the cluster.
+    pub registers_again: bool,
     /// The version that is shown, such as `v1.37.0+klynge.0.1.0`.
     pub version: String,
 }
@@ -67,6 +69,7 @@ pub struct Node {
     backend: Arc<dyn Backend>,
     registry: PodRegistry,
     registered: watch::Receiver<bool>,
+    removed: watch::Receiver<bool>,
     tasks: Tasks,
 }
 
@@ -141,8 +144,10 @@ impl Node {
             version: options.version,
             thresholds: options.thresholds,
             image_thresholds: options.image_thresholds,
+            registers_again: options.registers_again,
         };
         let mut machine = Machine::new(machine_options, facts, Arc::clone(&shared), registry.clone());
+        let removed = machine.removed();
         let (tell_registered, registered) = watch::channel(false);
         let name = options.name;
         tasks.spawn(async move {
@@ -152,12 +157,20 @@ impl Node {
         });
         tasks.spawn(dispatcher.run(changed));
         let backend: Arc<dyn Backend> = Arc::new(NodeBackend::new(shared, registry.clone()));
-        Ok(Node { backend, registry, registered, tasks })
+        Ok(Node { backend, registry, registered, removed, tasks })
     }
 
     /// Waits until the Node object is there and says Ready.
     pub async fn registered(&self) {
         let _ = self.registered.clone().wait_for(|registered| *registered).await;
+    }
+
+    /// Waits until the Node object was deleted (never, where it is made again).
+    pub async fn removed(&self) {
+        if self.removed.clone().wait_for(|removed| *removed).await.is_err() {
+            // The machine's presence ended without that: the node is being stopped.
+            std::future::pending::<()>().await;
+        }
     }
 
     /// An HTTP/1.1 connection to the node's endpoints, inside the process.

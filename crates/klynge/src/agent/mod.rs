@@ -138,18 +138,25 @@ async fn start(global: &Global, arguments: &AgentArguments, identity: Identity) 
         ranges,
         advertise,
         api_port: identity.port,
+        joined: true,
     };
     // The tunnel is opened beside, so that logs of pods that go on are there at once.
     let tunnel = tokio::spawn(upkeep::tunnel(Arc::clone(&client), Arc::clone(&node)));
     let name = identity.node.clone();
-    let removed = Box::pin(removal::removed(global.clone(), Arc::clone(&client), Arc::clone(&node), name.clone()));
     let renewal = tokio::spawn(upkeep::renewal(global.clone(), client, identity));
     match Agent::start(prepared, global, options).await {
-        Ok(agent) => Ok(Running { name, agent, upkeep: [tunnel, renewal], removed }),
+        Ok(agent) => {
+            let removed = Box::pin(removal::removed(global.clone(), node, name.clone()));
+            Ok(Running { name, agent, upkeep: [tunnel, renewal], removed })
+        }
         Err(failure) => {
             tunnel.abort();
             renewal.abort();
-            Err(failure)
+            // The only thing that a started agent does not find is its own Node.
+            Err(match failure {
+                Failure::NotFound(_) => Failure::NotFound(removal::forget(global, &name)),
+                other => other,
+            })
         }
     }
 }

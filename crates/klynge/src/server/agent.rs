@@ -99,6 +99,8 @@ pub(crate) struct AgentOptions {
     pub(crate) advertise: IpAddr,
     /// The API's port on this host, for pods.
     pub(crate) api_port: u16,
+    /// Whether the machine joined a cluster elsewhere: then the deletion of its Node takes it out.
+    pub(crate) joined: bool,
 }
 
 /// A running agent.
@@ -163,7 +165,8 @@ fn failed<E: std::fmt::Display>(what: &'static str) -> impl Fn(E) -> Failure {
 impl Agent {
     /// Takes up what runs, starts the rest, and returns when the node is Ready.
     pub(crate) async fn start(prepared: Prepared, global: &Global, options: AgentOptions) -> Result<Self, Failure> {
-        let AgentOptions { client, ranges, advertise, api_port } = options;
+        let AgentOptions { client, ranges, advertise, api_port, joined: is_joined } = options;
+        let registers_again = !is_joined;
         let claim = HostClaim::take().map_err(failed("claim this host's network"))?.ok_or_else(|| {
             Failure::Failed(
                 "another Klynge agent, with another data directory, has this host's network; stop it with `klynge down`, \
@@ -172,7 +175,7 @@ impl Agent {
             )
         })?;
         let containers = Runtime::open(runtime_options(global)).await.map_err(failed("start the container runtime"))?;
-        let own = own_range::claim(global, &*client, &prepared.name).await?;
+        let own = own_range::claim(global, &*client, &prepared.name, registers_again).await?;
         let network_options = network_options(global, &ranges, own, advertise)?;
         let namespace = network_options.namespace.clone();
         let pod_ranges = network_options.pod_ranges.clone();
@@ -202,7 +205,8 @@ impl Agent {
             network: Arc::new(NetworkAdapter::new(pod_network)),
             services: Some(load_balancing),
             dns: Some(Arc::new(names)),
-            hostname: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+            // As upstream: a name that was given stands for the host's.
+            hostname: prepared.name.clone(),
             name: prepared.name.clone(),
             addresses: vec![advertise],
             labels: BTreeMap::new(),
@@ -214,6 +218,7 @@ impl Agent {
             resolvers,
             pulls_max: 3,
             starts_max: 8,
+            registers_again,
             thresholds: Default::default(),
             image_thresholds: Default::default(),
             version: concat!("v1.37.0+klynge.", env!("CARGO_PKG_VERSION")).to_owned(),

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 /// An API that does not answer in this time is done without, where the range is known from before.
 const PATIENCE: Duration = Duration::from_secs(3);
+const REMOVED: &str = "this node was taken out of the cluster";
 const POLL_MIN: Duration = Duration::from_millis(1);
 const POLL_MAX: Duration = Duration::from_millis(500);
 /// After this time the wait is told of.
@@ -52,12 +53,18 @@ fn target(name: &str) -> Target {
 }
 
 /// The pod ranges of node `name`: registers it where it is not there, and waits until the cluster has given it some.
-pub(super) async fn claim(global: &Global, client: &dyn ClusterClient, name: &str) -> Result<Vec<Prefix>, Failure> {
+/// A machine that has been in the cluster is made a Node again only if `registers_again`.
+pub(super) async fn claim(
+    global: &Global,
+    client: &dyn ClusterClient,
+    name: &str,
+    registers_again: bool,
+) -> Result<Vec<Prefix>, Failure> {
     let known = load(global);
     let begun = Instant::now();
     let (mut wait, mut told) = (POLL_MIN, false);
     loop {
-        let asked = tokio::time::timeout(PATIENCE, look(client, name)).await;
+        let asked = tokio::time::timeout(PATIENCE, look(client, name, registers_again || known.is_empty())).await;
         let problem = match asked {
             Ok(Ok(ranges)) if !ranges.is_empty() => {
                 if ranges != known {
@@ -67,6 +74,7 @@ pub(super) async fn claim(global: &Global, client: &dyn ClusterClient, name: &st
             }
             Ok(Ok(_)) => "the cluster has given it no pod range yet".to_owned(),
             Ok(Err(status)) if status.code == 503 || status.code == 504 => status.message,
+            Ok(Err(status)) if status.is_not_found() => return Err(Failure::NotFound(REMOVED.to_owned())),
             Ok(Err(status)) => {
                 return Err(Failure::Failed(format!("cannot register node {name}: {}", status.message)));
             }
@@ -90,9 +98,9 @@ pub(super) async fn claim(global: &Global, client: &dyn ClusterClient, name: &st
 }
 
 /// The node's ranges as its object has them; creates the object where it is missing.
-async fn look(client: &dyn ClusterClient, name: &str) -> Result<Vec<Prefix>, Status> {
+async fn look(client: &dyn ClusterClient, name: &str, may_create: bool) -> Result<Vec<Prefix>, Status> {
     let found = match client.call(Request { target: target(name), verb: Verb::Get }).await {
-        Err(status) if status.is_not_found() => {
+        Err(status) if status.is_not_found() && may_create => {
             let mut node = Value::default();
             node.set(&["apiVersion"], "v1".into());
             node.set(&["kind"], "Node".into());

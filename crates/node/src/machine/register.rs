@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 /// How often pressures are looked at, and the status written where something changed.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
@@ -49,6 +49,8 @@ pub struct MachineOptions {
     pub thresholds: Thresholds,
     /// When images are removed.
     pub image_thresholds: ImageThresholds,
+    /// Whether a Node object that somebody deletes is made again; else its deletion takes the machine out of the cluster.
+    pub registers_again: bool,
 }
 
 /// The machine's presence in the cluster.
@@ -64,6 +66,8 @@ pub struct Machine {
     images: ImageHistory,
     /// When images were removed last.
     collected: Option<std::time::Instant>,
+    /// Set when the Node object is gone for good.
+    removed: watch::Sender<bool>,
 }
 
 fn architecture() -> &'static str {
@@ -80,7 +84,14 @@ impl Machine {
     pub fn new(options: MachineOptions, facts: Facts, shared: Arc<Shared>, registry: PodRegistry) -> Self {
         let (conditions, pressures) = (BTreeMap::new(), BTreeMap::new());
         let images = ImageHistory::default();
-        Self { options, facts, shared, registry, conditions, pressures, images, collected: None }
+        let (removed, _) = watch::channel(false);
+        Self { options, facts, shared, registry, conditions, pressures, images, collected: None, removed }
+    }
+
+    /// True once the Node object was deleted and is not made again.
+    #[must_use]
+    pub fn removed(&self) -> watch::Receiver<bool> {
+        self.removed.subscribe()
     }
 
     fn labels(&self) -> BTreeMap<String, String> {
@@ -172,12 +183,16 @@ impl Machine {
                     let node = match change {
                         Change::All(all) => all.into_iter().next(),
                         Change::Put(node) => Some(node),
-                        Change::Gone(_) => {
-                            // Someone deleted the Node while it lives: it comes back.
-                            self.register().await;
-                            None
-                        }
+                        Change::Gone(_) => None,
                     };
+                    if node.is_none() {
+                        if !self.options.registers_again {
+                            self.removed.send_replace(true);
+                            return;
+                        }
+                        // Someone deleted the Node while it lives: it comes back.
+                        self.register().await;
+                    }
                     if let Some(labels) = node.and_then(|node| node.metadata.labels.clone()) {
                         *self.shared.labels.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(labels);
                     }
