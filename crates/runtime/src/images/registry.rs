@@ -112,7 +112,8 @@ impl Repository {
             let frame = tokio::time::timeout(CHUNK_TIMEOUT, body.frame()).await;
             let frame = frame.map_err(|_| Failure::Again("no data in time".to_owned()))?;
             let Some(frame) = frame else { break };
-            let broken = |error| Failure::Again(format!("it broke off after {have} of {size} bytes: {}", causes(&error)));
+            let broken =
+                |error| Failure::Again(format!("it broke off after {have} of {size} bytes: {}", causes(&error)));
             let frame = frame.map_err(broken)?;
             let Some(bytes) = frame.data_ref() else { continue };
             if *have + bytes.len() as u64 > size {
