@@ -42,7 +42,7 @@ pub struct Options {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The port is taken, or the address is not ours.
-    #[error("cannot listen on {address}: {source}; is another server running, or is the address not this machine's?")]
+    #[error("cannot listen on {address}: {}", why_not(*address, source))]
     Listen {
         /// The address.
         address: SocketAddr,
@@ -138,5 +138,17 @@ impl Server {
         // A listener that panicked has nothing left to close.
         let _ = self.listener.await;
         let _ = self.chores.await;
+    }
+}
+
+/// What to do about an address that cannot be listened on.
+fn why_not(address: std::net::SocketAddr, source: &std::io::Error) -> String {
+    match source.kind() {
+        std::io::ErrorKind::AddrInUse => {
+            let port = address.port();
+            format!("port {port} is taken by another server or another program; choose another with --port")
+        }
+        std::io::ErrorKind::AddrNotAvailable => format!("{source}: it is not an address of this machine"),
+        _ => source.to_string(),
     }
 }

@@ -194,6 +194,8 @@ impl Runtime {
             pod.restore().await?;
             pods.push(pod);
         }
+        let (used, images) = (self.images_in_use().await?, self.shared.images.clone());
+        blocking(move || images.collect_layers(&used)).await?;
         Ok(pods)
     }
 

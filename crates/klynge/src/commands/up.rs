@@ -12,7 +12,7 @@ pub(crate) fn run(global: &Global, arguments: &UpArguments, output: &Output) -> 
     let begun = Instant::now();
     fs::create_dir_all(&global.data_dir)
         .map_err(|error| Failure::Failed(format!("cannot make {}: {error}", global.data_dir.display())))?;
-    if already_up(global) {
+    if already_up(global)? {
         output.progress("the cluster is up already");
     } else {
         service::start(&global.data_dir, &words(global, &arguments.server), output)?;
@@ -31,9 +31,30 @@ pub(crate) fn run(global: &Global, arguments: &UpArguments, output: &Output) -> 
     Ok(())
 }
 
-fn already_up(global: &Global) -> bool {
-    let started = if systemd::present() { systemd::installed() } else { daemon::running(&global.data_dir).is_some() };
-    started && Cluster::connect(global).is_ok_and(|cluster| cluster.ready())
+/// Whether the server runs and serves. One that is still starting is waited for: a second one could only fail.
+fn already_up(global: &Global) -> Result<bool, Failure> {
+    // This machine's own cluster, not the one that the user's kubeconfig happens to point to.
+    let own = Global { kubeconfig: Some(kubeconfig::admin_path(global)), ..global.clone() };
+    let serves = || Cluster::connect(&own).is_ok_and(|cluster| cluster.ready());
+    if systemd::present() {
+        return Ok(systemd::installed() && serves());
+    }
+    let deadline = Instant::now() + READY_TIMEOUT;
+    while let Some(process) = daemon::running(&global.data_dir) {
+        if serves() {
+            return Ok(true);
+        }
+        if Instant::now() > deadline {
+            return Err(Failure::TimedOut(format!(
+                "the server (process {}) runs but is not ready after {} s; see {}, or stop it with `klynge down`",
+                process.as_raw_nonzero(),
+                READY_TIMEOUT.as_secs(),
+                daemon::log_path(&global.data_dir).display()
+            )));
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    Ok(false)
 }
 
 /// The command line of `klynge server` for these options.

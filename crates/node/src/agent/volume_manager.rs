@@ -116,8 +116,11 @@ fn one(
     }
 }
 
-/// Removes everything that a pod had on the disk but its logs.
+/// Removes everything that a pod had on the disk but its logs; also what a shim left that died while nobody watched.
 pub(super) async fn remove(shared: &Shared, uid: &str) {
+    if let Err(error) = shared.containers.destroy(uid).await {
+        tracing::warn!(uid, %error, "a pod's remains could not be removed; it is tried again at the next start");
+    }
     let directory = shared.paths.pod(uid);
     let removed = shared.tasks.blocking(move || clean_up(&directory)).await;
     if let Ok(Err(error)) = removed {

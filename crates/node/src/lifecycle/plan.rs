@@ -158,6 +158,9 @@ fn tear_down(state: &mut PodState, actions: &mut Vec<Action>) {
                 }
             }
             state.torn_down = true;
+            // Also without volumes: a shim that died while nobody watched leaves files and groups behind.
+            state.volumes = Volumes::Absent;
+            actions.push(Action::CleanUp);
             finish(state, actions);
         }
     }

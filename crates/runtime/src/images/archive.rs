@@ -179,12 +179,23 @@ impl Images {
             .into());
         }
         let names = directory_names(&document.diff_ids);
-        for (index, (name, diff_id)) in names.iter().zip(&document.diff_ids).enumerate() {
-            if let Some(source) = layers.get(index) {
-                self.unpack_layer(name, diff_id, names.get(..index).unwrap_or_default(), source)?;
+        let held = self.hold(&names);
+        let unpack_all = || -> Result<()> {
+            for (index, (name, diff_id)) in names.iter().zip(&document.diff_ids).enumerate() {
+                if let Some(source) = layers.get(index) {
+                    self.unpack_layer(name, diff_id, names.get(..index).unwrap_or_default(), source)?;
+                }
             }
+            Ok(())
+        };
+        let unpacked = unpack_all();
+        let image = unpacked.and_then(|()| self.finish(configuration, &id, document, tags, digest));
+        drop(held);
+        if image.is_err() {
+            // What a pull brought is worth keeping for the next attempt; an archive is here anyway.
+            self.drop_unused(&names)?;
         }
-        self.finish(configuration, &id, document, tags, digest)
+        image
     }
 }
 

@@ -162,6 +162,7 @@ impl Images {
             ))
             .into());
         }
+        let _held = self.hold(&directory_names(&document.diff_ids));
         self.fetch_layers(&repository, &document, &layers, options).await?;
         let this = self.clone();
         let tags: Vec<String> = reference.digest.is_none().then(|| reference.to_string()).into_iter().collect();

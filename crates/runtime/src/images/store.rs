@@ -79,6 +79,26 @@ pub(super) struct Inner {
 struct State {
     images: BTreeMap<String, (ImageRecord, Arc<ImageConfig>)>,
     tags: BTreeMap<String, String>,
+    /// Layers that imports and pulls under way rely on, and how many of those.
+    held: BTreeMap<String, usize>,
+}
+
+/// While it lives, its layers stay, whatever images are removed.
+pub(super) struct Held {
+    images: Images,
+    layers: Vec<String>,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let mut state = self.images.lock();
+        for layer in &self.layers {
+            match state.held.get_mut(layer) {
+                Some(count) if *count > 1 => *count -= 1,
+                _ => drop(state.held.remove(layer)),
+            }
+        }
+    }
 }
 
 /// `sha256:` and the digest of these bytes.
@@ -250,14 +270,50 @@ impl Images {
         state.images.remove(&image.id);
         remove_file(&self.record_path(&image.id))?;
         remove_file(&self.blob(&image.id))?;
-        let kept: BTreeSet<String> = state.images.values().flat_map(|(it, _)| it.layers.iter().cloned()).collect();
-        drop(state);
-        for layer in image.layers.iter().filter(|layer| !kept.contains(*layer)) {
-            // Renamed first, so that a half removed layer is never taken for a whole one.
-            let (path, doomed) = (self.inner.layers.join(layer), self.inner.layers.join(format!(".new-{layer}")));
-            if fs::rename(&path, &doomed).is_ok() {
-                fs::remove_dir_all(&doomed).context("removing the layer", &doomed)?;
+        self.drop_layers(state, image.layers.iter().cloned())
+    }
+
+    /// Keeps layers that are about to belong to an image. Asking whether one is here is only worth something afterwards.
+    pub(super) fn hold(&self, layers: &[String]) -> Held {
+        let mut state = self.lock();
+        for layer in layers {
+            *state.held.entry(layer.clone()).or_default() += 1;
+        }
+        Held { images: self.clone(), layers: layers.to_vec() }
+    }
+
+    /// Removes those of these layers that no image has and nobody holds.
+    pub(super) fn drop_unused(&self, layers: &[String]) -> Result<()> {
+        self.drop_layers(self.lock(), layers.iter().cloned())
+    }
+
+    /// Removes layers that belong to no image: what a kill left between a layer and its image, or a pull that was given up.
+    /// `used` are the images of the containers that are there; one that is not known may still need its layers.
+    pub(crate) fn collect_layers(&self, used: &BTreeSet<String>) -> Result<()> {
+        let state = self.lock();
+        if !used.iter().all(|id| state.images.contains_key(id)) {
+            return Ok(());
+        }
+        let entries = fs::read_dir(&self.inner.layers).context("reading", &self.inner.layers)?;
+        let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+        let names: Vec<String> = names.filter(|name| !name.starts_with('.')).collect();
+        self.drop_layers(state, names.into_iter())
+    }
+
+    fn drop_layers(&self, state: MutexGuard<'_, State>, layers: impl Iterator<Item = String>) -> Result<()> {
+        let kept: BTreeSet<&String> =
+            state.images.values().flat_map(|(it, _)| &it.layers).chain(state.held.keys()).collect();
+        let mut doomed = Vec::new();
+        for layer in layers.filter(|layer| !kept.contains(layer)) {
+            // Renamed under the lock, so that a half removed layer is never taken for a whole one.
+            let path = self.inner.layers.join(format!(".new-{}", state::random_hex(8)?));
+            if fs::rename(self.inner.layers.join(&layer), &path).is_ok() {
+                doomed.push(path);
             }
+        }
+        drop(state);
+        for path in doomed {
+            fs::remove_dir_all(&path).context("removing the layer", &path)?;
         }
         Ok(())
     }
