@@ -16,10 +16,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use object::{Map, Status, Value, json};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore};
-use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
-use tokio::net::TcpStream;
 use tokio::sync::Mutex;
 use tokio_rustls::TlsConnector;
 
@@ -27,7 +24,6 @@ use tokio_rustls::TlsConnector;
 const ANSWER_BYTES_MAX: usize = 512 * 1024 * 1024;
 /// A watch event may be this long.
 const EVENT_BYTES_MAX: usize = 16 * 1024 * 1024;
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A client for one endpoint and one identity.
 pub struct Https {
@@ -61,22 +57,12 @@ impl Https {
 
     async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, Status> {
         let (host, port) = (&self.endpoint.host, self.endpoint.port);
-        let address: IpAddr = match host.as_str() {
-            "localhost" => IpAddr::from([127, 0, 0, 1]),
-            other => other.parse().map_err(|_| {
-                Status::unavailable(format!(
-                    "the server {other:?} must be given by its address: names are not resolved here yet"
-                ))
-            })?,
-        };
         let refused = |what: &str, error: &dyn std::fmt::Display| {
             Status::unavailable(format!(
                 "cannot {what} the server at {host}:{port}: {error}; is it running? try `klynge up`"
             ))
         };
-        let opened = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect((address, port))).await;
-        let stream = opened.map_err(|late| refused("reach", &late))?.map_err(|error| refused("reach", &error))?;
-        let _ = stream.set_nodelay(true); // only latency is at stake
+        let stream = dial::connect(host, port).await.map_err(|error| refused("reach", &error))?;
         let name = ServerName::try_from(host.clone()).map_err(|error| refused("name", &error))?;
         let stream = self.tls.connect(name, stream).await.map_err(|error| refused("talk TLS with", &error))?;
         let (sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
