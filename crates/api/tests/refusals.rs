@@ -331,6 +331,99 @@ async fn what_cannot_be_decoded_is_worded_as_upstreams_decoders_do() {
     cluster.server.stop().await;
 }
 
+/// Verbs that a path does not take, and options that do not go together.
+const PATHS: &[Step] = &[
+    step("POST", "/api/v1/namespaces/default/configmaps/named", JSON, r#"{"metadata":{"name":"named"}}"#, 405, &[]),
+    step("PUT", MAPS, JSON, r#"{"metadata":{"name":"named"}}"#, 405, &[]),
+    step("PATCH", MAPS, MERGE, "{}", 405, &[]),
+    step("GET", "/api/v1/namespaces/default/serviceaccounts/default/token", "", "", 405, &[]),
+    step("GET", "/api/v1/namespaces/default/pods/p/binding", "", "", 405, &[]),
+    step("DELETE", "/apis/apps/v1/namespaces/default/deployments/d/status", "", "", 405, &[]),
+    step(
+        "GET",
+        "/api/v1/namespaces/default/configmaps?resourceVersionMatch=Some&sendInitialEvents=true",
+        "",
+        "",
+        422,
+        &[
+            (
+                "message",
+                "ListOptions.meta.k8s.io \"\" is invalid: [resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided, resourceVersionMatch: Unsupported value: \"Some\": supported values: \"Exact\", \"NotOlderThan\", \"\", sendInitialEvents: Forbidden: sendInitialEvents is forbidden for list]",
+            ),
+            ("details.kind", "ListOptions"),
+        ],
+    ),
+    step(
+        "GET",
+        "/api/v1/namespaces/default/configmaps?watch=1&resourceVersionMatch=Exact",
+        "",
+        "",
+        422,
+        &[
+            ("message", "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided"),
+            ("message", "Unsupported value: \"Exact\": supported values: \"NotOlderThan\""),
+        ],
+    ),
+    step(
+        "GET",
+        "/api/v1/namespaces/default/configmaps?fieldSelector=foo%3Dbar",
+        "",
+        "",
+        400,
+        &[("message", "\"foo\" is not a known field selector: only \"metadata.name\", \"metadata.namespace\"")],
+    ),
+    step(
+        "GET",
+        "/api/v1/namespaces/default/pods?fieldSelector=foo%3Dbar",
+        "",
+        "",
+        400,
+        &[("raw", "\"message\":\"field label not supported: foo\"")],
+    ),
+    step(
+        "GET",
+        "/api/v1/namespaces/default/pods?labelSelector=a+in+(b",
+        "",
+        "",
+        400,
+        &[("raw", "\"message\":\"unable to parse requirement: found '', expected: ',' or ')'\"")],
+    ),
+    step(
+        "POST",
+        MAPS,
+        JSON,
+        r#"{"metadata":{"generateName":"G_","finalizers":["x"]}}"#,
+        422,
+        &[
+            ("message", "metadata.generateName: Invalid value: \"G_\": a lowercase RFC 1123 subdomain"),
+            ("message", "metadata.finalizers: Invalid value: \"x\": name is neither a standard finalizer name nor is it fully qualified"),
+        ],
+    ),
+    step(
+        "POST",
+        MAPS,
+        JSON,
+        r#"{"metadata":{"name":"j"}}"#,
+        201,
+        &[],
+    ),
+    step(
+        "PATCH",
+        "/api/v1/namespaces/default/configmaps/j",
+        "application/json-patch+json",
+        r#"{"a":1}"#,
+        400,
+        &[("message", "error decoding patch: json: cannot unmarshal object into Go value of type jsonpatch.Patch")],
+    ),
+];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn paths_take_the_verbs_and_options_that_upstreams_take() {
+    let cluster = start().await;
+    steps::run(&cluster, PATHS).await;
+    cluster.server.stop().await;
+}
+
 /// Bodies of this many pieces of this size are larger than any window that a connection opens with.
 const PIECES: usize = 80;
 const PIECE_BYTES: usize = 32 * 1024;

@@ -6,7 +6,8 @@ use super::update::{Part, update_with};
 use super::{metadata, to_version};
 use crate::core::{Call, Outcome};
 use client::PatchKind;
-use object::{Status, Value, apply, meta, patch as patches};
+use object::patch::{self as patches, PatchError};
+use object::{Status, Value, apply, meta};
 
 /// A decoded patch.
 #[derive(Clone, Debug)]
@@ -47,7 +48,7 @@ fn forget_revision(current: &Value, value: &mut Value) {
 /// Changes `value` as the patch says.
 pub(crate) fn patch_value(call: &Call<'_>, body: &PatchBody, value: &mut Value) -> Result<(), Status> {
     match body.kind {
-        PatchKind::Json => patches::json(value, &body.value).map_err(|error| refused(&error)),
+        PatchKind::Json => patches::json(value, &body.value).map_err(refused),
         PatchKind::Merge => {
             patches::merge(value, &body.value);
             Ok(())
@@ -55,15 +56,24 @@ pub(crate) fn patch_value(call: &Call<'_>, body: &PatchBody, value: &mut Value) 
         PatchKind::Strategic => {
             let version = call.scope.version();
             patches::strategic(version.schemas(), version.type_id(), value, &body.value)
-                .map_err(|error| refused(&error))
+                .map_err(refused)
         }
         PatchKind::Apply => Err(Status::internal("apply is no in-place patch")),
     }
 }
 
-/// 422 as upstream answers a patch that cannot be applied.
-fn refused(error: &impl std::fmt::Display) -> Status {
-    Status::new(422, "Invalid", format!("the server rejected our request due to an error in our request: {error}"))
+/// A patch that cannot be applied: 422 for most, as upstream, whose sentence ours only adds the reason to.
+pub(super) fn refused(error: PatchError) -> Status {
+    match error {
+        PatchError::Malformed(why) => Status::bad_request(why),
+        PatchError::TooLarge(why) => {
+            Status::new(413, "RequestEntityTooLarge", format!("Request entity too large: {why}"))
+        }
+        PatchError::Unprocessable(why) => {
+            let message = format!("the server rejected our request due to an error in our request: {why}");
+            Status::new(422, "Invalid", message)
+        }
+    }
 }
 
 async fn apply_patch(call: &Call<'_>, body: PatchBody) -> Result<Outcome, Status> {

@@ -197,13 +197,7 @@ pub(crate) async fn patch_scale(call: &Call<'_>, body: &PatchBody) -> Result<Out
     write_scale(call, &mut |mut scale| {
         let before = scale.clone();
         match body.kind {
-            PatchKind::Json => patches::json(&mut scale, &body.value).map_err(|error| {
-                Status::new(
-                    422,
-                    "Invalid",
-                    format!("the server rejected our request due to an error in our request: {error}"),
-                )
-            })?,
+            PatchKind::Json => patches::json(&mut scale, &body.value).map_err(super::patch::refused)?,
             // A Scale has no lists: strategic merge and merge patch are the same.
             PatchKind::Merge | PatchKind::Strategic | PatchKind::Apply => patches::merge(&mut scale, &body.value),
         }

@@ -165,6 +165,10 @@ async fn finish(
     let row = &call.scope.row;
     let mut new = take_part(call, part, current, candidate);
     metadata::stamp_update(current, &mut new);
+    if meta::resource_version(&new).is_empty() {
+        // An unconditional write is about the state that it was read from; whether it may be one has been decided.
+        metadata::of_mut(&mut new).insert("resourceVersion", meta::resource_version(current));
+    }
     let review = Review::new(call, Action::Update, call.scope.name.to_owned(), Some(current));
     admission::mutate(&review, &mut new).await?;
     if part == Part::Main {
@@ -179,15 +183,11 @@ async fn finish(
     for warning in row.hooks.warnings(&new, Some(current)) {
         call.warn(warning);
     }
-    let mut causes = metadata::validate(row, &new, Some(current));
-    match part {
-        Part::Status => causes.extend(row.hooks.validate_status(&new, current)),
-        Part::Main => {
-            causes.extend(row.hooks.validate(&new));
-            causes.extend(row.hooks.validate_update(&new, current));
-        }
-        _ => causes.extend(row.hooks.validate(&new)),
-    }
+    let causes = match part {
+        Part::Status => row.validate_status(&new, current),
+        Part::Main => row.validate_update(&new, current),
+        _ => row.validate_part(&new, current),
+    };
     if !causes.is_empty() {
         return Err(Status::invalid(&call.scope.gvk(), call.scope.name, causes));
     }
