@@ -57,20 +57,13 @@ pub(crate) type Transform<'a> = &'a mut (dyn FnMut(&Value) -> Result<Value, Stat
 pub(crate) async fn update(call: &Call<'_>, body: Body, may_create: bool) -> Result<Outcome, Status> {
     let part = Part::of(call).ok_or_else(Status::method_not_allowed)?;
     let candidate = prepare::incoming(call, body, Source::Object)?;
-    let name = metadata::text(&candidate, "name");
-    if name.is_empty() {
-        return Err(Status::bad_request("name must be provided"));
-    }
-    if name != call.scope.name {
-        let message =
-            format!("the name of the object ({name}) does not match the name on the URL ({})", call.scope.name);
+    if metadata::text(&candidate, "name").is_empty() {
+        let name = call.scope.name;
+        let why = "name must be provided";
+        let message = format!("the name of the object ({name} based on URL) was undeterminable: {why}");
         return Err(Status::bad_request(message));
     }
-    let namespace = metadata::text(&candidate, "namespace");
-    if call.scope.row.namespaced && !namespace.is_empty() && namespace != call.scope.namespace {
-        let message = "the namespace of the provided object does not match the namespace sent on the request";
-        return Err(Status::bad_request(message));
-    }
+    super::patch::check_name(call, &candidate)?;
     let creatable = may_create && part == Part::Main && call.scope.row.create_on_update;
     if creatable && call.core.store.get(&call.scope.key(call.scope.name)).is_none() {
         let mut fresh = candidate;
