@@ -1,4 +1,4 @@
-//! What the server does by itself: old Events go, certificates are renewed before they end.
+//! What the server does by itself: old Events go, its own Service stays, certificates are renewed before they end.
 
 use crate::core::{Core, decoded};
 use crate::pki::Pki;
@@ -28,6 +28,9 @@ pub(crate) async fn run(core: Arc<Core>, pki: Arc<Pki>) {
         round += 1;
         expire_events(&core, Timestamp::now()).await;
         core.documents.forget_unused();
+        if let Err(status) = crate::bootstrap::keep_own(&core).await {
+            tracing::warn!(%status, "the server's own Service cannot be kept up to date");
+        }
         if round.is_multiple_of(RENEWAL_ROUNDS) {
             match pki.renew(SystemTime::now()) {
                 Ok(true) => tracing::info!("certificates were renewed"),

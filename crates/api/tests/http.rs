@@ -206,7 +206,7 @@ const STEPS: &[Step] = &[
         JSON_PATCH,
         r#"[{"op":"replace","path":"/metadata/namespace","value":"other"}]"#,
         400,
-        &[("message", "the namespace of the provided object does not match the namespace sent on the request")],
+        &[("message", "the namespace of the object (other) does not match the namespace on the request (default)")],
     ),
     step("PATCH", "/api/v1/namespaces/default/configmaps/a", JSON, "{}", 415, &[("reason", "UnsupportedMediaType")]),
     // selectors

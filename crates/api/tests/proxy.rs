@@ -83,7 +83,7 @@ async fn logs_and_streams_reach_the_node() {
             format!("{pods}/p/log?tailLines=-1&limitBytes=0&sinceSeconds=1&sinceTime=2026-01-01T00:00:00Z"),
             422,
             "PodLogOptions \\\"p\\\" is invalid: [tailLines: Invalid value: -1: must be greater than or equal to 0, \
-             limitBytes: Invalid value: 0: must be greater than 0, : Forbidden: at most one of",
+             limitBytes: Invalid value: 0: must be greater than 0, []: Forbidden: at most one of",
         ),
         (format!("{pods}/gone/log?container=a"), 404, "nodes \\\"n3\\\" not found"),
         (format!("{pods}/lost/log?container=a"), 503, "error trying to reach service: no such node"),

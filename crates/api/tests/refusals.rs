@@ -360,6 +360,219 @@ async fn what_cannot_be_decoded_is_worded_as_upstreams_decoders_do() {
     cluster.server.stop().await;
 }
 
+/// A Scale is checked like any other object, and can be applied.
+const SCALES: &[Step] = &[
+    step(
+        "PATCH",
+        DEPLOYMENT,
+        APPLY,
+        r#"{"apiVersion":"apps/v1","kind":"Deployment","spec":{"replicas":2,"selector":{"matchLabels":{"a":"b"}},"template":{"metadata":{"labels":{"a":"b"}},"spec":{"containers":[{"name":"c","image":"i"}]}}}}"#,
+        201,
+        &[],
+    ),
+    step(
+        "PATCH",
+        "/apis/apps/v1/namespaces/default/deployments/d/scale",
+        MERGE,
+        r#"{"spec":{"replicas":"x"}}"#,
+        422,
+        &[("message", "json: cannot unmarshal string into Go struct field ScaleSpec.spec.replicas of type int32")],
+    ),
+    step(
+        "PUT",
+        "/apis/apps/v1/namespaces/default/deployments/d/scale",
+        JSON,
+        r#"{"metadata":{"name":"d"},"spec":{"replicas":"x"}}"#,
+        400,
+        &[("message", "Scale in version \"v1\" cannot be handled as a Scale: json: cannot unmarshal string")],
+    ),
+    step(
+        "PUT",
+        "/apis/apps/v1/namespaces/default/deployments/d/scale",
+        JSON,
+        r#"{"metadata":{"name":"e"},"spec":{"replicas":1}}"#,
+        400,
+        &[("message", "the name of the object (e) does not match the name on the URL (d)")],
+    ),
+    step(
+        "PATCH",
+        "/apis/apps/v1/namespaces/default/deployments/d/scale?fieldManager=three",
+        APPLY,
+        r#"{"apiVersion":"autoscaling/v1","kind":"Scale","metadata":{"name":"d","namespace":"default"},"spec":{"replicas":3}}"#,
+        409,
+        &[("message", "Apply failed with 1 conflict: conflict with \"one\": .spec.replicas")],
+    ),
+    step(
+        "PATCH",
+        "/apis/apps/v1/namespaces/default/deployments/d/scale?fieldManager=three&force=true",
+        APPLY,
+        r#"{"apiVersion":"autoscaling/v1","kind":"Scale","metadata":{"name":"d","namespace":"default"},"spec":{"replicas":3}}"#,
+        200,
+        &[("kind", "Scale"), ("spec.replicas", "3")],
+    ),
+    step(
+        "GET",
+        "/apis/apps/v1/namespaces/default/deployments/d",
+        "",
+        "",
+        200,
+        &[("spec.replicas", "3"), ("metadata.managedFields", "\"manager\":\"three\",\"operation\":\"Apply\",\"subresource\":\"scale\"")],
+    ),
+    step(
+        "PUT",
+        "/apis/apps/v1/namespaces/default/deployments/d",
+        JSON,
+        r#"{"spec":{}}"#,
+        400,
+        &[("message", "the name of the object (d based on URL) was undeterminable: name must be provided")],
+    ),
+];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_scale_is_an_object_like_others() {
+    let cluster = start().await;
+    steps::run(&cluster, SCALES).await;
+    cluster.server.stop().await;
+}
+
+/// A pod to which kubectl debug has added a container is changed like any other.
+const DEBUGGED: &[Step] = &[
+    step("POST", "/api/v1/namespaces/default/serviceaccounts", JSON, r#"{"metadata":{"name":"default"}}"#, 201, &[]),
+    step(
+        "POST",
+        "/api/v1/namespaces/default/pods",
+        JSON,
+        r#"{"metadata":{"name":"p"},"spec":{"containers":[{"name":"c","image":"i"}]}}"#,
+        201,
+        &[],
+    ),
+    step(
+        "PATCH",
+        "/api/v1/namespaces/default/pods/p/ephemeralcontainers",
+        MERGE,
+        r#"{"spec":{"ephemeralContainers":[{"name":"e","image":"i"}]}}"#,
+        200,
+        &[],
+    ),
+    step("PATCH", "/api/v1/namespaces/default/pods/p", MERGE, r#"{"metadata":{"labels":{"a":"b"}}}"#, 200, &[]),
+    step(
+        "POST",
+        "/api/v1/namespaces/default/pods/p/binding",
+        JSON,
+        r#"{"metadata":{"name":"p"},"target":{"name":"n"}}"#,
+        201,
+        &[],
+    ),
+    step(
+        "POST",
+        "/api/v1/namespaces/default/pods",
+        JSON,
+        r#"{"metadata":{"name":"q"},"spec":{"containers":[{"name":"c","image":"i"}],"ephemeralContainers":[{"name":"e","image":"i"}]}}"#,
+        422,
+        &[("message", "spec.ephemeralContainers: Forbidden: cannot be set on create")],
+    ),
+];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_debugged_pod_is_changed_like_any_other() {
+    let cluster = start().await;
+    steps::run(&cluster, DEBUGGED).await;
+    cluster.server.stop().await;
+}
+
+/// Verbs that a path does not take, and options that do not go together.
+const PATHS: &[Step] = &[
+    step("POST", "/api/v1/namespaces/default/configmaps/named", JSON, r#"{"metadata":{"name":"named"}}"#, 405, &[]),
+    step("PUT", MAPS, JSON, r#"{"metadata":{"name":"named"}}"#, 405, &[]),
+    step("PATCH", MAPS, MERGE, "{}", 405, &[]),
+    step("GET", "/api/v1/namespaces/default/serviceaccounts/default/token", "", "", 405, &[]),
+    step("GET", "/api/v1/namespaces/default/pods/p/binding", "", "", 405, &[]),
+    step("DELETE", "/apis/apps/v1/namespaces/default/deployments/d/status", "", "", 405, &[]),
+    step(
+        "GET",
+        "/api/v1/namespaces/default/configmaps?resourceVersionMatch=Some&sendInitialEvents=true",
+        "",
+        "",
+        422,
+        &[
+            (
+                "message",
+                "ListOptions.meta.k8s.io \"\" is invalid: [resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided, resourceVersionMatch: Unsupported value: \"Some\": supported values: \"Exact\", \"NotOlderThan\", \"\", sendInitialEvents: Forbidden: sendInitialEvents is forbidden for list]",
+            ),
+            ("details.kind", "ListOptions"),
+        ],
+    ),
+    step(
+        "GET",
+        "/api/v1/namespaces/default/configmaps?watch=1&resourceVersionMatch=Exact",
+        "",
+        "",
+        422,
+        &[
+            ("message", "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided"),
+            ("message", "Unsupported value: \"Exact\": supported values: \"NotOlderThan\""),
+        ],
+    ),
+    step(
+        "GET",
+        "/api/v1/namespaces/default/configmaps?fieldSelector=foo%3Dbar",
+        "",
+        "",
+        400,
+        &[("message", "\"foo\" is not a known field selector: only \"metadata.name\", \"metadata.namespace\"")],
+    ),
+    step(
+        "GET",
+        "/api/v1/namespaces/default/pods?fieldSelector=foo%3Dbar",
+        "",
+        "",
+        400,
+        &[("raw", "\"message\":\"field label not supported: foo\"")],
+    ),
+    step(
+        "GET",
+        "/api/v1/namespaces/default/pods?labelSelector=a+in+(b",
+        "",
+        "",
+        400,
+        &[("raw", "\"message\":\"unable to parse requirement: found '', expected: ',' or ')'\"")],
+    ),
+    step(
+        "POST",
+        MAPS,
+        JSON,
+        r#"{"metadata":{"generateName":"G_","finalizers":["x"]}}"#,
+        422,
+        &[
+            ("message", "metadata.generateName: Invalid value: \"G_\": a lowercase RFC 1123 subdomain"),
+            ("message", "metadata.finalizers: Invalid value: \"x\": name is neither a standard finalizer name nor is it fully qualified"),
+        ],
+    ),
+    step(
+        "POST",
+        MAPS,
+        JSON,
+        r#"{"metadata":{"name":"j"}}"#,
+        201,
+        &[],
+    ),
+    step(
+        "PATCH",
+        "/api/v1/namespaces/default/configmaps/j",
+        "application/json-patch+json",
+        r#"{"a":1}"#,
+        400,
+        &[("message", "error decoding patch: json: cannot unmarshal object into Go value of type jsonpatch.Patch")],
+    ),
+];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn paths_take_the_verbs_and_options_that_upstreams_take() {
+    let cluster = start().await;
+    steps::run(&cluster, PATHS).await;
+    cluster.server.stop().await;
+}
+
 /// Bodies of this many pieces of this size are larger than any window that a connection opens with.
 const PIECES: usize = 80;
 const PIECE_BYTES: usize = 32 * 1024;

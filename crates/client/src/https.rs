@@ -18,7 +18,6 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use object::{Map, Status, Value, json};
 use rustls::ClientConfig;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use std::net::IpAddr;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::net::TcpStream;
@@ -30,7 +29,8 @@ use tokio_rustls::client::TlsStream;
 const ANSWER_BYTES_MAX: usize = 512 * 1024 * 1024;
 /// A watch event may be this long.
 const EVENT_BYTES_MAX: usize = 16 * 1024 * 1024;
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the handshake may take once the connection is there.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A client for one endpoint and one identity.
 pub struct Https {
@@ -119,25 +119,15 @@ impl Https {
 
     async fn stream(&self, config: Arc<ClientConfig>) -> Result<TlsStream<TcpStream>, Status> {
         let (host, port) = (&self.endpoint.host, self.endpoint.port);
-        let address: IpAddr = match host.as_str() {
-            "localhost" => IpAddr::from([127, 0, 0, 1]),
-            other => other.parse().map_err(|_| {
-                Status::unavailable(format!(
-                    "the server {other:?} must be given by its address: names are not resolved here yet"
-                ))
-            })?,
-        };
         let refused = |what: &str, error: &dyn std::fmt::Display| {
             Status::unavailable(format!(
                 "cannot {what} the server at {host}:{port}: {error}; is it running? try `klynge up`"
             ))
         };
-        let opened = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect((address, port))).await;
-        let stream = opened.map_err(|late| refused("reach", &late))?.map_err(|error| refused("reach", &error))?;
-        let _ = stream.set_nodelay(true); // only latency is at stake
+        let stream = dial::connect(host, port).await.map_err(|error| refused("reach", &error))?;
         let name = ServerName::try_from(host.clone()).map_err(|error| refused("name", &error))?;
         let connecting = TlsConnector::from(config).connect(name, stream);
-        let opened = tokio::time::timeout(CONNECT_TIMEOUT, connecting).await;
+        let opened = tokio::time::timeout(HANDSHAKE_TIMEOUT, connecting).await;
         opened.map_err(|late| refused("talk TLS with", &late))?.map_err(|error| refused("talk TLS with", &error))
     }
 

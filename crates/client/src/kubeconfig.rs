@@ -9,7 +9,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 /// An endpoint with credentials.
 pub struct Endpoint {
-    /// Host (an address or `localhost`).
+    /// Host: an address or a name.
     pub host: String,
     /// Port.
     pub port: u16,

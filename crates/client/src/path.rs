@@ -1,7 +1,6 @@
 //! The URLs of the API: where a target lives and how options are written into the query.
 
 use crate::request::{Deletion, PatchKind, Query, Target, WriteOptions};
-use std::fmt::Write as _;
 
 /// `/api/v1/namespaces/a/pods/b/status` and its like.
 #[must_use]
@@ -80,13 +79,7 @@ fn add(text: &mut String, key: &str, value: &str) {
     text.push(if text.is_empty() { '?' } else { '&' });
     text.push_str(key);
     text.push('=');
-    for byte in value.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            text.push(char::from(byte));
-        } else {
-            let _ = write!(text, "%{byte:02X}"); // writing to a String cannot fail
-        }
-    }
+    text.push_str(&object::percent::encode(value));
 }
 
 #[cfg(test)]

@@ -98,6 +98,14 @@ impl Resource {
         causes
     }
 
+    /// What is wrong with a write through another subresource.
+    #[must_use]
+    pub fn validate_part(&self, new: &Value, old: &Value) -> Vec<Cause> {
+        let mut causes = validate_metadata_update(self, new, old);
+        causes.extend(self.hooks.validate(new));
+        causes
+    }
+
     /// An object of one of this row's versions turned into the hub's.
     pub fn to_hub(&self, version: &crate::Version, object: &mut Value) {
         if let Some(convert) = version.convert_to_hub {

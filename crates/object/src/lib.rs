@@ -8,6 +8,7 @@ pub mod json;
 pub mod meta;
 pub mod names;
 pub mod patch;
+pub mod percent;
 pub mod proto;
 pub mod quantity;
 pub mod resource;

@@ -11,7 +11,7 @@ const QUALIFIED: &str = "([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]";
 /// The sentence for text that is too long.
 #[must_use]
 pub fn too_long(bytes_max: usize) -> String {
-    format!("must be no more than {bytes_max} characters")
+    format!("must be no more than {bytes_max} bytes")
 }
 
 /// The sentence for text that does not match, with examples.
@@ -231,7 +231,7 @@ mod tests {
                 assert!(!check(text).is_empty(), "{text}");
             }
         }
-        assert_eq!(dns1123_label(&"a".repeat(64)), ["must be no more than 63 characters"]);
+        assert_eq!(dns1123_label(&"a".repeat(64)), ["must be no more than 63 bytes"]);
         assert_eq!(dns1123_label("a.b"), ["must not contain dots"]);
         assert_eq!(
             dns1123_subdomain("A_b"),

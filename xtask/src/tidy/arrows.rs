@@ -10,10 +10,11 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("scheduler", &["object", "kinds"]),
     ("controllers", &["object", "kinds", "scheduler"]),
     ("store", &["object"]),
-    ("client", &["object"]),
+    ("dial", &[]),
+    ("client", &["object", "dial"]),
     ("api", &["object", "kinds", "store", "client"]),
     ("control-loop", &["object", "kinds", "client", "controllers", "scheduler"]),
-    ("runtime", &["object"]),
+    ("runtime", &["object", "dial"]),
     ("network", &["object"]),
     ("node", &["object", "client", "runtime", "network"]),
     (

@@ -18,7 +18,7 @@ pub fn impersonate(user: User, headers: &HeaderMap, authorizer: &Authorizer) -> 
     let (names, groups, uids) = (values("impersonate-user"), values("impersonate-group"), values("impersonate-uid"));
     let extra: Vec<(String, &str)> = headers
         .iter()
-        .filter_map(|(name, value)| Some((decoded(name.as_str().strip_prefix(EXTRA)?), value.to_str().ok()?)))
+        .filter_map(|(name, value)| Some((object::percent::decode(name.as_str().strip_prefix(EXTRA)?), value.to_str().ok()?)))
         .collect();
     let Some(name) = names.first().filter(|name| !name.is_empty()) else {
         if groups.is_empty() && uids.is_empty() && extra.is_empty() {
@@ -88,24 +88,4 @@ fn check(
     }
     let about = GroupVersionResource::new(group, "v1", resource);
     Err(Status::forbidden(&about, name, &request.refusal()))
-}
-
-/// Header names carry a key percent-encoded, in lower case.
-fn decoded(key: &str) -> String {
-    let mut bytes = Vec::with_capacity(key.len());
-    let mut rest = key.as_bytes();
-    while let Some((first, tail)) = rest.split_first() {
-        let code = (*first == b'%').then(|| tail.get(..2)).flatten().and_then(|hex| std::str::from_utf8(hex).ok());
-        match code.and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
-            Some(byte) => {
-                bytes.push(byte);
-                rest = &tail[2..];
-            }
-            None => {
-                bytes.push(*first);
-                rest = tail;
-            }
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
 }

@@ -5,4 +5,4 @@ mod flow_control;
 mod objects;
 mod run;
 
-pub(crate) use run::run;
+pub(crate) use run::{keep_own, run};

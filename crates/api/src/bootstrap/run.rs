@@ -16,9 +16,8 @@ const MASTERS: &str = "system:masters";
 pub(crate) async fn run(core: &Arc<Core>) -> Result<(), Status> {
     let user = User::named(USER, &[MASTERS]);
     try_join_all(objects::namespaces().into_iter().map(|object| create(core, &user, object))).await?;
-    let own = objects::own(core);
     // The server's own Service takes the first address before any other Service can be given it.
-    try_join_all(own.into_iter().map(|object| refresh(core, &user, object))).await?;
+    keep_own(core).await?;
     let fixed = try_join_all(objects::fixed(core).into_iter().map(|object| create(core, &user, object)));
     let policy = try_join_all(auth::default_objects().into_iter().map(|object| policy(core, &user, object)));
     let services = api_services::all(&core.table());
@@ -26,6 +25,13 @@ pub(crate) async fn run(core: &Arc<Core>) -> Result<(), Status> {
     let levels = try_join_all(flow_control::levels().into_iter().map(|object| managed(core, &user, object)));
     let schemas = try_join_all(flow_control::schemas().into_iter().map(|object| flow_schema(core, &user, object)));
     tokio::try_join!(fixed, policy, services, levels, schemas)?;
+    Ok(())
+}
+
+/// Writes the server's own Service and endpoints where they are missing or others; also while it runs, as upstream.
+pub(crate) async fn keep_own(core: &Arc<Core>) -> Result<(), Status> {
+    let user = User::named(USER, &[MASTERS]);
+    try_join_all(objects::own(core).into_iter().map(|object| refresh(core, &user, object))).await?;
     Ok(())
 }
 

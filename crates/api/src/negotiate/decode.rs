@@ -154,10 +154,14 @@ pub(crate) fn decode_patch(content_type: &str, bytes: &[u8]) -> Result<PatchBody
         json::decode(bytes, &Limits::REQUEST).map_err(|error| undecodable_patch(&error, "error decoding patch"))?
     };
     if kind != PatchKind::Json && decoded.value.as_object().is_none() {
-        return Err(Status::bad_request("error decoding patch: it is no map"));
+        let found = object::schema::json_kind(&decoded.value);
+        let why = format!("json: cannot unmarshal {found} into Go value of type map[string]interface {{}}");
+        return Err(Status::bad_request(format!("error decoding patch: {why}")));
     }
     if kind == PatchKind::Json && !matches!(decoded.value, Value::Array(_)) {
-        return Err(Status::bad_request("error decoding patch: it is no list of operations"));
+        let found = object::schema::json_kind(&decoded.value);
+        let why = format!("json: cannot unmarshal {found} into Go value of type jsonpatch.Patch");
+        return Err(Status::bad_request(format!("error decoding patch: {why}")));
     }
     Ok(PatchBody { kind, value: decoded.value, duplicates: decoded.duplicates })
 }

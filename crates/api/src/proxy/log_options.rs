@@ -26,7 +26,7 @@ pub(super) fn check(query: &Parameters, pod: &str) -> Result<(), Status> {
     at_least("limitBytes", limit_bytes, 1);
     if since_time.is_some() && since_seconds.is_some() {
         let why = "Forbidden: at most one of `sinceTime` or `sinceSeconds` may be specified";
-        causes.push(cause("FieldValueForbidden", "", why));
+        causes.push(cause("FieldValueForbidden", "[]", why));
     } else {
         at_least("sinceSeconds", since_seconds, 1);
     }
@@ -35,7 +35,7 @@ pub(super) fn check(query: &Parameters, pod: &str) -> Result<(), Status> {
             causes.push(unsupported("stream", &format!("{stream:?}"), r#""All", "Stderr", "Stdout""#));
         } else if stream != "All" && tail_lines.is_some() {
             let why = "Forbidden: `tailLines` and specific `stream` are mutually exclusive for now";
-            causes.push(cause("FieldValueForbidden", "", why));
+            causes.push(cause("FieldValueForbidden", "[]", why));
         }
     }
     if causes.is_empty() {

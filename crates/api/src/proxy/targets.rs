@@ -94,15 +94,7 @@ fn lookup(context: &Context, scope: &Scope<'_>, name: &str) -> Result<Arc<Value>
 }
 
 fn escape(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            out.push(byte as char);
-        } else {
-            out.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    out
+    object::percent::encode(text)
 }
 
 fn with_query(path: &str, parameters: &[(String, String)]) -> String {

@@ -22,25 +22,23 @@ impl Selection {
         let mut selection = Selection::default();
         if !label_text.is_empty() {
             let parsed = labels::Selector::parse(label_text)
-                .map_err(|error| Status::bad_request(format!("unable to parse requirement: {error}")))?;
+                .map_err(|error| Status::bad_request(error.to_string()))?;
             selection.labels = Some(parsed).filter(|selector| !selector.is_everything());
         }
         if !field_text.is_empty() {
             let parsed = fields::Selector::parse(field_text).map_err(|error| Status::bad_request(error.to_string()))?;
             for requirement in parsed.requirements() {
                 if !scope.row.is_selectable(&requirement.field) {
-                    let (version, kind) = (scope.api_version(), &scope.row.kind);
                     let field = &requirement.field;
-                    let message = if scope.row.group.is_empty() {
-                        format!("field label not supported: {field}")
-                    } else {
+                    // Kinds with fields of their own are worded otherwise than those with upstream's two.
+                    let message = if scope.row.selectable_fields.is_empty() {
                         format!(
-                            "\"{field}\" is not a known field selector: only \"metadata.name\", \"metadata.namespace\""
+                            "{:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\"",
+                            field.as_str()
                         )
+                    } else {
+                        format!("field label not supported: {field}")
                     };
-                    let message = format!(
-                        "Unable to find \"{version}, Kind={kind}\" that match label selector \"{label_text}\", field selector \"{field_text}\": {message}"
-                    );
                     return Err(Status::bad_request(message));
                 }
             }

@@ -1,6 +1,8 @@
-//! What a write's query asks for: dryRun, fieldManager, fieldValidation, force; checked and worded as upstream does.
+//! What a query asks for: the options of writes (dryRun, fieldManager, fieldValidation, force), and which options of
+//! lists and watches go together; checked and worded as upstream does.
 
 use super::dispatch::Context;
+use super::query::Parameters;
 use crate::core::{Options, Validation};
 use crate::write::{cause, dry_run_cause, invalid_options, unsupported};
 use object::Status;
@@ -57,6 +59,45 @@ pub(crate) fn of_write(context: &Context) -> Result<Options, Status> {
         field_manager = from_user_agent(context.user_agent());
     }
     Ok(Options { dry_run: !dry_run.is_empty(), field_manager, force: query.flag("force"), validation })
+}
+
+/// Refuses ListOptions that contradict each other; the options of a watch are others than those of a list.
+pub(crate) fn check_list(query: &Parameters, watch: bool) -> Result<(), Status> {
+    let mut causes = Vec::new();
+    let wanted = query.text("resourceVersionMatch");
+    let forbid = |why: &str| cause("FieldValueForbidden", "resourceVersionMatch", format!("Forbidden: {why}"));
+    let initial = query.get("sendInitialEvents").is_some();
+    if watch && initial && wanted != "NotOlderThan" {
+        causes.push(forbid("sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"));
+    }
+    if !wanted.is_empty() {
+        if watch && !initial {
+            causes.push(forbid("resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided"));
+        }
+        if !watch && query.text("resourceVersion").is_empty() {
+            causes.push(forbid("resourceVersionMatch is forbidden unless resourceVersion is provided"));
+        }
+        let continued = !query.text("continue").is_empty();
+        let why = "resourceVersionMatch is forbidden when continue is provided";
+        if continued && !watch {
+            causes.push(forbid(why));
+        }
+        if wanted != "NotOlderThan" && (watch || wanted != "Exact") {
+            let supported = if watch { r#""NotOlderThan""# } else { r#""Exact", "NotOlderThan", """# };
+            causes.push(unsupported("resourceVersionMatch", &format!("{wanted:?}"), supported));
+        }
+        if continued && watch {
+            causes.push(forbid(why));
+        }
+        if !watch && wanted == "Exact" && query.text("resourceVersion") == "0" {
+            causes.push(forbid("resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\""));
+        }
+    }
+    if initial && !watch {
+        let why = "Forbidden: sendInitialEvents is forbidden for list";
+        causes.push(cause("FieldValueForbidden", "sendInitialEvents", why));
+    }
+    if causes.is_empty() { Ok(()) } else { Err(invalid_options("ListOptions", causes)) }
 }
 
 /// Without a manager's name the client's own stands in.

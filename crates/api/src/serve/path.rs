@@ -2,6 +2,7 @@
 
 use crate::serve::query::Parameters;
 use http::Method;
+use object::percent;
 
 /// A parsed request line.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -26,32 +27,6 @@ pub(crate) struct RequestInfo {
     pub(crate) name: String,
     /// What follows the subresource: the path behind a proxy.
     pub(crate) rest: String,
-}
-
-/// Turns %xx into bytes; what is no valid escape or UTF-8 stays as it is.
-pub(crate) fn percent_decode(text: &str, plus_is_space: bool) -> String {
-    if !(text.contains('%') || plus_is_space && text.contains('+')) {
-        return text.to_owned();
-    }
-    let bytes = text.as_bytes();
-    let mut out = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while at < bytes.len() {
-        let digit = |offset: usize| bytes.get(at + offset).and_then(|byte| (*byte as char).to_digit(16));
-        match bytes[at] {
-            b'%' => match (digit(1), digit(2)) {
-                (Some(high), Some(low)) => {
-                    out.push((high * 16 + low) as u8);
-                    at += 2;
-                }
-                _ => out.push(b'%'),
-            },
-            b'+' if plus_is_space => out.push(b' '),
-            byte => out.push(byte),
-        }
-        at += 1;
-    }
-    String::from_utf8(out).unwrap_or_else(|_| text.to_owned())
 }
 
 impl RequestInfo {
@@ -97,7 +72,7 @@ impl RequestInfo {
             parts = rest;
         }
         if let ["namespaces", namespace, rest @ ..] = parts {
-            self.namespace = percent_decode(namespace, false);
+            self.namespace = percent::decode(namespace);
             // /namespaces/x/status and /finalize are about the namespace; anything longer is about what is in it.
             if let [first, ..] = rest
                 && !matches!(*first, "status" | "finalize")
@@ -106,9 +81,9 @@ impl RequestInfo {
             }
         }
         let mut rest = parts.iter();
-        self.resource = rest.next().map(|part| percent_decode(part, false)).unwrap_or_default();
-        self.name = rest.next().map(|part| percent_decode(part, false)).unwrap_or_default();
-        self.subresource = rest.next().map(|part| percent_decode(part, false)).unwrap_or_default();
+        self.resource = rest.next().map(|part| percent::decode(part)).unwrap_or_default();
+        self.name = rest.next().map(|part| percent::decode(part)).unwrap_or_default();
+        self.subresource = rest.next().map(|part| percent::decode(part)).unwrap_or_default();
         // The rest is passed on behind a proxy and keeps its escapes.
         let taken: usize = rest.clone().map(|part| part.len() + 1).sum();
         if taken > 0 {

@@ -1,7 +1,6 @@
 //! The query string: decoded once, looked up by name; the first of several equal names counts.
 
-use super::path::percent_decode;
-use object::Status;
+use object::{Status, percent};
 use std::num::{IntErrorKind, ParseIntError};
 
 /// A query with more pairs than this is cut: no client of ours sends so many.
@@ -19,7 +18,7 @@ impl Parameters {
             pairs
                 .map(|pair| {
                     let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-                    (percent_decode(name, true), percent_decode(value, true))
+                    (percent::decode_query(name), percent::decode_query(value))
                 })
                 .collect(),
         )

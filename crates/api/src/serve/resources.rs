@@ -3,10 +3,11 @@
 use super::body::{self, Answer};
 use super::dispatch::Context;
 use super::options;
+use super::path::RequestInfo;
 use super::query::Parameters;
 use super::respond;
 use crate::core::{Answered, Call, Options, Outcome, Scope};
-use crate::negotiate::{self, Accepted, Codec, Frames, Offers, Payload};
+use crate::negotiate::{self, Accepted, Codec, Frames, Offers, Payload, Shape};
 use crate::proxy;
 use crate::read::{self, Page, Selection};
 use crate::watch::{Feed, WatchRequest};
@@ -46,7 +47,8 @@ pub(crate) async fn handle(
             }
             return proxy::handle(&context, &scope, &role, request, body).await;
         }
-    } else if !scope.row.has_verb(&info.verb) {
+    }
+    if !allows(&scope, &info) {
         return Err(Status::method_not_allowed());
     }
     if scope.row.namespaced && namespace.is_empty() && !matches!(info.verb.as_str(), "list" | "watch") {
@@ -62,6 +64,20 @@ pub(crate) async fn handle(
     }
 }
 
+/// Whether the path takes the verb: collections and objects take different ones, subresources their own.
+fn allows(scope: &Scope<'_>, info: &RequestInfo) -> bool {
+    let named = !info.name.is_empty();
+    if let Some(part) = scope.row.subresource(scope.subresource) {
+        return named && part.verbs.iter().any(|verb| *verb == info.verb);
+    }
+    let fits = match info.verb.as_str() {
+        "create" | "deletecollection" => !named,
+        "update" | "patch" | "delete" => named,
+        _ => true,
+    };
+    fits && scope.row.has_verb(&info.verb)
+}
+
 fn is_proxied(role: &Role) -> bool {
     matches!(role, Role::Log | Role::Exec | Role::Attach | Role::PortForward | Role::Proxy)
 }
@@ -72,8 +88,16 @@ fn accepted(context: &Context, offers: Offers) -> Result<Accepted, Status> {
 
 fn codec<'a>(context: &Context, scope: &'a Scope<'a>, accepted: Accepted) -> Result<Codec<'a>, Status> {
     let text = context.query.text("includeObject");
-    let include = IncludeObject::parse(text)
-        .ok_or_else(|| Status::bad_request(format!("unrecognized includeObject value: \"{text}\"")))?;
+    let include = match IncludeObject::parse(text) {
+        Some(include) => include,
+        None if matches!(accepted.shape, Shape::Table(_)) => {
+            return Err(Status::bad_request(format!(
+                "Unable to convert to Table as requested: includeObject: Invalid value: {text:?}: must be 'Metadata', \
+                 'Object', 'None', or empty"
+            )));
+        }
+        None => IncludeObject::None,
+    };
     Ok(Codec { scope, accepted, include, now: Timestamp::now() })
 }
 
@@ -99,6 +123,7 @@ async fn read_verbs(context: &Context, call: &Call<'_>) -> Result<Response<Answe
     let codec = codec(context, scope, accepted(context, Offers::Resources)?)?;
     if context.info.verb != "get" {
         check_numbers(query)?;
+        options::check_list(query, context.info.verb == "watch")?;
     }
     match context.info.verb.as_str() {
         "get" => {
@@ -135,7 +160,6 @@ async fn watch(
     }
     let request = WatchRequest {
         resource_version: query.text("resourceVersion").to_owned(),
-        resource_version_match: query.text("resourceVersionMatch").to_owned(),
         bookmarks: query.flag("allowWatchBookmarks"),
         send_initial_events: query.get("sendInitialEvents").map(|_| query.flag("sendInitialEvents")),
         timeout_seconds: query.number("timeoutSeconds")?.and_then(|seconds| u64::try_from(seconds).ok()),
@@ -220,6 +244,7 @@ async fn write_verbs(
         }
         _ => {
             check_numbers(&context.query)?;
+            options::check_list(&context.query, false)?;
             let selection = selection(context, scope)?;
             let page = delete_request(context, &content_type, &bytes)?;
             let entries = write::delete_collection(call, &selection, &page).await?;

@@ -42,7 +42,6 @@ pub(crate) enum Item {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct WatchRequest {
     pub(crate) resource_version: String,
-    pub(crate) resource_version_match: String,
     pub(crate) bookmarks: bool,
     pub(crate) send_initial_events: Option<bool>,
     pub(crate) timeout_seconds: Option<u64>,
@@ -74,16 +73,6 @@ impl Feed {
         request: &WatchRequest,
     ) -> Result<Self, Status> {
         let wants_initial = request.send_initial_events == Some(true);
-        if request.send_initial_events.is_some() && request.resource_version_match != "NotOlderThan" {
-            return Err(forbidden_option(
-                "resourceVersionMatch: Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
-            ));
-        }
-        if request.send_initial_events.is_none() && !request.resource_version_match.is_empty() {
-            return Err(forbidden_option(
-                "resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
-            ));
-        }
         let given = match request.after {
             Some(revision) => Some(Revision(revision)),
             None => read::parse_revision(&request.resource_version)?,
@@ -252,8 +241,4 @@ fn open(
 
 fn too_old(wanted: Revision, oldest: Revision) -> Status {
     Status::expired(format!("too old resource version: {wanted} ({oldest})"))
-}
-
-fn forbidden_option(why: &str) -> Status {
-    Status::new(422, "Invalid", format!("ListOptions.meta.k8s.io \"\" is invalid: {why}"))
 }

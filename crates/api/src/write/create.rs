@@ -55,8 +55,7 @@ pub(super) async fn create_hub(call: &Call<'_>, mut object: Value, origin: Origi
     for warning in row.hooks.warnings(&object, None) {
         call.warn(warning);
     }
-    let mut causes = metadata::validate(row, &object, None);
-    causes.extend(row.hooks.validate(&object));
+    let causes = row.validate(&object);
     if !causes.is_empty() {
         return Err(Status::invalid(&call.scope.gvk(), metadata::text(&object, "name"), causes));
     }

@@ -6,7 +6,9 @@ use super::update::{Part, update_with};
 use super::{metadata, to_version};
 use crate::core::{Call, Outcome};
 use client::PatchKind;
-use object::{Status, Value, apply, meta, patch as patches};
+use object::patch::{self as patches, PatchError};
+use object::schema::{Schemas, TypeId};
+use object::{GroupVersionKind, Status, Value, apply, meta};
 
 /// A decoded patch.
 #[derive(Clone, Debug)]
@@ -19,11 +21,11 @@ pub(crate) struct PatchBody {
 
 /// Changes an object; apply creates it where it is missing.
 pub(crate) async fn patch(call: &Call<'_>, body: PatchBody) -> Result<Outcome, Status> {
-    if body.kind == PatchKind::Apply {
-        return apply_patch(call, body).await;
-    }
-    if super::subresources::is_scale(call) {
-        return super::subresources::patch_scale(call, &body).await;
+    match (body.kind, super::subresources::is_scale(call)) {
+        (PatchKind::Apply, false) => return apply_patch(call, body).await,
+        (PatchKind::Apply, true) => return super::subresources::apply_scale(call, body.value).await,
+        (_, true) => return super::subresources::patch_scale(call, &body).await,
+        (_, false) => {}
     }
     let part = Part::of(call).ok_or_else(Status::method_not_allowed)?;
     update_with(call, part, "Update", &mut |current| {
@@ -47,7 +49,7 @@ fn forget_revision(current: &Value, value: &mut Value) {
 /// Changes `value` as the patch says.
 pub(crate) fn patch_value(call: &Call<'_>, body: &PatchBody, value: &mut Value) -> Result<(), Status> {
     match body.kind {
-        PatchKind::Json => patches::json(value, &body.value).map_err(|error| refused(&error)),
+        PatchKind::Json => patches::json(value, &body.value).map_err(refused),
         PatchKind::Merge => {
             patches::merge(value, &body.value);
             Ok(())
@@ -55,15 +57,24 @@ pub(crate) fn patch_value(call: &Call<'_>, body: &PatchBody, value: &mut Value) 
         PatchKind::Strategic => {
             let version = call.scope.version();
             patches::strategic(version.schemas(), version.type_id(), value, &body.value)
-                .map_err(|error| refused(&error))
+                .map_err(refused)
         }
         PatchKind::Apply => Err(Status::internal("apply is no in-place patch")),
     }
 }
 
-/// 422 as upstream answers a patch that cannot be applied.
-fn refused(error: &impl std::fmt::Display) -> Status {
-    Status::new(422, "Invalid", format!("the server rejected our request due to an error in our request: {error}"))
+/// A patch that cannot be applied: 422 for most, as upstream, whose sentence ours only adds the reason to.
+pub(super) fn refused(error: PatchError) -> Status {
+    match error {
+        PatchError::Malformed(why) => Status::bad_request(why),
+        PatchError::TooLarge(why) => {
+            Status::new(413, "RequestEntityTooLarge", format!("Request entity too large: {why}"))
+        }
+        PatchError::Unprocessable(why) => {
+            let message = format!("the server rejected our request due to an error in our request: {why}");
+            Status::new(422, "Invalid", message)
+        }
+    }
 }
 
 async fn apply_patch(call: &Call<'_>, body: PatchBody) -> Result<Outcome, Status> {
@@ -86,10 +97,15 @@ async fn apply_patch(call: &Call<'_>, body: PatchBody) -> Result<Outcome, Status
         return super::create_hub(call, object, Origin::Applied).await;
     }
     let part = Part::of(call).ok_or_else(Status::method_not_allowed)?;
+    apply_to_existing(call, part, &configuration).await
+}
+
+/// Applies a configuration in the version of the path to an object that is there.
+pub(super) async fn apply_to_existing(call: &Call<'_>, part: Part, configuration: &Value) -> Result<Outcome, Status> {
     update_with(call, part, "Apply", &mut |current| {
         let mut live = current.clone();
         to_version(&call.scope, &mut live);
-        let mut value = merged(call, Some(&live), &configuration)?;
+        let mut value = merged(call, Some(&live), configuration)?;
         forget_revision(current, &mut value);
         prepare::incoming(call, Body::trusted(value), Source::Patch)
     })
@@ -102,17 +118,8 @@ fn prepare_configuration(call: &Call<'_>, body: PatchBody) -> Result<Value, Stat
     if value.at(&["metadata", "managedFields"]).is_some_and(|fields| !fields.is_null()) {
         return Err(Status::bad_request("metadata.managedFields must be nil"));
     }
-    let (version, expected) = (value.str_at(&["apiVersion"]).unwrap_or_default(), call.scope.api_version());
-    if version != expected {
-        return Err(Status::bad_request(format!(
-            "Incorrect version specified in apply patch. Specified patch version: {version}, expected: {expected}"
-        )));
-    }
-    if value.str_at(&["kind"]) != Some(call.scope.row.kind.as_str()) {
-        return Err(untyped(&value, &format!("no corresponding type for {}", kind_of(&value))));
-    }
     let version = call.scope.version();
-    apply::fit(version.schemas(), version.type_id(), &value).map_err(|error| untyped(&value, &error.to_string()))?;
+    check_configuration(&value, &call.scope.gvk(), version.schemas(), version.type_id())?;
     prepare::admit_fields(call, &mut value, body.duplicates, Source::Patch)?;
     check_name(call, &value)?;
     metadata::of_mut(&mut value).insert("name", call.scope.name);
@@ -120,6 +127,25 @@ fn prepare_configuration(call: &Call<'_>, body: PatchBody) -> Result<Value, Stat
         metadata::of_mut(&mut value).insert("namespace", call.scope.namespace);
     }
     Ok(value)
+}
+
+/// A configuration must be of the kind and version of the path, and fit the kind's schema.
+pub(super) fn check_configuration(
+    value: &Value,
+    expected: &GroupVersionKind,
+    schemas: &Schemas,
+    type_id: TypeId,
+) -> Result<(), Status> {
+    let (version, wanted) = (value.str_at(&["apiVersion"]).unwrap_or_default(), expected.api_version());
+    if version != wanted {
+        return Err(Status::bad_request(format!(
+            "Incorrect version specified in apply patch. Specified patch version: {version}, expected: {wanted}"
+        )));
+    }
+    if value.str_at(&["kind"]) != Some(expected.kind.as_str()) {
+        return Err(untyped(value, &format!("no corresponding type for {}", kind_of(value))));
+    }
+    apply::fit(schemas, type_id, value).map_err(|error| untyped(value, &error.to_string()))
 }
 
 /// A kind as Go prints it: `apps/v1, Kind=Deployment`, `/v1, Kind=Pod`.
@@ -137,7 +163,7 @@ fn untyped(value: &Value, why: &str) -> Status {
 }
 
 /// 400 where an object names itself otherwise than the path does.
-fn check_name(call: &Call<'_>, value: &Value) -> Result<(), Status> {
+pub(super) fn check_name(call: &Call<'_>, value: &Value) -> Result<(), Status> {
     let name = metadata::text(value, "name");
     if !name.is_empty() && name != call.scope.name {
         let message =
@@ -146,7 +172,9 @@ fn check_name(call: &Call<'_>, value: &Value) -> Result<(), Status> {
     }
     let namespace = metadata::text(value, "namespace");
     if call.scope.row.namespaced && !namespace.is_empty() && namespace != call.scope.namespace {
-        let message = "the namespace of the provided object does not match the namespace sent on the request";
+        let wanted = call.scope.namespace;
+        let message =
+            format!("the namespace of the object ({namespace}) does not match the namespace on the request ({wanted})");
         return Err(Status::bad_request(message));
     }
     Ok(())

@@ -81,7 +81,7 @@ pub(crate) fn admit_fields(
 }
 
 /// A body, or what a patch made of an object, does not fit its type: 400 or 422.
-fn unfit(call: &Call<'_>, value: &Value, source: Source, why: &str) -> Status {
+pub(super) fn unfit(call: &Call<'_>, value: &Value, source: Source, why: &str) -> Status {
     if source == Source::Object {
         return undecodable(call, why);
     }

@@ -1,7 +1,7 @@
 //! Subresources that are no part of the object: scale, binding, tokens; and the door to eviction.
 
-use super::patch::PatchBody;
-use super::prepare::Body;
+use super::patch::{self, PatchBody};
+use super::prepare::{self, Body, Source};
 use super::update::{Part, update_with};
 use super::{eviction, metadata};
 use crate::auth::TokenRequest;
@@ -10,8 +10,9 @@ use crate::random;
 use client::PatchKind;
 use jiff::Timestamp;
 use kinds::{Role, ScalePaths};
+use object::schema::{self, TypeId};
 use object::selector::labels;
-use object::{Map, Status, Str, Value, meta, patch as patches, time};
+use object::{GroupVersionKind, Map, Status, Str, Value, meta, patch as patches, time};
 use std::sync::Arc;
 
 fn role<'a>(call: &'a Call<'_>) -> Option<&'a Role> {
@@ -189,7 +190,72 @@ pub(crate) fn get_scale(call: &Call<'_>) -> Result<Value, Status> {
 /// PUT of a Scale.
 pub(crate) async fn update_scale(call: &Call<'_>, body: Body) -> Result<Outcome, Status> {
     let scale = body.value;
+    admit_scale(call, &scale, Source::Object)?;
     write_scale(call, &mut |_| Ok(scale.clone())).await
+}
+
+/// The kind of Scale and its schema.
+fn scale_type() -> Result<(GroupVersionKind, TypeId), Status> {
+    let id = kinds::schemas().find("io.k8s.api.autoscaling.v1.Scale");
+    let id = id.ok_or_else(|| Status::internal("the schema has no Scale"))?;
+    Ok((GroupVersionKind::parse("autoscaling/v1", "Scale"), id))
+}
+
+/// Refuses a Scale of another name, or whose members are of other types than they should be.
+fn admit_scale(call: &Call<'_>, scale: &Value, source: Source) -> Result<(), Status> {
+    let (_, id) = scale_type()?;
+    if let Some(first) = schema::check_types(kinds::schemas(), id, scale).first() {
+        return Err(match source {
+            Source::Patch => prepare::unfit(call, scale, source, &first.message),
+            Source::Object => {
+                let why = &first.message;
+                Status::bad_request(format!("Scale in version \"v1\" cannot be handled as a Scale: {why}"))
+            }
+        });
+    }
+    patch::check_name(call, scale)
+}
+
+/// Server-side apply of a Scale: of its one field, which the object itself holds and its managers own there.
+pub(crate) async fn apply_scale(call: &Call<'_>, scale: Value) -> Result<Outcome, Status> {
+    let (kind, id) = scale_type()?;
+    patch::check_configuration(&scale, &kind, kinds::schemas(), id)?;
+    patch::check_name(call, &scale)?;
+    let paths = paths(call)?.clone();
+    let mut configuration = Value::default();
+    configuration.set(&["apiVersion"], call.scope.api_version().into());
+    configuration.set(&["kind"], call.scope.row.kind.clone().into());
+    configuration.set(&["metadata", "name"], call.scope.name.into());
+    for member in ["resourceVersion", "uid"] {
+        if let Some(value) = scale.at(&["metadata", member]) {
+            configuration.set(&["metadata", member], value.clone());
+        }
+    }
+    if let Some(replicas) = scale.at(&["spec", "replicas"]) {
+        check_replicas(call, replicas.as_i64().unwrap_or(0))?;
+        let path: Vec<&str> = paths.spec_replicas.iter().map(Str::as_str).collect();
+        configuration.set(&path, replicas.clone());
+    }
+    as_scale(&paths, patch::apply_to_existing(call, Part::Main, &configuration).await?)
+}
+
+fn check_replicas(call: &Call<'_>, replicas: i64) -> Result<(), Status> {
+    if replicas >= 0 {
+        return Ok(());
+    }
+    let kind = GroupVersionKind::parse("autoscaling/v1", "Scale");
+    let message = format!("Invalid value: {replicas}: must be greater than or equal to 0");
+    let causes = vec![metadata::cause("FieldValueInvalid", "spec.replicas", message)];
+    Err(Status::invalid(&kind, call.scope.name, causes))
+}
+
+/// The answer to a write of a Scale.
+fn as_scale(paths: &ScalePaths, outcome: Outcome) -> Result<Outcome, Status> {
+    let object = match &outcome.object {
+        Answered::Entry(entry) => decoded(entry),
+        Answered::Hub(value) | Answered::Plain(value) => Arc::new(value.clone()),
+    };
+    Ok(Outcome { code: outcome.code, object: Answered::Plain(scale_of(paths, &object)), last: None })
 }
 
 /// PATCH of a Scale.
@@ -197,19 +263,14 @@ pub(crate) async fn patch_scale(call: &Call<'_>, body: &PatchBody) -> Result<Out
     write_scale(call, &mut |mut scale| {
         let before = scale.clone();
         match body.kind {
-            PatchKind::Json => patches::json(&mut scale, &body.value).map_err(|error| {
-                Status::new(
-                    422,
-                    "Invalid",
-                    format!("the server rejected our request due to an error in our request: {error}"),
-                )
-            })?,
+            PatchKind::Json => patches::json(&mut scale, &body.value).map_err(super::patch::refused)?,
             // A Scale has no lists: strategic merge and merge patch are the same.
             PatchKind::Merge | PatchKind::Strategic | PatchKind::Apply => patches::merge(&mut scale, &body.value),
         }
         if meta::resource_version(&before) == meta::resource_version(&scale) {
             metadata::of_mut(&mut scale).remove("resourceVersion");
         }
+        admit_scale(call, &scale, Source::Patch)?;
         Ok(scale)
     })
     .await
@@ -223,12 +284,7 @@ async fn write_scale(
     let outcome = update_with(call, Part::Main, "Update", &mut |current| {
         let scale = change(scale_of(&paths, current))?;
         let replicas = scale.i64_at(&["spec", "replicas"]).unwrap_or(0);
-        if replicas < 0 {
-            let kind = object::GroupVersionKind::parse("autoscaling/v1", "Scale");
-            let message = format!("Invalid value: {replicas}: must be greater than or equal to 0");
-            let causes = vec![metadata::cause("FieldValueInvalid", "spec.replicas", message)];
-            return Err(Status::invalid(&kind, call.scope.name, causes));
-        }
+        check_replicas(call, replicas)?;
         let mut object = current.clone();
         let path: Vec<&str> = paths.spec_replicas.iter().map(Str::as_str).collect();
         object.set(&path, replicas.into());
@@ -236,9 +292,5 @@ async fn write_scale(
         Ok(object)
     })
     .await?;
-    let object = match &outcome.object {
-        Answered::Entry(entry) => decoded(entry),
-        Answered::Hub(value) | Answered::Plain(value) => Arc::new(value.clone()),
-    };
-    Ok(Outcome { code: outcome.code, object: Answered::Plain(scale_of(&paths, &object)), last: None })
+    as_scale(&paths, outcome)
 }

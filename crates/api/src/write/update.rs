@@ -57,20 +57,13 @@ pub(crate) type Transform<'a> = &'a mut (dyn FnMut(&Value) -> Result<Value, Stat
 pub(crate) async fn update(call: &Call<'_>, body: Body, may_create: bool) -> Result<Outcome, Status> {
     let part = Part::of(call).ok_or_else(Status::method_not_allowed)?;
     let candidate = prepare::incoming(call, body, Source::Object)?;
-    let name = metadata::text(&candidate, "name");
-    if name.is_empty() {
-        return Err(Status::bad_request("name must be provided"));
-    }
-    if name != call.scope.name {
-        let message =
-            format!("the name of the object ({name}) does not match the name on the URL ({})", call.scope.name);
+    if metadata::text(&candidate, "name").is_empty() {
+        let name = call.scope.name;
+        let why = "name must be provided";
+        let message = format!("the name of the object ({name} based on URL) was undeterminable: {why}");
         return Err(Status::bad_request(message));
     }
-    let namespace = metadata::text(&candidate, "namespace");
-    if call.scope.row.namespaced && !namespace.is_empty() && namespace != call.scope.namespace {
-        let message = "the namespace of the provided object does not match the namespace sent on the request";
-        return Err(Status::bad_request(message));
-    }
+    super::patch::check_name(call, &candidate)?;
     let creatable = may_create && part == Part::Main && call.scope.row.create_on_update;
     if creatable && call.core.store.get(&call.scope.key(call.scope.name)).is_none() {
         let mut fresh = candidate;
@@ -165,6 +158,10 @@ async fn finish(
     let row = &call.scope.row;
     let mut new = take_part(call, part, current, candidate);
     metadata::stamp_update(current, &mut new);
+    if meta::resource_version(&new).is_empty() {
+        // An unconditional write is about the state that it was read from; whether it may be one has been decided.
+        metadata::of_mut(&mut new).insert("resourceVersion", meta::resource_version(current));
+    }
     let review = Review::new(call, Action::Update, call.scope.name.to_owned(), Some(current));
     admission::mutate(&review, &mut new).await?;
     if part == Part::Main {
@@ -179,15 +176,11 @@ async fn finish(
     for warning in row.hooks.warnings(&new, Some(current)) {
         call.warn(warning);
     }
-    let mut causes = metadata::validate(row, &new, Some(current));
-    match part {
-        Part::Status => causes.extend(row.hooks.validate_status(&new, current)),
-        Part::Main => {
-            causes.extend(row.hooks.validate(&new));
-            causes.extend(row.hooks.validate_update(&new, current));
-        }
-        _ => causes.extend(row.hooks.validate(&new)),
-    }
+    let causes = match part {
+        Part::Status => row.validate_status(&new, current),
+        Part::Main => row.validate_update(&new, current),
+        _ => row.validate_part(&new, current),
+    };
     if !causes.is_empty() {
         return Err(Status::invalid(&call.scope.gvk(), call.scope.name, causes));
     }

@@ -38,7 +38,7 @@ pub(super) fn validate(object: &Value, members: &[&str]) -> Vec<Cause> {
         }
     }
     if bytes > BYTES_MAX {
-        causes.push(too_long(if secret { "data" } else { "" }, BYTES_MAX));
+        causes.push(too_long(if secret { "data" } else { "[]" }, BYTES_MAX));
     }
     causes
 }

@@ -154,14 +154,7 @@ fn decode(bytes: &[u8]) -> Result<Value, Failure> {
         .map_err(|error| Failure::Failed(format!("the agent's answer does not parse: {error}")))
 }
 
+/// An image's name in a query: what names hold anyway stays readable.
 fn encoded(text: &str) -> String {
-    text.bytes()
-        .map(|byte| {
-            if byte.is_ascii_alphanumeric() || b"-._~/:@".contains(&byte) {
-                char::from(byte).to_string()
-            } else {
-                format!("%{byte:02X}")
-            }
-        })
-        .collect()
+    object::percent::encode_name(text)
 }

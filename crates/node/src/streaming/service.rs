@@ -15,7 +15,7 @@ use hyper::body::{Frame, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use jiff::{SignedDuration, Timestamp};
-use object::Status;
+use object::{Status, percent};
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -66,7 +66,7 @@ impl Query {
     fn parse(text: &str) -> Self {
         let pairs = text.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            (unescape(name), unescape(value))
+            (percent::decode_query(name), percent::decode_query(value))
         });
         Query(pairs.take(10_000).collect())
     }
@@ -80,33 +80,9 @@ impl Query {
     }
 }
 
-/// Takes percent-encoding and plus signs back.
-fn unescape(text: &str) -> String {
-    let mut out = Vec::with_capacity(text.len());
-    let mut bytes = text.bytes();
-    while let Some(byte) = bytes.next() {
-        match byte {
-            b'+' => out.push(b' '),
-            b'%' => {
-                let digits: Vec<u8> = bytes.clone().take(2).collect();
-                match std::str::from_utf8(&digits).ok().and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
-                    Some(value) if digits.len() == 2 => {
-                        out.push(value);
-                        bytes.next();
-                        bytes.next();
-                    }
-                    _ => out.push(b'%'),
-                }
-            }
-            other => out.push(other),
-        }
-    }
-    String::from_utf8_lossy(&out).into_owned()
-}
-
 async fn route(request: Request<Incoming>, backend: Arc<dyn Backend>, tasks: Tasks) -> Response<Body> {
     let path = request.uri().path().to_owned();
-    let parts: Vec<String> = path.split('/').skip(1).map(unescape).collect();
+    let parts: Vec<String> = path.split('/').skip(1).map(percent::decode).collect();
     let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
     let query = Query::parse(request.uri().query().unwrap_or_default());
     // Commands may carry a pod's uid before the container: /exec/NAMESPACE/POD/UID/CONTAINER.

@@ -1,8 +1,7 @@
-//! HTTP/1.1 over TCP or TLS, names resolved by our own resolver: a static glibc must not call getaddrinfo.
+//! HTTP/1.1 over TCP or TLS.
 
 use std::{
     io,
-    net::{IpAddr, SocketAddr},
     sync::{Arc, OnceLock},
     time::Duration,
 };
@@ -13,9 +12,7 @@ use http_body_util::Empty;
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
-use tokio::{net::TcpStream, sync::OnceCell};
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const HEADERS_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Sends one request on a connection of its own; the answer's body keeps the connection.
@@ -28,7 +25,7 @@ pub(crate) async fn send(uri: &Uri, mut request: Request<Empty<Bytes>>) -> io::R
     };
     let host = authority.host().trim_start_matches('[').trim_end_matches(']');
     let port = authority.port_u16().unwrap_or(if secure { 443 } else { 80 });
-    let stream = connect(host, port).await?;
+    let stream = dial::connect(host, port).await?;
     let host_header = authority.as_str().rsplit('@').next().unwrap_or_default();
     request.headers_mut().insert(header::HOST, host_header.parse().map_err(|_| invalid("the host name is not valid"))?);
     let agent = concat!("klynge/", env!("CARGO_PKG_VERSION"));
@@ -61,40 +58,6 @@ fn invalid(reason: &str) -> io::Error {
 
 fn timed_out(host: &str, what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::TimedOut, format!("{host}: {what} in time"))
-}
-
-async fn connect(host: &str, port: u16) -> io::Result<TcpStream> {
-    let mut last = io::Error::new(io::ErrorKind::NotFound, format!("lookup {host}: no such host"));
-    for address in resolve(host).await? {
-        match tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(SocketAddr::new(address, port))).await {
-            Ok(Ok(stream)) => {
-                let _ = stream.set_nodelay(true);
-                return Ok(stream);
-            }
-            Ok(Err(error)) => last = io::Error::new(error.kind(), format!("dial tcp {address}:{port}: {error}")),
-            Err(_) => last = timed_out(&format!("dial tcp {address}:{port}"), "no connection"),
-        }
-    }
-    Err(last)
-}
-
-/// The addresses of a host, at most eight, IPv4 first: hosts without a route for IPv6 are common.
-async fn resolve(host: &str) -> io::Result<Vec<IpAddr>> {
-    if let Ok(address) = host.parse() {
-        return Ok(vec![address]);
-    }
-    if host == "localhost" {
-        return Ok(vec![IpAddr::from([127, 0, 0, 1]), IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1])]);
-    }
-    static RESOLVER: OnceCell<hickory_resolver::TokioResolver> = OnceCell::const_new();
-    let make = || async { hickory_resolver::TokioResolver::builder_tokio()?.build() };
-    let resolver = RESOLVER.get_or_try_init(make).await.map_err(io::Error::other)?;
-    let failed = |error| io::Error::new(io::ErrorKind::NotFound, format!("lookup {host}: {error}"));
-    let found = resolver.lookup_ip(host).await.map_err(failed)?;
-    let mut addresses: Vec<IpAddr> = found.iter().collect();
-    addresses.sort_by_key(IpAddr::is_ipv6);
-    addresses.truncate(8);
-    Ok(addresses)
 }
 
 /// The host's trusted roots, read once.
