@@ -7,7 +7,7 @@ use hyper::body::{Frame, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use object::{Map, Value, json};
-use runtime::{Progress, PullOptions, Runtime};
+use runtime::{ImageError, Progress, PullOptions, Runtime};
 use std::convert::Infallible;
 use std::fs;
 use std::io;
@@ -74,7 +74,14 @@ async fn answer(request: Request<Incoming>, runtime: Runtime, uploads: PathBuf) 
         let outcome = work(request, &runtime, &uploads, &lines).await;
         let last = match outcome {
             Ok(last) => last,
-            Err(error) => member("error", error),
+            Err(Refusal { message, not_found }) => {
+                let mut refusal = Map::new();
+                refusal.insert("error", message);
+                if not_found {
+                    refusal.insert("reason", "NotFound");
+                }
+                Value::Object(refusal)
+            }
         };
         let _ = lines.send(Ok(line(&last))).await; // the reader has gone: nobody to tell
     });
@@ -108,22 +115,46 @@ fn line(value: &Value) -> Frame<Bytes> {
     Frame::data(bytes.into())
 }
 
-async fn work(request: Request<Incoming>, runtime: &Runtime, uploads: &Path, lines: &Lines) -> Result<Value, String> {
+/// Why a request is not carried out.
+struct Refusal {
+    message: String,
+    /// What it names is not there, which the command tells by its exit code.
+    not_found: bool,
+}
+
+impl From<String> for Refusal {
+    fn from(message: String) -> Self {
+        Refusal { message, not_found: false }
+    }
+}
+
+async fn work(
+    request: Request<Incoming>,
+    runtime: &Runtime,
+    uploads: &Path,
+    lines: &Lines,
+) -> Result<Value, Refusal> {
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let query = request.uri().query().unwrap_or_default().to_owned();
     match (method, path.as_str()) {
         (Method::GET, "/images") => Ok(list(runtime)),
         (Method::POST, "/images/import") => {
-            import(request.into_body(), runtime, uploads, parameter(&query, "name")).await
+            Ok(import(request.into_body(), runtime, uploads, parameter(&query, "name")).await?)
         }
-        (Method::POST, "/images/pull") => pull(runtime, &required(&query, "reference")?, lines.clone()).await,
+        (Method::POST, "/images/pull") => Ok(pull(runtime, &required(&query, "reference")?, lines.clone()).await?),
         (Method::DELETE, "/images") => {
             let reference = required(&query, "reference")?;
-            runtime.remove_image(&reference).await.map_err(|error| error.to_string())?;
+            runtime.remove_image(&reference).await.map_err(|error| match error {
+                runtime::Error::Image(ImageError::NotPresent(name)) => Refusal {
+                    message: format!("there is no image {name:?} on this machine; `klynge image ls` lists those that are"),
+                    not_found: true,
+                },
+                other => other.to_string().into(),
+            })?;
             Ok(member("done", format!("removed {reference}")))
         }
         (method, path) => {
-            Err(format!("the agent's socket knows no {method} {path}; are server and command of one release?"))
+            Err(format!("the agent's socket knows no {method} {path}; are server and command of one release?").into())
         }
     }
 }
