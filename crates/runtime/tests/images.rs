@@ -49,6 +49,7 @@ async fn layers_whiteouts_and_configuration() {
         ],
         user: "web",
         working_directory: "/tmp",
+        volumes: Vec::new(),
     };
     let archive = layout(&[base, second, third], config, Some("example.com/app:2"));
     let images = machine.runtime.images().import(Cursor::new(archive.clone()), None).await.unwrap();
