@@ -416,7 +416,10 @@ const SCALES: &[Step] = &[
         "",
         "",
         200,
-        &[("spec.replicas", "3"), ("metadata.managedFields", "\"manager\":\"three\",\"operation\":\"Apply\",\"subresource\":\"scale\"")],
+        &[
+            ("spec.replicas", "3"),
+            ("metadata.managedFields", "\"manager\":\"three\",\"operation\":\"Apply\",\"subresource\":\"scale\""),
+        ],
     ),
     step(
         "PUT",
@@ -545,17 +548,13 @@ const PATHS: &[Step] = &[
         422,
         &[
             ("message", "metadata.generateName: Invalid value: \"G_\": a lowercase RFC 1123 subdomain"),
-            ("message", "metadata.finalizers: Invalid value: \"x\": name is neither a standard finalizer name nor is it fully qualified"),
+            (
+                "message",
+                "metadata.finalizers: Invalid value: \"x\": name is neither a standard finalizer name nor is it fully qualified",
+            ),
         ],
     ),
-    step(
-        "POST",
-        MAPS,
-        JSON,
-        r#"{"metadata":{"name":"j"}}"#,
-        201,
-        &[],
-    ),
+    step("POST", MAPS, JSON, r#"{"metadata":{"name":"j"}}"#, 201, &[]),
     step(
         "PATCH",
         "/api/v1/namespaces/default/configmaps/j",

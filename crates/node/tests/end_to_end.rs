@@ -144,11 +144,20 @@ async fn pods_outlive_the_agent_and_the_api() {
     dies["containers"][0]["command"] =
         json!(["sh", "-c", "while [ ! -e /tmp/die ]; do sleep 0.05; done; rm /tmp/die; exit 4"]);
     api.create("pods", pod("dies", dies));
+    // One that ends while no agent is there, and leaves a message.
+    let shared = machine.directory.join("shared");
+    std::fs::create_dir_all(&shared).unwrap();
+    let script = "while [ ! -e /s/end ]; do sleep 0.02; done; echo last words > /dev/termination-log; exit 5";
+    api.create("pods", pod("alone", json!({"restartPolicy": "Never", "terminationGracePeriodSeconds": 0,
+        "containers": [{"name": "c", "image": IMAGE, "command": ["sh", "-c", script], "volumeMounts": [{"name": "s", "mountPath": "/s"}]}],
+        "volumes": [{"name": "s", "hostPath": {"path": shared}}]})));
+    api.wait("pods", "d", "alone", ready).await;
     api.wait("pods", "d", "stays", ready).await;
     api.wait("pods", "d", "dies", ready).await;
     let before = api.get("pods", "d", "stays").unwrap();
     machine.stop(node).await;
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    std::fs::write(shared.join("end"), "").unwrap();
+    tokio::time::sleep(Duration::from_millis(200)).await;
     // The agent comes back while the API is away: what runs goes on, what ends is restarted.
     api.reachable.send_replace(false);
     let node = machine.start(&api).await;
@@ -176,10 +185,16 @@ async fn pods_outlive_the_agent_and_the_api() {
         4,
         "what happened meanwhile is told afterwards"
     );
+    api.wait("pods", "d", "alone", |object| phase(object) == "Failed").await;
+    let alone = api.get("pods", "d", "alone").unwrap();
+    let ended = &container(&alone)["state"]["terminated"];
+    assert_eq!((&ended["exitCode"], &ended["message"]), (&json!(5), &json!("last words\n")));
     let after = api.get("pods", "d", "stays").unwrap();
     assert_eq!(container(&before), container(&after), "same id, same start, same count");
     api.delete_pod("d", "stays", 0);
     api.delete_pod("d", "dies", 0);
+    api.delete_pod("d", "alone", 0);
+    api.wait("pods", "d", "alone", |object| object.is_none()).await;
     api.wait("pods", "d", "stays", |object| object.is_none()).await;
     api.wait("pods", "d", "dies", |object| object.is_none()).await;
     machine.stop(node).await;

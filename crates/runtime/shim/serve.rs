@@ -192,17 +192,24 @@ impl Shim {
         self.processes.iter().position(found).ok_or(sys::ESRCH)
     }
 
+    /// The pid of a running process.
+    fn running(&mut self, token: u64) -> Result<i32, i32> {
+        let slot = self.find(token)?;
+        let process = self.processes.get(slot).filter(|it| it.state == wire::STATE_RUNNING);
+        process.map(|it| it.pid).ok_or(sys::ESRCH)
+    }
+
     fn start(&mut self, message: &Message, with: &mut Descriptors, owner: usize) -> Result<(), i32> {
         if self.find(message.token).is_ok() {
             return Err(sys::EEXIST);
         }
         let slot = self.processes.iter().position(|it| it.state == wire::STATE_FREE).ok_or(sys::ENOSPC)?;
         let mut process = if message.kind == wire::START {
-            start::container(&mut self.home, message, with)?
+            let target = if message.a & wire::FLAG_TARGET_PID != 0 { Some(self.running(message.d)?) } else { None };
+            start::container(&mut self.home, message, with, target)?
         } else {
-            let container = self.find(message.b)?;
-            let container = self.processes.get(container).filter(|it| it.state == wire::STATE_RUNNING).ok_or(sys::ESRCH)?;
-            start::exec(&mut self.home, message, with, container.pid)?
+            let container = self.running(message.b)?;
+            start::exec(&mut self.home, message, with, container)?
         };
         process.owner = owner + 1;
         if let Some(report) = process.report.get() {

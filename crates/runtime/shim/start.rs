@@ -39,7 +39,12 @@ pub fn load(program: i32) -> Result<Memory, i32> {
 }
 
 /// Starts a container's first process (`START`) into a fresh slot.
-pub fn container(home: &mut Home, message: &Message, with: &mut Descriptors) -> Result<Process, i32> {
+pub fn container(
+    home: &mut Home,
+    message: &Message,
+    with: &mut Descriptors,
+    target: Option<i32>,
+) -> Result<Process, i32> {
     let program_file = with.take()?;
     let mut process = Process { token: message.token, request: message.request, ..Process::FREE };
     if message.a & wire::FLAG_LOG != 0 {
@@ -67,6 +72,8 @@ pub fn container(home: &mut Home, message: &Message, with: &mut Descriptors) -> 
     if message.a & wire::FLAG_OWN_PID != 0 {
         namespaces |= sys::CLONE_NEWPID;
         process.own_pid_namespace = true;
+    } else if target.is_some() {
+        pids = target;
     } else if message.a & wire::FLAG_POD_PID != 0 {
         if home.pod_init == 0 {
             home.pod_init = start_pod_init()?;

@@ -21,7 +21,7 @@ pub(crate) const LOG_LINE_BYTES_MAX: usize = 16 << 10;
 
 /// Agent: which version do you speak? Reply: `a` version, `b` pid.
 pub(crate) const HELLO: u32 = 1;
-/// Agent: start a container. Descriptors: program, then log (flag), then cgroup (flag). `a` flags, `b` log cap, `c` log notice size.
+/// Agent: start a container. Descriptors: program, then log (flag), then cgroup (flag). `a` flags, `b` log cap, `c` log notice size, `d` target (flag).
 pub(crate) const START: u32 = 2;
 /// Agent: run a process inside container `b`. Descriptors: program, then stdin/stdout/stderr unless a tty, then cgroup (flag).
 pub(crate) const EXEC: u32 = 3;
@@ -60,6 +60,8 @@ pub(crate) const FLAG_CGROUP: u64 = 8;
 pub(crate) const FLAG_OWN_PID: u64 = 16;
 /// `START` flag: the PID namespace that the pod's containers share.
 pub(crate) const FLAG_POD_PID: u64 = 32;
+/// `START` flag: the PID namespace of the running container with token `d`. Comes with `FLAG_POD_PID`, which an older shim obeys.
+pub(crate) const FLAG_TARGET_PID: u64 = 128;
 /// `EXEC` flag: stdin comes along (before stdout and stderr); without it stdin is /dev/null.
 pub(crate) const FLAG_EXEC_STDIN: u64 = 64;
 

@@ -59,7 +59,7 @@ pub struct PodSpec {
 }
 
 /// Which processes a container sees.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PidNamespace {
     /// Only its own.
     #[default]
@@ -68,6 +68,8 @@ pub enum PidNamespace {
     Pod,
     /// The host's.
     Host,
+    /// Those of the running container with this id.
+    Of(String),
 }
 
 /// How mounts that appear later travel between host and container.

@@ -284,6 +284,23 @@ async fn shared_and_host_namespaces() {
         .await;
     assert_eq!(exit.code, 0, "{log}");
     pod.remove_container(&first.id).await.unwrap();
+
+    // A debugger sees the processes of its target and of nobody else, and is seen by it.
+    let target = pod.start_container(machine.script("target", "sleep 54321")).await.unwrap();
+    let other = pod.start_container(machine.script("other", "sleep 65432")).await.unwrap();
+    let joined = |name: &str, id: &str, script: &str| ContainerSpec {
+        pid_namespace: PidNamespace::Of(id.to_owned()),
+        ..machine.script(name, script)
+    };
+    let script = "ps; ps | grep -q 'sleep 5432[1]' && ! ps | grep -q 'sleep 6543[2]' && test $$ != 1";
+    let (exit, log) = machine.run(&pod, joined("debugger", &target.id, script)).await;
+    assert_eq!(exit.code, 0, "{log}");
+    pod.signal(&target.id, 9).await.unwrap();
+    within(pod.wait(&target.id)).await.unwrap();
+    let late = pod.start_container(joined("late", &target.id, "true")).await;
+    assert!(matches!(late, Err(Error::Start { fault: StartFault::SetUp, .. })), "{late:?}");
+    assert!(pod.start_container(joined("nobody", "none", "true")).await.is_err());
+    assert!(is_running(&pod.container(&other.id).unwrap()).is_some());
     pod.destroy().await.unwrap();
 
     let spec = PodSpec { uid: common::unique(), host_network: true, host_ipc: true, ..PodSpec::default() };
@@ -300,6 +317,23 @@ async fn shared_and_host_namespaces() {
     pod.signal(&container.id, 9).await.unwrap();
     within(pod.wait(&container.id)).await.unwrap();
     assert_eq!(pod.container_stats(&container.id).unwrap().tasks, 0, "children outlive the container");
+    pod.destroy().await.unwrap();
+    machine.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn volumes_of_an_image_stay_writable_on_a_read_only_root() {
+    let machine = Machine::new().await;
+    let config = common::Config { volumes: vec!["/data", "/made/late", "/out", "/"], ..common::Config::default() };
+    let extra = common::Layer::new().file("data/kept", 0o644, b"from the image").symlink("out", "/etc").finish();
+    let archive = common::layout(&[common::busybox_layer(), extra], config, Some(common::IMAGE));
+    machine.runtime.images().import(std::io::Cursor::new(archive), None).await.unwrap();
+    let pod = machine.pod().await;
+    let script = "cat /data/kept && touch /data/x /made/late/x && ! touch /etc/x && ! touch /x && ! touch /out/x";
+    let spec = ContainerSpec { read_only_root: true, ..machine.script("ro", script) };
+    let (exit, log) = machine.run(&pod, spec).await;
+    assert_eq!(exit.code, 0, "{log}");
+    assert!(log.contains("from the image"), "{log}");
     pod.destroy().await.unwrap();
     machine.finish().await;
 }

@@ -49,6 +49,7 @@ async fn layers_whiteouts_and_configuration() {
         ],
         user: "web",
         working_directory: "/tmp",
+        volumes: Vec::new(),
     };
     let archive = layout(&[base, second, third], config, Some("example.com/app:2"));
     let images = machine.runtime.images().import(Cursor::new(archive.clone()), None).await.unwrap();
@@ -153,6 +154,20 @@ async fn broken_and_hostile_archives_are_refused() {
     drop(result);
     assert_eq!(fs::read_to_string(outside.join("target")).unwrap(), "untouched");
     assert_eq!(fs::read_dir(&outside).unwrap().count(), 1);
+
+    // Bytes that are no archive are not repeated to the terminal, which would obey them.
+    let noise: Vec<u8> = (0..9000_u32).map(|index| (index.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    let mut zipped = vec![0x1f, 0x8b, 8, 0];
+    zipped.extend(&noise);
+    let text = b"just a text\n".repeat(100);
+    for (what, bytes) in [("noise", noise), ("zipped noise", zipped), ("text", text), ("zeros", vec![0; 4096])] {
+        let error = machine.runtime.images().import(Cursor::new(bytes), None).await.unwrap_err().to_string();
+        assert!(
+            error.is_ascii() && !error.contains(|it: char| it.is_control()) && error.len() < 300,
+            "{what}: {error:?}"
+        );
+        assert!(error.contains("docker save") && error.contains(".tar.gz"), "{what}: {error}");
+    }
 
     let mut damaged = layout(&[busybox_layer()], Config::default(), Some("d:1"));
     let middle = damaged.len() / 2;

@@ -4,6 +4,16 @@ says _klynge klynge completions bash
 refuses "similar.*'status'" klynge statsu
 says klynge-test klynge image ls
 says '"images"' klynge image ls -o json
+code=0; klynge image rm no.such/image:1 2> $WORK/rm.err || code=$?
+same "exit code for a missing image" 4 $code
+head -c 100000 /dev/urandom > $WORK/noise
+refuses 'no archive of an image.*docker save' klynge image import $WORK/noise
+# what cannot heal by itself ends the wait
+begun=$SECONDS
+refuses 'cannot be started.*no/such/command.*goes on trying' klynge run hopeless klynge-test:1 --timeout 120 -- /no/such/command
+refuses 'cannot be pulled.*goes on trying' klynge run unpullable no.such.registry.invalid/x --timeout 120
+[ $((SECONDS - begun)) -lt 60 ] || { echo "run waited $((SECONDS - begun)) s for what cannot heal" >&2; exit 1; }
+k delete deployment hopeless unpullable
 url=$(klynge run front klynge-test:1 --replicas 2 --publish 8080 -- httpd -f -p 8080 -h /www)
 eventually 20 fetch $url/cgi-bin/clock.cgi
 says '^nodes ' klynge status

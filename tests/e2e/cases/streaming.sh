@@ -3,6 +3,10 @@ fresh_namespace streaming-test
 k -n $NS run box --image=klynge-test:1 -- sh -c 'i=0; while true; do echo line $i; i=$((i+1)); sleep 1; done'
 k -n $NS run web --image=klynge-test:1 --port=8080 -- httpd -f -p 8080 -h /www
 k -n $NS wait pod/box pod/web --for=condition=Ready --timeout=60s
+# a debugger sees its target's processes
+k -n $NS debug box --image=klynge-test:1 --target=box -c debugger -- ps > $WORK/debug 2>&1
+sees_target() { k -n $NS logs box -c debugger | grep -q 'echo line'; }
+eventually 20 sees_target
 port=20080
 for kubectl in $KUBECTLS; do
   same "exec" hello "$($kubectl -n $NS exec box -- echo hello)"

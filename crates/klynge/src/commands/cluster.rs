@@ -2,7 +2,7 @@
 
 use super::kubeconfig;
 use crate::cli::{Failure, Global};
-use client::{ClusterClient as _, Endpoint, Https, Page, Query, Request, Target, Verb, WriteOptions};
+use client::{ClusterClient as _, Endpoint, EventKind, Https, Page, Query, Request, Target, Verb, WriteOptions};
 use object::{GroupVersionResource, Status, Value, json};
 use std::time::Duration;
 
@@ -65,36 +65,40 @@ impl Cluster {
         page.objects.iter().map(|object| decode(&object.json)).collect()
     }
 
-    /// Follows a collection from its state of now until `done` says so of its objects, or the time is over.
-    /// Answers whether it did.
-    pub(crate) fn wait(
+    /// Follows collections from their state of now until `done` answers something for one of their objects (told with the
+    /// collection's index), or the time is over: then None.
+    pub(crate) fn wait<T>(
         &self,
-        target: &Target,
-        query: &Query,
+        collections: &[(Target, Query)],
         timeout: Duration,
-        mut done: impl FnMut(&Value) -> bool,
-    ) -> Result<bool, Status> {
+        mut done: impl FnMut(usize, &Value) -> Option<T>,
+    ) -> Result<Option<T>, Status> {
         use futures_util::StreamExt as _;
         self.runtime.block_on(async {
             let follow = async {
-                let page = self.client.list(target.clone(), query.clone()).await?;
-                for object in &page.objects {
-                    if done(&decode(&object.json)?) {
-                        return Ok(());
+                let mut watches = futures_util::stream::SelectAll::new();
+                for (index, (target, query)) in collections.iter().enumerate() {
+                    let page = self.client.list(target.clone(), query.clone()).await?;
+                    for object in &page.objects {
+                        if let Some(found) = done(index, &decode(&object.json)?) {
+                            return Ok(found);
+                        }
                     }
+                    let events = self.client.watch(target.clone(), query.clone(), page.revision).await?;
+                    watches.push(events.map(move |event| (index, event)).boxed());
                 }
-                let mut events = self.client.watch(target.clone(), query.clone(), page.revision).await?;
-                while let Some(event) = events.next().await {
-                    if done(&decode(&event?.object.json)?) {
-                        return Ok(());
+                while let Some((index, event)) = watches.next().await {
+                    let event = event?;
+                    if event.kind == EventKind::Bookmark {
+                        continue;
+                    }
+                    if let Some(found) = done(index, &decode(&event.object.json)?) {
+                        return Ok(found);
                     }
                 }
                 Err(Status::unavailable("the watch ended; is the server still running?"))
             };
-            match tokio::time::timeout(timeout, follow).await {
-                Ok(outcome) => outcome.map(|()| true),
-                Err(_) => Ok(false),
-            }
+            tokio::time::timeout(timeout, follow).await.ok().transpose()
         })
     }
 }

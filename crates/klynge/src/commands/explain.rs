@@ -4,7 +4,7 @@ use super::cluster::{Cluster, target};
 use crate::cli::{ExplainArguments, Failure, Format, Global, Output};
 use crate::explain::{Subject, explain};
 use client::{Query, Target};
-use object::{GroupVersionResource, Map, Value, meta};
+use object::{GroupVersionResource, Map, Value};
 
 pub(crate) fn run(global: &Global, arguments: &ExplainArguments, output: &Output) -> Result<(), Failure> {
     let resource = resolve(&arguments.kind)?;
@@ -31,7 +31,7 @@ pub(crate) fn run(global: &Global, arguments: &ExplainArguments, output: &Output
     };
     let subject = Subject {
         kind: resource.kind.to_string(),
-        events: events(&cluster, namespace, &object)?,
+        events: events(&cluster, namespace)?,
         pods: list(&cluster, "", "pods", namespace)?,
         replica_sets: list(&cluster, "apps", "replicasets", namespace)?,
         endpoint_slices: list(&cluster, "discovery.k8s.io", "endpointslices", namespace)?,
@@ -69,8 +69,8 @@ fn list(cluster: &Cluster, group: &str, resource: &str, namespace: &str) -> Resu
     Ok(cluster.list(target(group, resource, namespace, ""), Query::default())?)
 }
 
-fn events(cluster: &Cluster, namespace: &str, object: &Value) -> Result<Vec<Value>, Failure> {
-    let query = Query { fields: format!("involvedObject.uid={}", meta::uid(object)), ..Query::default() };
+/// All events of a namespace: those about an owner's pods say as much as its own.
+fn events(cluster: &Cluster, namespace: &str) -> Result<Vec<Value>, Failure> {
     let namespace = if namespace.is_empty() { "default" } else { namespace };
-    Ok(cluster.list(target("", "events", namespace, ""), query)?)
+    Ok(cluster.list(target("", "events", namespace, ""), Query::default())?)
 }

@@ -93,14 +93,7 @@ async fn print_lines(mut body: Incoming, output: &Output) -> Result<(), Failure>
         while let Some(end) = buffer.iter().position(|byte| *byte == b'\n') {
             let line: Vec<u8> = buffer.drain(..=end).collect();
             let value = decode(&line)?;
-            if let Some(error) = value.str_at(&["error"]) {
-                let absent = value.str_at(&["reason"]) == Some(NOT_FOUND);
-                return Err(if absent {
-                    Failure::NotFound(error.to_owned())
-                } else {
-                    Failure::Failed(error.to_owned())
-                });
-            }
+            refused(&value)?;
             if let Some(text) = value.str_at(&["progress"]) {
                 output.progress(text);
             }
@@ -112,13 +105,20 @@ async fn print_lines(mut body: Incoming, output: &Output) -> Result<(), Failure>
     Ok(())
 }
 
+/// The failure that an answer tells.
+fn refused(answer: &Value) -> Result<(), Failure> {
+    match (answer.str_at(&["error"]), answer.str_at(&["reason"])) {
+        (None, _) => Ok(()),
+        (Some(error), Some("NotFound")) => Err(Failure::NotFound(error.to_owned())),
+        (Some(error), _) => Err(Failure::Failed(error.to_owned())),
+    }
+}
+
 async fn list(body: Incoming, output: &Output) -> Result<(), Failure> {
     let collected =
         body.collect().await.map_err(|error| Failure::Failed(format!("the agent's answer broke off: {error}")))?;
     let value = decode(&collected.to_bytes())?;
-    if let Some(error) = value.str_at(&["error"]) {
-        return Err(Failure::Failed(error.to_owned()));
-    }
+    refused(&value)?;
     let images = value.get("images").and_then(Value::as_array).unwrap_or_default();
     let text = |image: &Value, key: &str| image.str_at(&[key]).unwrap_or_default().to_owned();
     match output.format {

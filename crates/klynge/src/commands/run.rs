@@ -2,6 +2,7 @@
 
 use super::cluster::{Cluster, target};
 use crate::cli::{Failure, Global, Output, RunArguments};
+use crate::explain::{Subject, explain};
 use client::Query;
 use object::{Map, Value, meta};
 use std::time::Duration;
@@ -95,29 +96,100 @@ fn service_for(arguments: &RunArguments, port: u16) -> Value {
     service
 }
 
+/// What ended the wait.
+enum Seen {
+    Running,
+    /// The sentence about a pod that cannot run before someone changes something.
+    Hopeless(String),
+}
+
 fn wait(cluster: &Cluster, arguments: &RunArguments, output: &Output) -> Result<(), Failure> {
     let (namespace, name) = (arguments.namespace.as_str(), arguments.name.as_str());
-    let query = Query { fields: format!("metadata.name={name}"), ..Query::default() };
+    let deployments = Query { fields: format!("metadata.name={name}"), ..Query::default() };
+    let pods = Query { labels: format!("app={name}"), ..Query::default() };
+    let collections =
+        [(target("apps", "deployments", namespace, ""), deployments), (target("", "pods", namespace, ""), pods)];
     let mut said = String::new();
-    let done = cluster.wait(
-        &target("apps", "deployments", namespace, ""),
-        &query,
-        Duration::from_secs(arguments.timeout),
-        |deployment| {
-            let available = deployment.i64_at(&["status", "availableReplicas"]).unwrap_or_default();
-            let line = format!("{available} of {} running", arguments.replicas);
-            if line != said {
-                output.progress(&line);
-                said = line;
-            }
-            meta::name(deployment) == name && available >= i64::from(arguments.replicas)
-        },
-    )?;
-    if done {
-        return Ok(());
+    let seen = cluster.wait(&collections, Duration::from_secs(arguments.timeout), |index, object| {
+        if index == 1 {
+            return hopeless(object, name).map(Seen::Hopeless);
+        }
+        let available = object.i64_at(&["status", "availableReplicas"]).unwrap_or_default();
+        let line = format!("{available} of {} running", arguments.replicas);
+        if line != said {
+            output.progress(&line);
+            said = line;
+        }
+        (meta::name(object) == name && available >= i64::from(arguments.replicas)).then_some(Seen::Running)
+    })?;
+    match seen {
+        Some(Seen::Running) => Ok(()),
+        Some(Seen::Hopeless(sentence)) => Err(Failure::Failed(format!(
+            "{sentence} The deployment {name} stays and goes on trying; `kubectl delete deployment {name} -n {namespace}` \
+             takes it away."
+        ))),
+        None => Err(Failure::TimedOut(format!(
+            "{name} does not run after {} s; `klynge explain deployment {name} -n {namespace}` says why",
+            arguments.timeout
+        ))),
     }
-    Err(Failure::TimedOut(format!(
-        "{name} does not run after {} s; `klynge explain deployment {name} -n {namespace}` says why",
-        arguments.timeout
-    )))
+}
+
+/// Why a pod of this deployment will not run, where waiting for it makes no sense. One failed pull is no such reason, nor is a
+/// program that ended: both may go better the next time.
+fn hopeless(pod: &Value, deployment: &str) -> Option<String> {
+    let ours = meta::controller(pod).is_some_and(|owner| owner.name.starts_with(&format!("{deployment}-")));
+    if !ours || meta::is_deleting(pod) {
+        return None;
+    }
+    let statuses = pod.at(&["status", "containerStatuses"]).and_then(Value::as_array).unwrap_or_default();
+    let stuck = statuses.iter().any(|status| match status.str_at(&["state", "waiting", "reason"]) {
+        Some("ImagePullBackOff" | "InvalidImageName" | "ErrImageNeverPull" | "CreateContainerConfigError") => true,
+        Some("CrashLoopBackOff") => status.str_at(&["lastState", "terminated", "reason"]) == Some("StartError"),
+        _ => false,
+    });
+    stuck.then(|| explain(&Subject::of_pod(pod.clone())))
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+    use object::{Limits, yaml};
+
+    #[test]
+    fn only_what_cannot_heal_by_itself_ends_the_wait() {
+        let pod = |owner: &str, status: &str| {
+            let text = format!(
+                "{{metadata: {{name: web-1-x, ownerReferences: [{{kind: ReplicaSet, name: {owner}, controller: true, uid: u}}]}}, \
+                 spec: {{nodeName: node1, containers: [{{name: c}}]}}, status: {{phase: Pending, containerStatuses: [{{name: c, image: x/y, {status}}}]}}}}"
+            );
+            hopeless(&yaml::decode(text.as_bytes(), &Limits::default()).unwrap().value, "web")
+        };
+        let waiting = |reason: &str| format!("state: {{waiting: {{reason: {reason}, message: no such host}}}}");
+        for (status, words) in [
+            (waiting("ImagePullBackOff"), "cannot be pulled: no such host"),
+            (waiting("InvalidImageName"), "cannot be pulled"),
+            (waiting("CreateContainerConfigError"), "cannot be started"),
+            (
+                format!(
+                    "{}, lastState: {{terminated: {{reason: StartError, exitCode: 128, message: 'exec: x'}}}}",
+                    waiting("CrashLoopBackOff")
+                ),
+                "cannot be started: exec: x",
+            ),
+        ] {
+            let sentence = pod("web-1", &status).unwrap();
+            assert!(sentence.contains(words), "{sentence}");
+            assert_eq!(pod("other-1", &status), None, "another's pod with the same label");
+        }
+        for status in [
+            waiting("ErrImagePull"),
+            waiting("ContainerCreating"),
+            format!("{}, lastState: {{terminated: {{reason: Error, exitCode: 1}}}}", waiting("CrashLoopBackOff")),
+            "state: {running: {}}".to_owned(),
+        ] {
+            assert_eq!(pod("web-1", &status), None, "{status}");
+        }
+    }
 }

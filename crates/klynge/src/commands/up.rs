@@ -3,9 +3,9 @@
 use super::cluster::Cluster;
 use super::kubeconfig::{self, Invoker};
 use crate::cli::{Failure, Global, Output, ServerArguments, UpArguments};
-use crate::service::{self, daemon, systemd};
+use crate::service::{self, READY_TIMEOUT, daemon, systemd};
 use std::fs;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 pub(crate) fn run(global: &Global, arguments: &UpArguments, output: &Output) -> Result<(), Failure> {
     Failure::unless_root("klynge up")?;

@@ -34,7 +34,7 @@ pub(super) fn explain(subject: &Subject) -> String {
     });
     let unready = sets.iter().flat_map(|set| pods_of(subject, meta::uid(set))).find(|one| !ready(one));
     match unready {
-        Some(one) => format!("{head}. {}", pod::explain(one, &[])),
+        Some(one) => format!("{head}. {}", pod::explain(one, &subject.events_about(one))),
         None => format!("{head}; its pods are being made."),
     }
 }
@@ -45,7 +45,11 @@ pub(super) fn explain_owner(subject: &Subject) -> String {
     let pods = pods_of(subject, meta::uid(&subject.object));
     let unready = pods.iter().find(|one| !ready(one) && one.str_at(&["status", "phase"]) != Some("Succeeded"));
     if let Some(one) = unready {
-        return format!("{what} has {} pods, not all ready. {}", pods.len(), pod::explain(one, &[]));
+        return format!(
+            "{what} has {} pods, not all ready. {}",
+            pods.len(),
+            pod::explain(one, &subject.events_about(one))
+        );
     }
     let failed = super::conditions(&subject.object).iter().find(|one| {
         matches!(one.str_at(&["type"]), Some("ReplicaFailure" | "Failed")) && one.str_at(&["status"]) == Some("True")
@@ -53,7 +57,7 @@ pub(super) fn explain_owner(subject: &Subject) -> String {
     if let Some(message) = failed.and_then(|one| one.str_at(&["message"])) {
         return format!("{what}: {message}");
     }
-    match last_warning(&subject.events) {
+    match last_warning(&subject.events_about(&subject.object)) {
         Some(warning) if pods.is_empty() => format!("{what} has no pods; the last warning about it: {warning}"),
         _ => format!("{what} is as wanted: {} pods, none with a problem.", pods.len()),
     }

@@ -1,5 +1,6 @@
 //! Why a thing is not as wanted, in a sentence, and what to do: pure functions of the objects.
 
+mod causes;
 mod deployment;
 mod node;
 mod pod;
@@ -13,7 +14,7 @@ pub(crate) struct Subject {
     pub(crate) kind: String,
     /// The object.
     pub(crate) object: Value,
-    /// Events about it, any order.
+    /// The events of its namespace, any order.
     pub(crate) events: Vec<Value>,
     /// The pods of its namespace.
     pub(crate) pods: Vec<Value>,
@@ -23,13 +24,32 @@ pub(crate) struct Subject {
     pub(crate) endpoint_slices: Vec<Value>,
 }
 
+impl Subject {
+    /// A pod of which nothing else is known.
+    pub(crate) fn of_pod(pod: Value) -> Self {
+        let (events, pods, replica_sets, endpoint_slices) = Default::default();
+        Subject { kind: "Pod".to_owned(), object: pod, events, pods, replica_sets, endpoint_slices }
+    }
+
+    /// The events about an object, the newest first.
+    fn events_about(&self, object: &Value) -> Vec<&Value> {
+        let uid = meta::uid(object);
+        let about = |event: &&Value| event.str_at(&["involvedObject", "uid"]) == Some(uid);
+        let mut events: Vec<&Value> = self.events.iter().filter(about).collect();
+        events.sort_by_key(|event| {
+            std::cmp::Reverse(event.str_at(&["lastTimestamp"]).or(event.str_at(&["eventTime"])).unwrap_or_default())
+        });
+        events
+    }
+}
+
 /// The sentence.
 pub(crate) fn explain(subject: &Subject) -> String {
     if meta::is_deleting(&subject.object) && subject.kind != "Pod" {
         return deleting(subject);
     }
     match subject.kind.as_str() {
-        "Pod" => pod::explain(&subject.object, &subject.events),
+        "Pod" => pod::explain(&subject.object, &subject.events_about(&subject.object)),
         "Deployment" => deployment::explain(subject),
         "ReplicaSet" | "StatefulSet" | "DaemonSet" | "ReplicationController" | "Job" => {
             deployment::explain_owner(subject)
@@ -59,7 +79,7 @@ fn generic(subject: &Subject) -> String {
         let text = |key| condition.str_at(&[key]).unwrap_or_default();
         return format!("{what}: {} is False ({}): {}", text("type"), text("reason"), text("message"));
     }
-    match last_warning(&subject.events) {
+    match last_warning(&subject.events_about(&subject.object)) {
         Some(warning) => format!("{what} last had this to say: {warning}"),
         None => format!("{what} is there, and nothing says that it is not as wanted."),
     }
@@ -75,13 +95,9 @@ fn condition<'a>(object: &'a Value, name: &str) -> Option<&'a Value> {
     conditions(object).iter().find(|one| one.str_at(&["type"]) == Some(name))
 }
 
-/// The message of the newest Warning.
-fn last_warning(events: &[Value]) -> Option<String> {
-    let warnings = events.iter().filter(|event| event.str_at(&["type"]) == Some("Warning"));
-    let newest = warnings.max_by_key(|event| {
-        let time = event.str_at(&["lastTimestamp"]).or(event.str_at(&["eventTime"]));
-        time.unwrap_or_default().to_owned()
-    })?;
+/// The message of the newest Warning of events that are sorted by time.
+fn last_warning(events: &[&Value]) -> Option<String> {
+    let newest = events.iter().find(|event| event.str_at(&["type"]) == Some("Warning"))?;
     Some(format!("{} ({})", newest.str_at(&["message"])?, newest.str_at(&["reason"]).unwrap_or_default()))
 }
 

@@ -1,10 +1,10 @@
 //! Why a pod is not ready.
 
-use super::{condition, last_warning};
+use super::{causes, condition, last_warning};
 use object::{Value, meta};
 
 /// The sentence about a pod.
-pub(super) fn explain(pod: &Value, events: &[Value]) -> String {
+pub(super) fn explain(pod: &Value, events: &[&Value]) -> String {
     let name = meta::name(pod);
     let what = format!("Pod {name}");
     let phase = pod.str_at(&["status", "phase"]).unwrap_or_default();
@@ -14,7 +14,14 @@ pub(super) fn explain(pod: &Value, events: &[Value]) -> String {
         if !finalizers.is_empty() {
             return format!("{what} is being deleted and waits for the finalizers {}.", finalizers.join(", "));
         }
-        return format!("{what} is being deleted; its containers get up to {grace} s to stop.");
+        let hook = match events.iter().find(|event| event.str_at(&["reason"]) == Some("FailedPreStopHook")) {
+            Some(event) => format!(
+                " A preStop hook failed and was passed over, the container is told to stop all the same: {}",
+                event.str_at(&["message"]).unwrap_or_default()
+            ),
+            None => String::new(),
+        };
+        return format!("{what} is being deleted; its containers get up to {grace} s to stop.{hook}");
     }
     if phase == "Succeeded" {
         return format!("{what} has finished its work.");
@@ -22,7 +29,10 @@ pub(super) fn explain(pod: &Value, events: &[Value]) -> String {
     if pod.str_at(&["spec", "nodeName"]).is_none() {
         return unscheduled(pod, &what);
     }
-    if let Some(sentence) = containers(pod, &what) {
+    if let Some(sentence) = causes::volumes(pod, &what, events) {
+        return sentence;
+    }
+    if let Some(sentence) = containers(pod, &what, events) {
         return sentence;
     }
     if phase == "Failed" {
@@ -65,7 +75,7 @@ fn unscheduled(pod: &Value, what: &str) -> String {
 }
 
 /// The first container that keeps the pod from being ready.
-fn containers(pod: &Value, what: &str) -> Option<String> {
+fn containers(pod: &Value, what: &str, events: &[&Value]) -> Option<String> {
     let lists = ["initContainerStatuses", "containerStatuses"];
     let statuses = lists.iter().filter_map(|list| pod.at(&["status", list])?.as_array()).flatten();
     for status in statuses {
@@ -85,16 +95,31 @@ fn containers(pod: &Value, what: &str) -> Option<String> {
                         "{what} waits: image {image} of container {name} cannot be pulled: {message} Check the name, the registry, and imagePullSecrets."
                     ));
                 }
+                "CrashLoopBackOff" if causes::never_started(status.at(&["lastState", "terminated"])) => {
+                    return Some(causes::start_error(what, name, status.at(&["lastState", "terminated"])));
+                }
                 "CrashLoopBackOff" => {
+                    if let Some(sentence) = causes::post_start_hook(what, name, events) {
+                        return Some(sentence);
+                    }
                     let restarts = status.i64_at(&["restartCount"]).unwrap_or_default();
                     let cause = ended(status.at(&["lastState", "terminated"]));
                     return Some(format!(
                         "{what}: container {name} keeps ending ({cause}; {restarts} restarts) and waits before the next try. What it said last: {logs} --previous"
                     ));
                 }
-                "CreateContainerConfigError" | "CreateContainerError" | "RunContainerError" => {
+                "CreateContainerConfigError" => {
+                    return Some(causes::configuration(what, name, message));
+                }
+                "CreateContainerError" => {
                     return Some(format!(
-                        "{what}: container {name} cannot be started ({reason}): {}. Correct the pod's spec or what it refers to.",
+                        "{what}: container {name} cannot be made: {}. Correct the pod's spec or its image; it is tried again by itself.",
+                        message.trim_end_matches('.')
+                    ));
+                }
+                "RunContainerError" => {
+                    return Some(format!(
+                        "{what}: container {name} could not be set up on the node: {}. It is tried again by itself; if it stays so, the node's log says more.",
                         message.trim_end_matches('.')
                     ));
                 }
@@ -103,6 +128,12 @@ fn containers(pod: &Value, what: &str) -> Option<String> {
         }
         if let Some(terminated) = status.at(&["state", "terminated"]).filter(|one| one.i64_at(&["exitCode"]) != Some(0))
         {
+            if causes::never_started(Some(terminated)) {
+                return Some(causes::start_error(what, name, Some(terminated)));
+            }
+            if let Some(sentence) = causes::post_start_hook(what, name, events) {
+                return Some(sentence);
+            }
             return Some(format!("{what}: container {name} ended ({}). What it said: {logs}", ended(Some(terminated))));
         }
         let unready =

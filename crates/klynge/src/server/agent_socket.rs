@@ -150,10 +150,18 @@ async fn work(request: Request<Incoming>, runtime: &Runtime, uploads: &Path, lin
         (Method::POST, "/images/import") => {
             Ok(import(request.into_body(), runtime, uploads, parameter(&query, "name")).await?)
         }
-        (Method::POST, "/images/pull") => pull(runtime, &required(&query, "reference")?, lines.clone()).await,
+        (Method::POST, "/images/pull") => Ok(pull(runtime, &required(&query, "reference")?, lines.clone()).await?),
         (Method::DELETE, "/images") => {
             let reference = required(&query, "reference")?;
-            runtime.remove_image(&reference).await?;
+            runtime.remove_image(&reference).await.map_err(|error| match error {
+                runtime::Error::Image(runtime::ImageError::NotPresent(name)) => Refusal {
+                    message: format!(
+                        "there is no image {name:?} on this machine; `klynge image ls` lists those that are"
+                    ),
+                    absent: true,
+                },
+                other => other.into(),
+            })?;
             Ok(member("done", format!("removed {reference}")))
         }
         (method, path) => {

@@ -2,8 +2,7 @@
 
 pub(crate) mod daemon;
 pub(crate) mod notify;
+mod start;
 pub(crate) mod systemd;
 
-mod start;
-
-pub(crate) use start::start;
+pub(crate) use start::{READY_TIMEOUT, start};

@@ -5,7 +5,7 @@ use crate::cli::{Failure, Output};
 use std::path::Path;
 use std::time::Duration;
 
-const READY_TIMEOUT: Duration = Duration::from_secs(60);
+pub(crate) const READY_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Starts `klynge WORDS` as a systemd unit where systemd runs, as a daemon elsewhere.
 pub(crate) fn start(data_dir: &Path, words: &[String], output: &Output) -> Result<(), Failure> {

@@ -183,6 +183,7 @@ fn spec_of(launch: Launch) -> ContainerSpec {
             Processes::Container => PidNamespace::Container,
             Processes::Pod => PidNamespace::Pod,
             Processes::Host => PidNamespace::Host,
+            Processes::Of(_) => PidNamespace::Pod, // its id is looked up by the caller
         },
         oom_score_adj: launch.oom_score_adjust,
         ..ContainerSpec::default()
@@ -301,7 +302,20 @@ impl Containers for RuntimeAdapter {
         let lost = |message: String| LaunchError { failure: StartFailure::SandboxLost, message };
         let pod = self.pod(uid).map_err(lost)?;
         let name = launch.name.clone();
-        match pod.start_container(spec_of(launch)).await {
+        let target = match &launch.processes {
+            Processes::Of(target) => Some(target.clone()),
+            _ => None,
+        };
+        let mut spec = spec_of(launch);
+        if let Some(target) = target {
+            let runs = |status: &runtime::ContainerStatus| {
+                status.name == target && matches!(status.state, ContainerState::Running { .. })
+            };
+            let found = pod.containers().into_iter().find(runs);
+            let missing = || LaunchError::create(format!("the target container {target:?} does not run"));
+            spec.pid_namespace = PidNamespace::Of(found.ok_or_else(missing)?.id);
+        }
+        match pod.start_container(spec).await {
             Ok(status) => {
                 let started = match &status.state {
                     ContainerState::Running { started_ns, .. } => time(*started_ns),

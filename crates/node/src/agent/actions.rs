@@ -113,7 +113,14 @@ pub(super) fn perform(
             Action::Signal { container, id, signal } => {
                 let number = match signal {
                     Signal::Kill => 9,
-                    Signal::Stop => stop_signal(facts.container(&container).as_ref(), image.as_ref()),
+                    Signal::Stop => {
+                        let spec = facts.container(&container);
+                        let image = match image {
+                            Some(image) => Some(image),
+                            None => image_of_old(&shared, spec.as_ref()).await,
+                        };
+                        stop_signal(spec.as_ref(), image.as_ref())
+                    }
                 };
                 if let Err(error) = shared.containers.signal(&facts.uid, &id, number).await {
                     tracing::debug!(container, %error, "a signal could not be sent"); // its end comes as an event
@@ -437,6 +444,13 @@ async fn probe(shared: &Shared, facts: &Facts, name: &str, id: &str, kind: Probe
     } else {
         Err("missing probe handler".into())
     }
+}
+
+/// The image of a container that an earlier agent started: it is there, because the container uses it.
+async fn image_of_old(shared: &Shared, container: Option<&Container>) -> Option<ImageConfig> {
+    let reference = container?.image.clone()?;
+    let wish = ImageWish { reference, policy: "Never".into(), credentials: Vec::new() };
+    shared.containers.image(wish).await.ok().map(|found| found.config)
 }
 
 /// The number of the signal that asks a container to stop.

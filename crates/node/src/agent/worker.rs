@@ -7,7 +7,7 @@ use super::shared::Shared;
 use super::status_writer::StatusWriter;
 use super::volume_manager;
 use crate::container::{ImageConfig, termination_log};
-use crate::lifecycle::{Action, Event, Exit, Phase, PodState, Sandbox, Volumes, next_wake, status, step};
+use crate::lifecycle::{Action, Event, Exit, Phase, PodState, Sandbox, Volumes, next_wake, spec_of, status, step};
 use crate::volumes::Prepared;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
@@ -130,7 +130,16 @@ impl Worker {
 
     fn take(&mut self, input: Input) {
         match input {
-            Input::Lifecycle(event) => {
+            Input::Lifecycle(mut event) => {
+                if let Event::Recovered { containers, .. } = &mut event {
+                    // What ended while no agent was there left its last words all the same.
+                    for found in containers {
+                        let attempt = self.state.container(&found.name).map_or(0, |container| container.restart_count);
+                        if let Some(exit) = &mut found.exit {
+                            exit.message = self.termination_message(&found.name, attempt, exit.code)();
+                        }
+                    }
+                }
                 let started = match &event {
                     Event::Started { id, .. } => Some(id.clone()),
                     _ => None,
@@ -225,22 +234,11 @@ impl Worker {
             RuntimeExit { code: 0, .. } => "Completed",
             _ => "Error",
         };
-        let spec = self.state.pod.spec.as_ref();
-        let policy = spec
-            .and_then(|spec| {
-                spec.containers.iter().chain(spec.init_containers.iter().flatten()).find(|one| one.name == name)
-            })
-            .and_then(|one| one.termination_message_policy.clone());
-        let from_log = policy.as_deref() == Some("FallbackToLogsOnError") && exit.code != 0;
-        let file = termination_log(&self.shared.paths.pod(&self.uid), &name, attempt);
-        let log = self.shared.paths.pod_logs(&self.state.pod).join(&name).join(format!("{attempt}.log"));
+        let message = self.termination_message(&name, attempt, exit.code);
         let sender = self.sender.clone();
         let read = self.shared.tasks.clone();
         let read_message = move || {
-            let mut message = String::from_utf8_lossy(&tail(&file, MESSAGE_BYTES_MAX)).into_owned();
-            if message.is_empty() && from_log {
-                message = log_tail(&tail(&log, LOG_TAIL_BYTES * 4));
-            }
+            let message = message();
             let exit = Exit {
                 id,
                 code: if exit.observed { exit.code } else { 137 },
@@ -252,6 +250,18 @@ impl Worker {
             let _ = sender.send(Input::Lifecycle(Event::Exited { container: name, exit }));
         };
         self.shared.tasks.spawn_to_end(async move { drop(read.blocking(read_message).await) });
+    }
+
+    /// Reads what a run left as its last words.
+    fn termination_message(&self, name: &str, attempt: u32, code: i32) -> impl FnOnce() -> String + Send + 'static {
+        let policy = spec_of(&self.state, name).and_then(|spec| spec.termination_message_policy.clone());
+        let from_log = policy.as_deref() == Some("FallbackToLogsOnError") && code != 0;
+        let file = termination_log(&self.shared.paths.pod(&self.uid), name, attempt);
+        let log = self.shared.paths.pod_logs(&self.state.pod).join(name).join(format!("{attempt}.log"));
+        move || {
+            let message = String::from_utf8_lossy(&tail(&file, MESSAGE_BYTES_MAX)).into_owned();
+            if message.is_empty() && from_log { log_tail(&tail(&log, LOG_TAIL_BYTES * 4)) } else { message }
+        }
     }
 
     fn facts(&self) -> Facts {

@@ -111,11 +111,12 @@ pub fn launch(
         mounts.push(own(termination_log(around.pod_directory, &container.name, attempt), message_path));
     }
     let security = security(pod, container, image, around.seccomp_root)?;
-    let shared = spec.share_process_namespace.unwrap_or(false) || joins_other(pod, &container.name);
-    let processes = match (spec.host_pid.unwrap_or(false), shared) {
-        (true, _) => Processes::Host,
-        (false, true) => Processes::Pod,
-        (false, false) => Processes::Container,
+    let shared = spec.share_process_namespace.unwrap_or(false);
+    let processes = match (spec.host_pid.unwrap_or(false), shared, target_of(pod, &container.name)) {
+        (true, ..) => Processes::Host,
+        (false, true, _) => Processes::Pod,
+        (false, false, Some(target)) => Processes::Of(target),
+        (false, false, None) => Processes::Container,
     };
     Ok(Launch {
         name: container.name.clone(),
@@ -135,13 +136,11 @@ pub fn launch(
     })
 }
 
-/// True for an ephemeral container that names a target, whose processes it has to see.
-fn joins_other(pod: &Pod, name: &str) -> bool {
-    let ephemeral: &[EphemeralContainer] =
-        pod.spec.as_ref().and_then(|spec| spec.ephemeral_containers.as_deref()).unwrap_or_default();
-    ephemeral
-        .iter()
-        .any(|one| one.name == name && one.target_container_name.as_deref().is_some_and(|target| !target.is_empty()))
+/// The container whose processes an ephemeral container has to see.
+fn target_of(pod: &Pod, name: &str) -> Option<String> {
+    let ephemeral: &[EphemeralContainer] = pod.spec.as_ref().and_then(|spec| spec.ephemeral_containers.as_deref())?;
+    let own = ephemeral.iter().find(|one| one.name == name)?;
+    own.target_container_name.clone().filter(|target| !target.is_empty())
 }
 
 /// The file behind a run's termination message path.

@@ -67,7 +67,7 @@ pub struct Mount {
 }
 
 /// Which processes a container sees.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Processes {
     /// Its own.
     #[default]
@@ -76,6 +76,8 @@ pub enum Processes {
     Pod,
     /// The host's.
     Host,
+    /// Those of the container with this name, which has to run.
+    Of(String),
 }
 
 /// Which system calls a container may use.

@@ -22,5 +22,5 @@ pub use model::{
     Volumes,
 };
 pub use plan::{next_wake, step};
-pub(crate) use restart::as_container;
+pub(crate) use restart::{as_container, spec_of};
 pub use status::{NodeAddresses, status};

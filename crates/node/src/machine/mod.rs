@@ -4,6 +4,7 @@ mod eviction;
 mod facts;
 mod image_collector;
 mod lease;
+mod local_storage;
 mod register;
 
 pub use eviction::{Candidate, Thresholds, choose_victim};

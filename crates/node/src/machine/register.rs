@@ -3,11 +3,12 @@
 use super::eviction::{Candidate, Thresholds, choose_victim};
 use super::facts::{Facts, Space};
 use super::image_collector::{ImageHistory, ImageThresholds};
+use super::local_storage::over_limit;
 use crate::agent::{Change, Containers, PodRegistry, Recorder, Shared, follow, target};
-use crate::lifecycle::{Phase, Requests, Severity};
+use crate::lifecycle::{Phase, Report, Requests, Severity, Terminal};
 use client::{PatchKind, Query};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::core::v1::{Node, PodSpec};
 use runtime::Reference;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,6 +25,8 @@ const WRITE_AT_LEAST_EVERY: Duration = Duration::from_secs(300);
 const PRESSURE_HOLDS: Duration = Duration::from_secs(300);
 /// How often images are removed at most while the disk is fuller than wanted, as upstream.
 const COLLECT_EVERY: Duration = Duration::from_secs(300);
+/// What an evicted pod's containers get to end, as upstream.
+const OVERGROWN_GRACE_SECONDS: i64 = 1;
 const IMAGES_IN_STATUS_MAX: usize = 50;
 
 /// How the machine presents itself.
@@ -307,6 +310,7 @@ impl Machine {
             self.pressures.insert("PIDPressure", now);
         }
         self.collect_images(space, short_of_bytes).await;
+        self.evict_overgrown().await;
         for kind in ["MemoryPressure", "DiskPressure", "PIDPressure"] {
             let pressed = self.has_pressure(kind);
             self.set(kind, pressed);
@@ -348,6 +352,32 @@ impl Machine {
         {
             tracing::warn!(uid, message = terminal.message, "a pod is evicted");
             self.registry.fail(&uid, terminal, 0);
+        }
+    }
+
+    /// Evicts pods whose emptyDir volumes hold more than they may.
+    async fn evict_overgrown(&self) {
+        for state in self.registry.all() {
+            let limited = |spec: &PodSpec| {
+                let mut sources = spec.volumes.iter().flatten().filter_map(|volume| volume.empty_dir.as_ref());
+                sources.any(|source| source.size_limit.is_some())
+            };
+            let (Some(spec), Some(uid)) = (&state.pod.spec, &state.pod.metadata.uid) else { continue };
+            if state.torn_down || state.terminate_by.is_some() || !limited(spec) {
+                continue;
+            }
+            let (directory, spec) = (self.shared.paths.pod(uid), spec.clone());
+            let found = self.shared.tasks.blocking(move || over_limit(&directory, &spec)).await.ok().flatten();
+            if let Some(message) = found {
+                let report = Report {
+                    severity: Severity::Warning,
+                    reason: "Evicted".into(),
+                    message: message.clone(),
+                    container: String::new(),
+                };
+                self.shared.recorder.pod(&state.pod, report);
+                self.registry.fail(uid, Terminal { reason: "Evicted".into(), message }, OVERGROWN_GRACE_SECONDS);
+            }
         }
     }
 

@@ -31,6 +31,10 @@ const FILES_MAX: usize = 10_000;
 /// More bytes are refused.
 const BYTES_MAX: u64 = 256 << 30;
 
+/// For who gives something else.
+const ACCEPTED: &str = "What `docker save`, `podman save` or `skopeo copy ... oci-archive:` write can be imported, as .tar, \
+                        .tar.gz or .tar.zst";
+
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Saved {
@@ -78,9 +82,9 @@ impl Images {
         } else if unpacked.find("manifest.json").is_some() {
             self.import_saved(&unpacked, tag)
         } else {
-            Err(ImageError::Invalid(
-                "it is neither an OCI layout (index.json) nor an archive of `docker save` (manifest.json)".to_owned(),
-            )
+            Err(ImageError::Invalid(format!(
+                "it holds neither index.json (an OCI layout) nor manifest.json (`docker save`). {ACCEPTED}"
+            ))
             .into())
         }
     }
@@ -217,7 +221,7 @@ fn clean(path: &Path) -> Result<String, ImageError> {
         match component {
             Component::Normal(part) => parts.push(part.to_string_lossy().into_owned()),
             Component::CurDir => {}
-            _ => return Err(ImageError::Invalid(format!("the entry {} leaves the archive", path.display()))),
+            _ => return Err(ImageError::Invalid(format!("the entry {path:?} leaves the archive"))),
         }
     }
     Ok(parts.join("/"))
@@ -226,13 +230,19 @@ fn clean(path: &Path) -> Result<String, ImageError> {
 impl Unpacked {
     fn read(&mut self, archive: impl Read + Send + 'static) -> Result<()> {
         let failed = |error| ImageError::io("reading the archive", error);
+        // What the tar reader says of garbage repeats the garbage. A failing disk is told as what it is.
+        let unreadable = |error: io::Error, files: usize| match (error.raw_os_error(), files) {
+            (Some(_), _) => failed(error),
+            (None, 0) => ImageError::Invalid(format!("this is no archive of an image. {ACCEPTED}")),
+            (None, _) => ImageError::Invalid(format!("the archive is damaged or cut off after {files} files")),
+        };
         let mut source = io::BufReader::with_capacity(256 << 10, archive);
         if source.fill_buf().map_err(failed)?.is_empty() {
             return Err(ImageError::Invalid("the archive is empty".to_owned()).into());
         }
         let mut archive = tar::Archive::new(decompress(source)?.take(BYTES_MAX));
-        for entry in archive.entries().map_err(failed)? {
-            let mut entry = entry.map_err(failed)?;
+        for entry in archive.entries().map_err(|error| unreadable(error, 0))? {
+            let mut entry = entry.map_err(|error| unreadable(error, self.files.len() + self.links.len()))?;
             let name = clean(&entry.path().map_err(failed)?)?;
             if self.files.len() + self.links.len() >= FILES_MAX {
                 return Err(ImageError::Invalid("the archive has too many files".to_owned()).into());
@@ -311,7 +321,7 @@ fn resolve(name: &str, target: &Path) -> Result<String, ImageError> {
             Component::Normal(part) => parts.push(part.to_string_lossy().into_owned()),
             Component::CurDir => {}
             Component::ParentDir if !parts.is_empty() => drop(parts.pop()),
-            _ => return Err(ImageError::Invalid(format!("the link {name} leaves the archive"))),
+            _ => return Err(ImageError::Invalid(format!("the link {name:?} leaves the archive"))),
         }
     }
     Ok(parts.join("/"))
@@ -323,7 +333,10 @@ fn copy(source: &mut impl Read, path: &Path) -> Result<String> {
     let mut hash = sha2::Sha256::new();
     let mut buffer = vec![0u8; 128 << 10];
     loop {
-        let count = source.read(&mut buffer).map_err(|error| ImageError::io("reading the archive", error))?;
+        let count = source.read(&mut buffer).map_err(|error| match error.raw_os_error() {
+            Some(_) => ImageError::io("reading the archive", error),
+            None => ImageError::Invalid("the archive is damaged or cut off".to_owned()),
+        })?;
         let Some(bytes) = buffer.get(..count).filter(|it| !it.is_empty()) else { break };
         hash.update(bytes);
         file.write_all(bytes).context("writing", path)?;

@@ -145,6 +145,7 @@ pub(crate) fn container(spec: &ContainerSpec, pod: &PodSpec, image: &Image, plac
         }
     }
     if spec.read_only_root {
+        image_volumes(p, spec, image, place);
         p.plain(wire::OP_ATTRIBUTES, 0, "making the root read-only").text("/").number(1);
     }
     drop(p.plain(wire::OP_PIVOT, 0, "changing the root"));
@@ -379,6 +380,27 @@ fn volume(p: &mut Program, mount: &Mount) {
     bind(p, flags | wire::STEP_RECURSIVE, &target, Bind { name, source, sub_path, attributes, propagation });
 }
 
+/// What the image declares as volumes stays writable on a read-only root, with what the image has there: each is a mount of
+/// its own of the same directory. A path that leads elsewhere through links is left as it is.
+fn image_volumes(p: &mut Program, spec: &ContainerSpec, image: &Image, place: &Place<'_>) {
+    let root = place.container_directory.join("root");
+    for path in image.config.volumes.iter().map(|path| absolute(path)) {
+        let taken = spec.mounts.iter().any(|mount| absolute(&mount.target) == path);
+        if path == "/" || path.contains('\0') || taken {
+            continue;
+        }
+        p.plain(wire::OP_MAKE_DIRECTORY, wire::STEP_OPTIONAL, "making a volume of the image")
+            .text(&path)
+            .number(0o755)
+            .number(0)
+            .number(0);
+        let (source, sub_path) = (root.as_path(), path.trim_start_matches('/'));
+        let name = mount_name("a volume of the image", &path);
+        let bound = Bind { name, source, sub_path, attributes: 0, propagation: MS_PRIVATE };
+        bind(p, wire::STEP_OPTIONAL | wire::STEP_EXISTING_TARGET, &path, bound);
+    }
+}
+
 fn device_number(major: u64, minor: u64) -> u64 {
     libc::makedev(major as u32, minor as u32)
 }
@@ -467,10 +489,11 @@ pub(crate) fn device_access(spec: &ContainerSpec) -> Result<DeviceAccess> {
 }
 
 /// The flags of `START` that say which processes the container sees.
-pub(crate) fn pid_flags(namespace: PidNamespace) -> u64 {
+pub(crate) fn pid_flags(namespace: &PidNamespace) -> u64 {
     match namespace {
         PidNamespace::Container => wire::FLAG_OWN_PID,
         PidNamespace::Pod => wire::FLAG_POD_PID,
         PidNamespace::Host => 0,
+        PidNamespace::Of(_) => wire::FLAG_POD_PID | wire::FLAG_TARGET_PID,
     }
 }

@@ -18,7 +18,7 @@ use crate::{
     images::Image,
     launch::{self, Place, StepName},
     runtime::blocking,
-    spec::{ContainerSpec, ContainerState, ContainerStatus},
+    spec::{ContainerSpec, ContainerState, ContainerStatus, PidNamespace},
     state::{self, ContainerRecord},
     wire::{self, Message},
 };
@@ -41,7 +41,11 @@ impl Pod {
         let image_use = self.inner.shared.images.in_use().read().await;
         let image = self.inner.shared.images.resolve(&spec.image).await?;
         let inner = self.inner.clone();
-        let mut flags = launch::pid_flags(spec.pid_namespace);
+        let mut flags = launch::pid_flags(&spec.pid_namespace);
+        let target = match &spec.pid_namespace {
+            PidNamespace::Of(id) => self.inner.find(id)?.record.token,
+            _ => 0,
+        };
         flags |= if spec.tty { wire::FLAG_TTY } else { 0 };
         flags |= if spec.stdin { wire::FLAG_STDIN } else { 0 };
         let limits = (spec.log_cap_bytes, spec.log_notice_bytes);
@@ -70,7 +74,8 @@ impl Pod {
         }
         let container = Container { record, state: ContainerState::Created };
         self.inner.lock().insert(id.clone(), container);
-        let message = Message { kind: wire::START, token, a: flags, b: limits.0, c: limits.1, ..Message::default() };
+        let (b, c) = limits;
+        let message = Message { kind: wire::START, token, a: flags, b, c, d: target, ..Message::default() };
         let outcome = match self.inner.connection() {
             Ok(connection) => tokio::time::timeout(START_TIMEOUT, connection.exchange(message, &with))
                 .await

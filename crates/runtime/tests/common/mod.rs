@@ -266,6 +266,7 @@ pub(crate) struct Config {
     pub(crate) cmd: Vec<&'static str>,
     pub(crate) user: &'static str,
     pub(crate) working_directory: &'static str,
+    pub(crate) volumes: Vec<&'static str>,
 }
 
 pub(crate) fn gzip(bytes: &[u8]) -> Vec<u8> {
@@ -287,7 +288,8 @@ pub(crate) fn blobs(layers: &[Vec<u8>], config: &Config, compress: bool) -> (BTr
     let document = serde_json::json!({
         "architecture": architecture, "os": "linux",
         "config": {"Env": config.env, "Entrypoint": config.entrypoint, "Cmd": config.cmd, "User": config.user,
-                   "WorkingDir": config.working_directory},
+                   "WorkingDir": config.working_directory,
+                   "Volumes": config.volumes.iter().map(|it| (*it, serde_json::json!({}))).collect::<BTreeMap<_, _>>()},
         "rootfs": {"type": "layers", "diff_ids": diff_ids},
     });
     let document = serde_json::to_vec(&document).unwrap();
