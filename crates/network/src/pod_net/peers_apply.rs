@@ -191,7 +191,9 @@ impl PodNetwork {
         kernel.clear();
         for route in self.rtnetlink.routes()? {
             let (Some(gateway), Some(interface)) = (route.gateway, route.interface) else { continue };
-            if route.protocol != ROUTE_PROTOCOL || route.table != TABLE_MAIN {
+            // A default route is never a peer's, whoever made it.
+            let is_range = route.destination.length() > 0;
+            if route.protocol != ROUTE_PROTOCOL || route.table != TABLE_MAIN || !is_range {
                 continue;
             }
             let source = route.source;
@@ -262,7 +264,9 @@ impl PodNetwork {
                 },
             }
         }
-        Ok((wanted.len(), unwanted.len(), failures))
+        // Senders are made anew whenever the kernel was read; that is no news.
+        let is_news = |(key, _): &&(Key, Value)| !(is_rebuilt && matches!(key, Key::Sender(_)));
+        Ok((wanted.iter().filter(is_news).count(), unwanted.len(), failures))
     }
 
     /// Changes who may send into the tunnels, in one transaction.

@@ -77,7 +77,7 @@ fn ways_are_direct_on_a_shared_subnet_and_tunnels_otherwise() {
             &["10.42.1.0/24", "fd00:42:0:1::/64"],
             vec![
                 ("10.42.1.0/24", tunnel(Underlay::V4, "10.42.1.1", "10.42.0.1")),
-                ("fd00:42:0:1::/64", tunnel(Underlay::V4, "fd00:42:0:1::1", "fd00:42::1")),
+                ("fd00:42:0:1::/64", tunnel(Underlay::V4, "fe80::c6b:aff:fe2a:100", "fd00:42::1")),
             ],
         ),
         // Both families near; both far, where IPv4 carries both; an IPv6-only node.
@@ -107,7 +107,7 @@ fn a_tunnel_has_one_forwarding_entry_and_a_neighbour_for_each_family() {
     for (key, value) in [
         (Key::Forwarding(Underlay::V4, hardware), Value::Destination(ip("203.0.113.9"))),
         (Key::Neighbour(Underlay::V4, ip("10.42.1.1")), Value::LinkAddress(hardware)),
-        (Key::Neighbour(Underlay::V4, ip("fd00:42:0:1::1")), Value::LinkAddress(hardware)),
+        (Key::Neighbour(Underlay::V4, ip("fe80::c6b:aff:fe2a:100")), Value::LinkAddress(hardware)),
         (Key::Sender(ip("203.0.113.9")), Value::Admitted),
         (Key::Sender(ip("203.0.113.10")), Value::Admitted),
     ] {
