@@ -8,8 +8,8 @@ use std::net::{IpAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use bed::cluster::{Fabric, Wire, assert_carries, assert_connected, join};
-use bed::{ask, connect, eventually, greeting, ip, prefix, serve_tcp};
-use klynge_network::netlink::{Forwarding, Neighbour, Nft, Route, RouteBatch, Rtnetlink, VxlanInfo};
+use bed::{ask, connect, eventually, give_address, greeting, ip, prefix, serve_tcp};
+use klynge_network::netlink::{Forwarding, Neighbour, Nft, Route, RouteBatch, Rtnetlink, VethPair, VxlanInfo};
 use klynge_network::pod_net::{
     Admission, Encapsulation, Peer, PodNetwork, TUNNEL_IDENTIFIER, TUNNEL_PORT, admit, purge, withdraw_admission,
 };
@@ -315,6 +315,80 @@ fn strict_reverse_path_filters_and_closed_firewalls_are_lived_with() {
 }
 
 #[test]
+fn a_tunnel_that_cannot_be_made_is_told_and_direct_peers_are_reached() {
+    let fabric = Fabric::new();
+    let (mut a, mut b, mut c) = (fabric.node(0, 1), fabric.node(0, 2), fabric.node(1, 3));
+    let peers = [b.peer(), c.peer()];
+    b.network.set_peers(&[a.peer()]).unwrap();
+    c.network.set_peers(&[a.peer()]).unwrap();
+    let (one, two, three) = (a.pod("one").serve(), b.pod("two").serve(), c.pod("three").serve());
+    let mut rtnetlink = Rtnetlink::open_in(&a.namespace).unwrap();
+    let foreign = VxlanInfo { identifier: TUNNEL_IDENTIFIER, port: TUNNEL_PORT, local: a.ip(), is_learning: true };
+    for (name, text) in
+        [(TUNNEL, "is no VXLAN interface; remove it"), ("foreign", "another interface uses UDP port 8477")]
+    {
+        let mut batch = RouteBatch::new();
+        if name == TUNNEL {
+            batch.add_bridge(name);
+        } else {
+            batch.add_vxlan(name, [2, 0, 0, 4, 0, 1], 1450, &foreign);
+        }
+        batch.send(rtnetlink.socket()).unwrap();
+        for _ in 0..2 {
+            let report = a.network.set_peers(&peers).unwrap();
+            assert_eq!(report.problems.len(), 1);
+            assert!(report.problems[0].text.contains(text), "{}", report.problems[0]);
+        }
+        assert_connected(&one, &two);
+        assert!(ask(&one.namespace, three.ip(), 8080).is_err());
+        let mut batch = RouteBatch::new();
+        batch.delete_link(name);
+        batch.send(rtnetlink.socket()).unwrap();
+    }
+    assert_eq!(a.network.set_peers(&peers).unwrap().problems, []);
+    assert_connected(&one, &three);
+    // A tunnel of ours with other parameters, as an earlier version might leave it, is made anew.
+    let mut batch = RouteBatch::new();
+    batch.delete_link(TUNNEL);
+    batch.add_vxlan(TUNNEL, [2, 0, 0, 4, 0, 1], 1400, &VxlanInfo { port: 9999, ..foreign });
+    batch.send(rtnetlink.socket()).unwrap();
+    a.network.change_peers([]).unwrap();
+    assert_connected(&one, &three);
+}
+
+#[test]
+fn packets_may_come_by_another_interface_than_they_go() {
+    let fabric = Fabric::new();
+    let (mut a, mut b) = (fabric.node(0, 1), fabric.node(0, 2));
+    let mut rtnetlink = Rtnetlink::open_in(&a.namespace).unwrap();
+    let mut batch = RouteBatch::new();
+    batch.add_veth(&VethPair {
+        name: "eth1",
+        address: [2, 0, 0, 3, 0, 1],
+        peer_name: "eth1",
+        peer_address: [2, 0, 0, 3, 0, 2],
+        peer_namespace: Some(&b.namespace),
+        mtu_bytes: 1400,
+    });
+    batch.send(rtnetlink.socket()).unwrap();
+    give_address(&mut rtnetlink, "eth1", &[("203.0.113.1", 24)]);
+    give_address(&mut Rtnetlink::open_in(&b.namespace).unwrap(), "eth1", &[("203.0.113.2", 24)]);
+    // Node 1 is known by its address on one network, node 2 by that on the other, and both filter strictly.
+    b.options.node_addresses = vec![ip("203.0.113.2")];
+    for node in [&mut a, &mut b] {
+        node.namespace.write_sysctl("net/ipv4/conf/all/rp_filter", "1").unwrap();
+        node.restart();
+    }
+    a.options.node_addresses.truncate(1);
+    let four = |node: &bed::cluster::Node| Peer { pod_ranges: vec![node.pod_ranges[0]], ..node.peer() };
+    assert_eq!(a.network.set_peers(&[four(&b)]).unwrap().mtu_bytes, 1400, "the smaller of two networks");
+    b.network.set_peers(&[four(&a)]).unwrap();
+    let (one, two) = (a.pod("one").serve(), b.pod("two").serve());
+    assert_eq!(ask(&one.namespace, two.ip(), 8080).unwrap(), ("two".to_owned(), one.ip()));
+    assert_eq!(ask(&two.namespace, one.ip(), 8080).unwrap(), ("one".to_owned(), two.ip()));
+}
+
+#[test]
 fn only_peers_may_send_into_the_tunnel() {
     let fabric = Fabric::new();
     let (mut a, mut c) = (fabric.node(0, 1), fabric.node(1, 3));
@@ -420,26 +494,15 @@ fn one_changed_peer_among_thousands_costs_what_it_costs_among_few() {
             }
         })
         .collect();
-    let start = Instant::now();
     let report = network.set_peers(&peers).unwrap();
-    println!("5,000 peers: {:?}", start.elapsed());
     assert_eq!((report.direct_ranges, report.tunnelled_ranges), (2500, 2500));
-    let mut durations = Vec::new();
     for number in 0..100_usize {
         let mut moved = peers[number * 2].clone();
         moved.addresses = vec![ip(&format!("198.19.0.{number}"))];
-        let start = Instant::now();
         let report = network.change_peers([(moved.name.clone(), Some(moved))]).unwrap();
-        durations.push(start.elapsed());
         assert_eq!((report.added, report.removed), (2, 1), "a way and a sender, and the former sender");
     }
-    durations.sort();
-    println!("one of 5,000 changed: median {:?}, slowest {:?}", durations[50], durations[99]);
-    let start = Instant::now();
     assert_eq!(network.verify_peers().unwrap().added, 0);
-    println!("check of 5,000: {:?}", start.elapsed());
-    let start = Instant::now();
     assert_eq!(network.set_peers(&[]).unwrap().tunnelled_ranges, 0);
-    println!("all removed: {:?}", start.elapsed());
     assert_eq!(a.kernel().1, [""; 0]);
 }

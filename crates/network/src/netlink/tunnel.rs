@@ -133,7 +133,6 @@ impl RouteBatch {
         self.batch.end();
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the fields of struct ndmsg, in its order")]
     fn begin_neighbour(
         &mut self,
         kind: u16,

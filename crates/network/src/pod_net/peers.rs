@@ -172,6 +172,11 @@ impl HostView {
             .max_by_key(|subnet| (subnet.prefix.length(), std::cmp::Reverse(subnet.interface)))
     }
 
+    /// The interfaces on which peers send to us.
+    pub(crate) fn interfaces_of_node_addresses(&self) -> impl Iterator<Item = u32> {
+        self.node_addresses.iter().filter_map(|address| self.subnet_of(*address)).map(|subnet| subnet.interface)
+    }
+
     /// The largest packet on the network that has an address.
     pub(crate) fn mtu_of(&self, address: IpAddr) -> Option<u32> {
         self.subnet_of(address).map(|subnet| subnet.mtu_bytes)

@@ -323,8 +323,8 @@ impl PodNetwork {
         Ok(())
     }
 
-    /// Answers may come in by another way than packets would go out: with several interfaces, or while one node tunnels already and the
-    /// other does not yet. A strict reverse path filter drops them.
+    /// Answers may come in by another way than packets go out: a peer sends to the network of our address, we to that of its. A strict
+    /// reverse path filter drops them.
     fn loosen_reverse_path(
         &mut self,
         links: &[LinkInfo],
@@ -337,7 +337,10 @@ impl PodNetwork {
         }
         let names = links.iter().map(|link| (link.index, link.name.as_str(), true));
         let tunnels = indexes.iter().map(|(underlay, index)| (*index, underlay.interface_name(), false));
-        let direct: BTreeSet<u32> = self.peers.table.direct_routes().map(|(interface, _)| interface).collect();
+        let mut direct: BTreeSet<u32> = self.peers.table.direct_routes().map(|(interface, _)| interface).collect();
+        if !direct.is_empty() {
+            direct.extend(self.peers.table.host().interfaces_of_node_addresses());
+        }
         let wanted: Vec<(u32, String, bool)> = names
             .filter(|(index, ..)| direct.contains(index))
             .chain(tunnels)

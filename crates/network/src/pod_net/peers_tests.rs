@@ -66,7 +66,8 @@ fn ways_are_direct_on_a_shared_subnet_and_tunnels_otherwise() {
         gateway: ip(gateway),
         source: Some(ip(source)),
     };
-    let table: &[(&[&str], &[&str], Vec<(&str, Value)>)] = &[
+    type Row<'a> = (&'a [&'a str], &'a [&'a str], Vec<(&'a str, Value)>);
+    let table: &[Row<'_>] = &[
         (&["192.0.2.9"], &["10.42.1.0/24"], vec![("10.42.1.0/24", direct("192.0.2.9", 2, "192.0.2.1"))]),
         // The longest prefix decides, as in the kernel.
         (&["192.0.2.200"], &["10.42.1.0/24"], vec![("10.42.1.0/24", direct("192.0.2.200", 3, "192.0.2.1"))]),

@@ -263,12 +263,10 @@ pub fn join(nodes: &mut [&mut Node]) -> Vec<PeersReport> {
 /// Asserts that each pod reaches the other, in both families, over TCP and UDP, and sees its address. Both serve 8080 and 5353.
 pub fn assert_connected(one: &Pod, other: &Pod) {
     for (from, to) in [(one, other), (other, one)] {
-        let seen =
-            ask(&from.namespace, to.ip(), 8080).unwrap_or_else(|error| panic!("{} to {}: {error}", from.uid, to.uid));
-        assert_eq!(seen, (to.uid.clone(), from.ip()));
-        let seen =
-            ask(&from.namespace, to.ip6(), 8080).unwrap_or_else(|error| panic!("{} to {}: {error}", from.uid, to.uid));
-        assert_eq!(seen, (to.uid.clone(), from.ip6()));
+        for (address, own) in [(to.ip(), from.ip()), (to.ip6(), from.ip6())] {
+            let seen = ask(&from.namespace, address, 8080).map_err(|error| error.to_string());
+            assert_eq!(seen, Ok((to.uid.clone(), own)), "{} to {}", from.uid, to.uid);
+        }
         let socket = super::udp_client(&from.namespace);
         assert_eq!(super::ask_udp(&socket, to.ip(), 5353).unwrap(), format!("{} {}", to.uid, from.ip()));
     }
