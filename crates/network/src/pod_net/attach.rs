@@ -180,7 +180,7 @@ impl PodNetwork {
         Ok(())
     }
 
-    /// After a restart: adopts the pods that live, removes the interfaces and addresses of all others. Returns the interfaces removed.
+    /// After a restart: adopts the pods that live and renews their routes, removes the interfaces and addresses of all others. Returns the interfaces removed.
     pub fn recover(&mut self, live: &[PodAttachment]) -> Result<Vec<String>, Error> {
         let by_uid: HashMap<&str, &PodAttachment> = live.iter().map(|pod| (pod.uid.as_str(), pod)).collect();
         let mut removed = Vec::new();
@@ -189,6 +189,8 @@ impl PodNetwork {
             match parse_alias(&link.alias) {
                 Some((uid, addresses)) if by_uid.contains_key(uid.as_str()) => {
                     self.pool.adopt(&uid, &addresses);
+                    // The kernel drops routes whose source address the host has lost: the node may have another one now.
+                    configure_host(&mut self.rtnetlink, &compile(&uid, &addresses, &self.options))?;
                     found.insert(uid);
                 }
                 Some(_) => {

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
 use crate::Prefix;
-use crate::netlink::{Error, NetworkNamespace, Result, Route, RouteBatch, Rtnetlink};
+use crate::netlink::{Error, NetworkNamespace, ROUTE_PROTOCOL, Result, Route, RouteBatch, RouteInfo, Rtnetlink};
 
 /// The ranges and addresses of a node's pod network.
 #[derive(Clone, Debug)]
@@ -185,7 +185,9 @@ pub(crate) fn add_service_routes(options: &Options, rtnetlink: &mut Rtnetlink) -
 /// Takes every route back that carries our mark; also those of an older configuration.
 pub(crate) fn remove_routes(rtnetlink: &mut Rtnetlink) -> Result<()> {
     let mut batch = RouteBatch::new();
-    for route in rtnetlink.routes()?.into_iter().filter(|route| route.protocol == crate::netlink::ROUTE_PROTOCOL) {
+    // A default route is the host's own, whoever made it.
+    let is_ours = |route: &RouteInfo| route.protocol == ROUTE_PROTOCOL && route.destination.length() > 0;
+    for route in rtnetlink.routes()?.into_iter().filter(is_ours) {
         batch.delete_route(&Route {
             destination: route.destination,
             gateway: route.gateway,

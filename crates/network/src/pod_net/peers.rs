@@ -172,6 +172,11 @@ impl HostView {
             .max_by_key(|subnet| (subnet.prefix.length(), std::cmp::Reverse(subnet.interface)))
     }
 
+    /// The interfaces on which peers send to us.
+    pub(crate) fn interfaces_of_node_addresses(&self) -> impl Iterator<Item = u32> {
+        self.node_addresses.iter().filter_map(|address| self.subnet_of(*address)).map(|subnet| subnet.interface)
+    }
+
     /// The largest packet on the network that has an address.
     pub(crate) fn mtu_of(&self, address: IpAddr) -> Option<u32> {
         self.subnet_of(address).map(|subnet| subnet.mtu_bytes)
@@ -220,6 +225,13 @@ pub(crate) fn link_address(ranges: &[Prefix]) -> Option<LinkAddress> {
     })
 }
 
+/// The gateway of IPv6 ranges behind the tunnel. The kernel accepts any link-local one, while it refuses one that is itself within a range
+/// that still leads elsewhere (a node that moves to another subnet).
+fn link_local([a, b, c, d, e, f]: LinkAddress) -> IpAddr {
+    // The modified EUI-64 form (RFC 4291, appendix A).
+    IpAddr::from([0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f])
+}
+
 /// What a peer needs in the kernel, and what about it is wrong.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Decision {
@@ -264,7 +276,7 @@ pub(crate) fn decide(peer: &Peer, host: &HostView, claims: &Claims) -> Decision 
             ));
             continue;
         }
-        let gateway = tunnel_address(&range);
+        let gateway = if is_ipv4 { tunnel_address(&range) } else { link_local(link_address) };
         let source = host.tunnel_address(is_ipv4);
         decision.items.push((Key::Neighbour(underlay, gateway), Value::LinkAddress(link_address)));
         decision.items.push((Key::Route(range), Value::Tunnel { underlay, gateway, source }));

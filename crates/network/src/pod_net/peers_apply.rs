@@ -191,7 +191,9 @@ impl PodNetwork {
         kernel.clear();
         for route in self.rtnetlink.routes()? {
             let (Some(gateway), Some(interface)) = (route.gateway, route.interface) else { continue };
-            if route.protocol != ROUTE_PROTOCOL || route.table != TABLE_MAIN {
+            // A default route is never a peer's, whoever made it.
+            let is_range = route.destination.length() > 0;
+            if route.protocol != ROUTE_PROTOCOL || route.table != TABLE_MAIN || !is_range {
                 continue;
             }
             let source = route.source;
@@ -262,7 +264,9 @@ impl PodNetwork {
                 },
             }
         }
-        Ok((wanted.len(), unwanted.len(), failures))
+        // Senders are made anew whenever the kernel was read; that is no news.
+        let is_news = |(key, _): &&(Key, Value)| !(is_rebuilt && matches!(key, Key::Sender(_)));
+        Ok((wanted.iter().filter(is_news).count(), unwanted.len(), failures))
     }
 
     /// Changes who may send into the tunnels, in one transaction.
@@ -319,8 +323,8 @@ impl PodNetwork {
         Ok(())
     }
 
-    /// Answers may come in by another way than packets would go out: with several interfaces, or while one node tunnels already and the
-    /// other does not yet. A strict reverse path filter drops them.
+    /// Answers may come in by another way than packets go out: a peer sends to the network of our address, we to that of its. A strict
+    /// reverse path filter drops them.
     fn loosen_reverse_path(
         &mut self,
         links: &[LinkInfo],
@@ -333,7 +337,10 @@ impl PodNetwork {
         }
         let names = links.iter().map(|link| (link.index, link.name.as_str(), true));
         let tunnels = indexes.iter().map(|(underlay, index)| (*index, underlay.interface_name(), false));
-        let direct: BTreeSet<u32> = self.peers.table.direct_routes().map(|(interface, _)| interface).collect();
+        let mut direct: BTreeSet<u32> = self.peers.table.direct_routes().map(|(interface, _)| interface).collect();
+        if !direct.is_empty() {
+            direct.extend(self.peers.table.host().interfaces_of_node_addresses());
+        }
         let wanted: Vec<(u32, String, bool)> = names
             .filter(|(index, ..)| direct.contains(index))
             .chain(tunnels)

@@ -66,7 +66,8 @@ fn ways_are_direct_on_a_shared_subnet_and_tunnels_otherwise() {
         gateway: ip(gateway),
         source: Some(ip(source)),
     };
-    let table: &[(&[&str], &[&str], Vec<(&str, Value)>)] = &[
+    type Row<'a> = (&'a [&'a str], &'a [&'a str], Vec<(&'a str, Value)>);
+    let table: &[Row<'_>] = &[
         (&["192.0.2.9"], &["10.42.1.0/24"], vec![("10.42.1.0/24", direct("192.0.2.9", 2, "192.0.2.1"))]),
         // The longest prefix decides, as in the kernel.
         (&["192.0.2.200"], &["10.42.1.0/24"], vec![("10.42.1.0/24", direct("192.0.2.200", 3, "192.0.2.1"))]),
@@ -77,7 +78,7 @@ fn ways_are_direct_on_a_shared_subnet_and_tunnels_otherwise() {
             &["10.42.1.0/24", "fd00:42:0:1::/64"],
             vec![
                 ("10.42.1.0/24", tunnel(Underlay::V4, "10.42.1.1", "10.42.0.1")),
-                ("fd00:42:0:1::/64", tunnel(Underlay::V4, "fd00:42:0:1::1", "fd00:42::1")),
+                ("fd00:42:0:1::/64", tunnel(Underlay::V4, "fe80::c6b:aff:fe2a:100", "fd00:42::1")),
             ],
         ),
         // Both families near; both far, where IPv4 carries both; an IPv6-only node.
@@ -107,7 +108,7 @@ fn a_tunnel_has_one_forwarding_entry_and_a_neighbour_for_each_family() {
     for (key, value) in [
         (Key::Forwarding(Underlay::V4, hardware), Value::Destination(ip("203.0.113.9"))),
         (Key::Neighbour(Underlay::V4, ip("10.42.1.1")), Value::LinkAddress(hardware)),
-        (Key::Neighbour(Underlay::V4, ip("fd00:42:0:1::1")), Value::LinkAddress(hardware)),
+        (Key::Neighbour(Underlay::V4, ip("fe80::c6b:aff:fe2a:100")), Value::LinkAddress(hardware)),
         (Key::Sender(ip("203.0.113.9")), Value::Admitted),
         (Key::Sender(ip("203.0.113.10")), Value::Admitted),
     ] {
