@@ -1,6 +1,7 @@
 //! Admission: an ordered list of plug-ins that may change or refuse a write. None of them ever holds the store's writer.
 
 mod namespaces;
+mod node_restriction;
 mod nodes;
 mod plugin;
 mod pods;

@@ -1,6 +1,6 @@
 //! The plug-in seam and the list that says which run, in which order. Webhooks will be entries of the same list.
 
-use super::{namespaces, nodes, pods, roles, service_accounts, volumes};
+use super::{namespaces, node_restriction, nodes, pods, roles, service_accounts, volumes};
 use crate::core::Call;
 use async_trait::async_trait;
 use object::{Status, Value};
@@ -59,6 +59,7 @@ pub(crate) trait Plugin: Send + Sync {
 const PLUGINS: &[&dyn Plugin] = &[
     &namespaces::Lifecycle,
     &nodes::Taints,
+    &node_restriction::NodeRestriction,
     &service_accounts::ServiceAccounts,
     &pods::Priority,
     &pods::Tolerations,
