@@ -167,7 +167,7 @@ fn peers(fabric: &Fabric, count: u32) -> Result<String, Box<dyn Error>> {
     let cold = start.elapsed();
     let mut changes = Vec::new();
     for round in 0..200 {
-        let changed = peer(round % count, u8::from(round / count % 2 == 0))?;
+        let changed = peer(round % count, u8::from((round / count).is_multiple_of(2)))?;
         let start = Instant::now();
         network.change_peers([(changed.name.clone(), Some(changed))])?;
         changes.push(start.elapsed().as_secs_f64() * 1e6);
