@@ -40,6 +40,8 @@ pub(super) struct PeerState {
     kernel: HashMap<Key, Value>,
     /// Whether `kernel` is true; if not, the kernel is read first.
     is_known: bool,
+    /// The tunnels whose senders in the kernel are those in `kernel`. They cannot be read: they are made anew instead.
+    filters: BTreeSet<Underlay>,
     /// The MTU of the way out, read with the kernel's routes.
     mtu_bytes_default: u32,
     /// The interfaces whose reverse path filter has been looked at.
@@ -78,6 +80,7 @@ impl PodNetwork {
         changes: impl IntoIterator<Item = (String, Option<Peer>)>,
     ) -> Result<PeersReport, Error> {
         let is_known = std::mem::replace(&mut self.peers.is_known, false);
+        let filters = std::mem::take(&mut self.peers.filters);
         let mut delta = Delta::new();
         for (name, peer) in changes {
             self.peers.table.change(&name, peer, &mut delta);
@@ -86,11 +89,11 @@ impl PodNetwork {
         let addresses = self.rtnetlink.addresses()?;
         let host = self.host_view(&links, &addresses);
         self.peers.table.set_host(host, &mut delta);
-        self.carry_out(&links, delta, is_known)
+        self.carry_out(&links, delta, is_known, filters)
     }
 
     /// Compares the kernel with what the peers need and repairs what others removed: an interface that went down loses its routes, and
-    /// network managers may drop routes that are not theirs. To be called every few seconds; costs a listing of routes and neighbours.
+    /// network managers may drop routes that are not theirs. To be called every ten seconds or so; costs a listing of routes and neighbours.
     pub fn verify_peers(&mut self) -> Result<PeersReport, Error> {
         self.peers.is_known = false;
         self.change_peers([])
@@ -122,7 +125,13 @@ impl PodNetwork {
         }
     }
 
-    fn carry_out(&mut self, links: &[LinkInfo], delta: Delta, was_known: bool) -> Result<PeersReport, Error> {
+    fn carry_out(
+        &mut self,
+        links: &[LinkInfo],
+        delta: Delta,
+        was_known: bool,
+        mut filters: BTreeSet<Underlay>,
+    ) -> Result<PeersReport, Error> {
         let mut problems: Vec<PeerProblem> = self.peers.table.problems().collect();
         let mut is_known = was_known;
         if !is_known {
@@ -149,8 +158,16 @@ impl PodNetwork {
                 }
             }
         }
-        let delta = if is_known { delta } else { self.read_kernel(links, &indexes)? };
-        let (added, removed, failures) = self.apply_delta(&delta, &indexes, !is_known)?;
+        let delta = if is_known {
+            delta
+        } else {
+            let tables = self.nft.tables()?;
+            let has_table =
+                |of: &Underlay| tables.iter().any(|table| table.family == of.family() && table.name == TUNNEL_TABLE);
+            filters.retain(has_table);
+            self.read_kernel(links, &indexes, &filters)?
+        };
+        let (added, removed, failures) = self.apply_delta(&delta, &indexes, &filters)?;
         is_whole &= failures.is_empty();
         problems.extend(failures);
         self.remove_unused_tunnels(links)?;
@@ -161,6 +178,7 @@ impl PodNetwork {
         }
         self.mtu_bytes = self.options.mtu_bytes.unwrap_or(mtu_bytes);
         self.peers.is_known = is_whole;
+        self.peers.filters = indexes.into_keys().collect();
         Ok(PeersReport {
             direct_ranges: table.direct_routes().map(|(_, count)| count).sum(),
             tunnelled_ranges: Underlay::ALL.iter().map(|underlay| table.tunnel_routes(*underlay)).sum(),
@@ -182,13 +200,19 @@ impl PodNetwork {
     }
 
     /// Learns what the kernel holds, and returns all that must change.
-    fn read_kernel(&mut self, links: &[LinkInfo], indexes: &TunnelIndexes) -> Result<Delta, Error> {
+    fn read_kernel(
+        &mut self,
+        links: &[LinkInfo],
+        indexes: &TunnelIndexes,
+        filters: &BTreeSet<Underlay>,
+    ) -> Result<Delta, Error> {
         // Tunnels that are used no longer still hold entries and routes; they go with their interface.
         let mut by_index: HashMap<u32, Underlay> =
             tunnel_links(links).map(|(underlay, link)| (link.index, underlay)).collect();
         by_index.extend(indexes.iter().map(|(underlay, index)| (*index, *underlay)));
         let kernel = &mut self.peers.kernel;
-        kernel.clear();
+        let is_known = |key: &Key| matches!(key, Key::Sender(address) if filters.contains(&Underlay::of(*address)));
+        kernel.retain(|key, _| is_known(key));
         for route in self.rtnetlink.routes()? {
             let (Some(gateway), Some(interface)) = (route.gateway, route.interface) else { continue };
             // A default route is never a peer's, whoever made it.
@@ -221,7 +245,7 @@ impl PodNetwork {
         &mut self,
         delta: &Delta,
         indexes: &TunnelIndexes,
-        is_rebuilt: bool,
+        filters: &BTreeSet<Underlay>,
     ) -> Result<(usize, usize, Vec<PeerProblem>), Error> {
         let mut wanted: Vec<(Key, Value)> = Vec::new();
         let mut unwanted: Vec<(Key, Value)> = Vec::new();
@@ -235,7 +259,7 @@ impl PodNetwork {
         }
         // Made from the bottom up, so that a route leads somewhere when it appears; deleted from the top down.
         unwanted.reverse();
-        self.change_filter(&wanted, &unwanted, indexes, is_rebuilt)?;
+        self.change_filter(&wanted, &unwanted, indexes, filters)?;
         let mut batch = RouteBatch::new();
         let mut steps: Vec<(Key, Option<Value>)> = Vec::new();
         for (key, value) in &wanted {
@@ -264,8 +288,9 @@ impl PodNetwork {
                 },
             }
         }
-        // Senders are made anew whenever the kernel was read; that is no news.
-        let is_news = |(key, _): &&(Key, Value)| !(is_rebuilt && matches!(key, Key::Sender(_)));
+        // Senders that were made anew, because they cannot be read, are no news.
+        let is_news =
+            |(key, _): &&(Key, Value)| !matches!(key, Key::Sender(of) if !filters.contains(&Underlay::of(*of)));
         Ok((wanted.iter().filter(is_news).count(), unwanted.len(), failures))
     }
 
@@ -275,23 +300,22 @@ impl PodNetwork {
         wanted: &[(Key, Value)],
         unwanted: &[(Key, Value)],
         indexes: &TunnelIndexes,
-        is_rebuilt: bool,
+        filters: &BTreeSet<Underlay>,
     ) -> Result<(), Error> {
-        let senders = |items: &[(Key, Value)], underlay: Underlay| -> Vec<IpAddr> {
-            let all = items.iter().filter_map(|(key, _)| match key {
-                Key::Sender(address) => Some(*address),
-                _ => None,
-            });
-            all.filter(|address| Underlay::of(*address) == underlay).collect()
-        };
         let mut batch = NftBatch::new();
         for underlay in indexes.keys().copied() {
-            if is_rebuilt {
-                // What is wanted is everything then: the kernel's senders are not read, but made anew.
-                vxlan::add_filter(&mut batch, underlay, senders(wanted, underlay).into_iter());
+            let is_sender = |key: Key| match key {
+                Key::Sender(address) if Underlay::of(address) == underlay => Some(address),
+                _ => None,
+            };
+            if filters.contains(&underlay) {
+                let senders = |items: &[(Key, Value)]| items.iter().filter_map(|(key, _)| is_sender(*key)).collect();
+                let (new, gone): (Vec<IpAddr>, Vec<IpAddr>) = (senders(wanted), senders(unwanted));
+                vxlan::change_senders(&mut batch, underlay, gone.into_iter(), false);
+                vxlan::change_senders(&mut batch, underlay, new.into_iter(), true);
             } else {
-                vxlan::change_senders(&mut batch, underlay, senders(unwanted, underlay).into_iter(), false);
-                vxlan::change_senders(&mut batch, underlay, senders(wanted, underlay).into_iter(), true);
+                let all = self.peers.table.wanted().filter_map(|(key, _)| is_sender(key));
+                vxlan::add_filter(&mut batch, underlay, all);
             }
         }
         Ok(batch.commit(self.nft.socket())?)
