@@ -9,7 +9,7 @@ use api::{Connection, NodeConnector};
 use async_trait::async_trait;
 use client::ClusterClient;
 use network::netlink::{NetworkNamespace, Nft};
-use network::pod_net::{self, OpenPort, PodNetwork};
+use network::pod_net::{self, Admission, OpenPort, PodNetwork};
 use network::services::{self, Services, TransportProtocol};
 use network::{Prefix, dns};
 use node::Node;
@@ -228,7 +228,7 @@ impl Agent {
         node.registered().await;
         let socket =
             AgentSocket::start(&global.data_dir, containers).map_err(failed("listen on the agent's socket"))?;
-        let firewall = tokio::spawn(admit_pods(namespace, api_port));
+        let firewall = tokio::spawn(admit_pods(namespace, api_port, ranges.pods));
         Ok(Agent { _claim: claim, node: prepared.node, socket, firewall })
     }
 
@@ -256,20 +256,22 @@ fn resolvers(names: &dns::Handle, dns_address: IpAddr) -> HostDns {
 }
 
 /// Keeps pods' packets admitted by whatever firewalls the host runs.
-async fn admit_pods(namespace: NetworkNamespace, api_port: u16) {
-    let open_ports = [
+async fn admit_pods(namespace: NetworkNamespace, api_port: u16, pods: Prefix) {
+    let open_ports = vec![
         OpenPort { protocol: TransportProtocol::Udp, port: DNS_PORT },
         OpenPort { protocol: TransportProtocol::Tcp, port: DNS_PORT },
         OpenPort { protocol: TransportProtocol::Tcp, port: api_port },
     ];
+    // Also what goes to pods of other nodes: a node port's client may be passed on.
+    let admission = Arc::new(Admission { open_ports, cluster_ranges: vec![pods] });
     let mut period = tokio::time::interval(FIREWALL_PERIOD);
     let mut told: Vec<String> = Vec::new();
     loop {
         period.tick().await;
-        let namespace = namespace.clone();
+        let (namespace, admission) = (namespace.clone(), Arc::clone(&admission));
         let look = tokio::task::spawn_blocking(move || {
             let mut nft = Nft::open_in(&namespace)?;
-            pod_net::admit_pods(&mut nft, &open_ports)
+            pod_net::admit(&mut nft, &admission)
         });
         match look.await {
             Ok(Ok(report)) => {

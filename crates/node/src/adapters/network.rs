@@ -91,6 +91,14 @@ impl PodNetwork for NetworkAdapter {
         .await
     }
 
+    async fn verify_peers(&self) -> Result<Vec<String>, String> {
+        self.with(move |network| {
+            let report = network.verify_peers().map_err(|error| error.to_string())?;
+            Ok(report.problems.iter().map(ToString::to_string).collect())
+        })
+        .await
+    }
+
     async fn recover(&self, live: Vec<(Arc<Pod>, String, u32)>) -> Result<(), String> {
         self.with(move |network| {
             // A pod whose process went away meanwhile has no namespace any more: it is not live.

@@ -163,6 +163,8 @@ pub trait PodNetwork: Send + Sync + 'static {
     async fn detach(&self, uid: &str) -> Result<(), String>;
     /// Keeps routes to the pods of exactly these other nodes; sentences about those for which that cannot be.
     async fn set_peers(&self, peers: Vec<Peer>) -> Result<Vec<String>, String>;
+    /// Repairs what others removed of these routes; sentences as of [`Self::set_peers`].
+    async fn verify_peers(&self) -> Result<Vec<String>, String>;
     /// After a restart: keeps exactly these pods.
     async fn recover(&self, live: Vec<(Arc<Pod>, String, u32)>) -> Result<(), String>;
 }

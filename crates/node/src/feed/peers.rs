@@ -11,6 +11,8 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+/// Others may remove routes at any time: an interface that goes down loses its own.
+const VERIFY_EVERY: Duration = Duration::from_secs(10);
 const RETRY_MIN: Duration = Duration::from_millis(500);
 const RETRY_MAX: Duration = Duration::from_secs(30);
 
@@ -36,21 +38,26 @@ pub async fn keep_peers(own_name: String, client: Arc<dyn ClusterClient>, networ
     let mut told: Vec<String> = Vec::new();
     let mut retry: Option<Duration> = None;
     loop {
-        let wait = retry.unwrap_or(Duration::MAX);
+        let mut verify = false;
         let mut dirty = tokio::select! {
             change = changes.recv() => match change {
                 Some(change) => take(&own_name, &mut peers, change),
                 None => return,
             },
-            () = tokio::time::sleep(wait), if retry.is_some() => true,
+            () = tokio::time::sleep(retry.unwrap_or(VERIFY_EVERY)) => {
+                verify = retry.is_none() && !peers.is_empty();
+                retry.is_some()
+            }
         };
         while let Ok(change) = changes.try_recv() {
             dirty |= take(&own_name, &mut peers, change);
         }
-        if !dirty {
-            continue;
-        }
-        match network.set_peers(peers.values().cloned().collect()).await {
+        let outcome = match (dirty, verify) {
+            (true, _) => network.set_peers(peers.values().cloned().collect()).await,
+            (false, true) => network.verify_peers().await,
+            (false, false) => continue,
+        };
+        match outcome {
             Ok(problems) => {
                 for problem in problems.iter().filter(|problem| !told.contains(problem)) {
                     tracing::warn!(problem, "pods of another node cannot be reached");
