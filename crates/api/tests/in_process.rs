@@ -211,7 +211,10 @@ async fn every_start_gives_back_what_the_server_keeps_itself() {
     let cluster = start_in(directory).await;
     let admin = cluster.admin();
     let after = value(&admin.call(get(view())).await.unwrap());
-    assert!(count(&after, "rules") > count(&before, "rules"), "the default rules are back beside the one that was added");
+    assert!(
+        count(&after, "rules") > count(&before, "rules"),
+        "the default rules are back beside the one that was added"
+    );
     let first = after.get("rules").and_then(Value::as_array).unwrap()[0].clone();
     assert!(String::from_utf8_lossy(&object::json::encode(&first)).contains("example.com"));
     let binding = value(&admin.call(get(discovery())).await.unwrap());

@@ -54,7 +54,10 @@ async fn logs_and_streams_reach_the_node() {
     admin.call(create("serviceaccounts", "{metadata: {name: default}}")).await.unwrap();
     for node in ["n1", "n2"] {
         let text = format!("{{metadata: {{name: {node}}}}}");
-        let request = Request { target: target("", "v1", "nodes", "", ""), verb: Verb::Create(parse(&text), WriteOptions::default()) };
+        let request = Request {
+            target: target("", "v1", "nodes", "", ""),
+            verb: Verb::Create(parse(&text), WriteOptions::default()),
+        };
         admin.call(request).await.unwrap();
     }
     for (name, node) in [("gone", "n3"), ("p", "n1"), ("lost", "n2"), ("waits", "")] {

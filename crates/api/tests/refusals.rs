@@ -64,7 +64,10 @@ const OPTIONS: &[Step] = &[
         APPLY,
         r#"{"apiVersion":"v1","kind":"ConfigMap"}"#,
         422,
-        &[("message", "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch")],
+        &[(
+            "message",
+            "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch",
+        )],
     ),
     step(
         "POST",
@@ -72,7 +75,10 @@ const OPTIONS: &[Step] = &[
         JSON,
         r#"{"metadata":{"name":"b"}}"#,
         422,
-        &[("message", "invalid character U+0007 (at position 1)"), ("details.causes", "\"reason\":\"FieldValueInvalid\"")],
+        &[
+            ("message", "invalid character U+0007 (at position 1)"),
+            ("details.causes", "\"reason\":\"FieldValueInvalid\""),
+        ],
     ),
     step(
         "DELETE",
@@ -81,7 +87,10 @@ const OPTIONS: &[Step] = &[
         "",
         422,
         &[
-            ("message", "propagationPolicy: Invalid value: \"Foo\": orphanDependents and deletionPropagation cannot be both set"),
+            (
+                "message",
+                "propagationPolicy: Invalid value: \"Foo\": orphanDependents and deletionPropagation cannot be both set",
+            ),
             ("message", "supported values: \"Foreground\", \"Background\", \"Orphan\", \"nil\""),
             ("message", "dryRun: Unsupported value: [\"x\"]"),
         ],
@@ -222,8 +231,25 @@ const BODIES: &[Step] = &[
         )],
     ),
     step("POST", MAPS, JSON, "", 400, &[("message", "unexpected end of JSON input (<empty>)")]),
-    step("POST", MAPS, JSON, "[1]", 400, &[("message", "json: cannot unmarshal array into Go value of type struct { APIVersion string "), ("message", "(5b315d)")]),
-    step("POST", MAPS, JSON, r#"{"kind":5}"#, 400, &[("message", "json: cannot unmarshal number into Go struct field .kind of type string")]),
+    step(
+        "POST",
+        MAPS,
+        JSON,
+        "[1]",
+        400,
+        &[
+            ("message", "json: cannot unmarshal array into Go value of type struct { APIVersion string "),
+            ("message", "(5b315d)"),
+        ],
+    ),
+    step(
+        "POST",
+        MAPS,
+        JSON,
+        r#"{"kind":5}"#,
+        400,
+        &[("message", "json: cannot unmarshal number into Go struct field .kind of type string")],
+    ),
     step("POST", MAPS, JSON, "null", 422, &[("message", "name or generateName is required")]),
     step(
         "POST",
@@ -309,7 +335,10 @@ const BODIES: &[Step] = &[
         422,
         &[
             ("message", " \"\" is invalid: patch: Invalid value: \"{\\\"apiVersion\\\":\\\"v1\\\""),
-            ("message", ": json: cannot unmarshal string into Go struct field ConfigMap.data of type map[string]string"),
+            (
+                "message",
+                ": json: cannot unmarshal string into Go struct field ConfigMap.data of type map[string]string",
+            ),
             ("details.causes", "\"field\":\"patch\""),
         ],
     ),
@@ -387,7 +416,10 @@ const SCALES: &[Step] = &[
         "",
         "",
         200,
-        &[("spec.replicas", "3"), ("metadata.managedFields", "\"manager\":\"three\",\"operation\":\"Apply\",\"subresource\":\"scale\"")],
+        &[
+            ("spec.replicas", "3"),
+            ("metadata.managedFields", "\"manager\":\"three\",\"operation\":\"Apply\",\"subresource\":\"scale\""),
+        ],
     ),
     step(
         "PUT",
@@ -516,17 +548,13 @@ const PATHS: &[Step] = &[
         422,
         &[
             ("message", "metadata.generateName: Invalid value: \"G_\": a lowercase RFC 1123 subdomain"),
-            ("message", "metadata.finalizers: Invalid value: \"x\": name is neither a standard finalizer name nor is it fully qualified"),
+            (
+                "message",
+                "metadata.finalizers: Invalid value: \"x\": name is neither a standard finalizer name nor is it fully qualified",
+            ),
         ],
     ),
-    step(
-        "POST",
-        MAPS,
-        JSON,
-        r#"{"metadata":{"name":"j"}}"#,
-        201,
-        &[],
-    ),
+    step("POST", MAPS, JSON, r#"{"metadata":{"name":"j"}}"#, 201, &[]),
     step(
         "PATCH",
         "/api/v1/namespaces/default/configmaps/j",

@@ -74,8 +74,10 @@ fn check(case: &str, nodes: Vec<Value>, placed: Vec<Value>, wanted: Value, expec
     }
 }
 
-const NOT_HELPFUL: &str = "no new claims to deallocate, preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling.";
-const NO_VICTIMS: &str = "no new claims to deallocate, preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod.";
+const NOT_HELPFUL: &str =
+    "no new claims to deallocate, preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling.";
+const NO_VICTIMS: &str =
+    "no new claims to deallocate, preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod.";
 
 #[test]
 fn filters_refuse_in_upstreams_words() {

@@ -18,7 +18,9 @@ pub fn impersonate(user: User, headers: &HeaderMap, authorizer: &Authorizer) -> 
     let (names, groups, uids) = (values("impersonate-user"), values("impersonate-group"), values("impersonate-uid"));
     let extra: Vec<(String, &str)> = headers
         .iter()
-        .filter_map(|(name, value)| Some((object::percent::decode(name.as_str().strip_prefix(EXTRA)?), value.to_str().ok()?)))
+        .filter_map(|(name, value)| {
+            Some((object::percent::decode(name.as_str().strip_prefix(EXTRA)?), value.to_str().ok()?))
+        })
         .collect();
     let Some(name) = names.first().filter(|name| !name.is_empty()) else {
         if groups.is_empty() && uids.is_empty() && extra.is_empty() {

@@ -95,15 +95,15 @@ mod tests {
         );
         assert_eq!(reconcile(&held, &default), Reconciled::Update(expected.clone()));
         assert_eq!(reconcile(&expected, &default), Reconciled::Same);
-        let left_alone = value(
-            r#"{"metadata":{"annotations":{"rbac.authorization.kubernetes.io/autoupdate":"false"}},"rules":[]}"#,
-        );
+        let left_alone =
+            value(r#"{"metadata":{"annotations":{"rbac.authorization.kubernetes.io/autoupdate":"false"}},"rules":[]}"#);
         assert_eq!(reconcile(&left_alone, &default), Reconciled::Same);
     }
 
     #[test]
     fn bindings_get_their_subjects_back_and_another_role_replaces_them() {
-        let default = value(r#"{"roleRef":{"kind":"ClusterRole","name":"a"},"subjects":[{"kind":"Group","name":"g"}]}"#);
+        let default =
+            value(r#"{"roleRef":{"kind":"ClusterRole","name":"a"},"subjects":[{"kind":"Group","name":"g"}]}"#);
         let held = value(r#"{"roleRef":{"kind":"ClusterRole","name":"a"},"subjects":[{"kind":"User","name":"u"}]}"#);
         let both = value(
             r#"{"roleRef":{"kind":"ClusterRole","name":"a"},"subjects":[{"kind":"User","name":"u"},{"kind":"Group","name":"g"}]}"#,
@@ -115,7 +115,9 @@ mod tests {
 
     #[test]
     fn aggregated_roles_get_their_selectors_back_and_keep_their_rules() {
-        let default = value(r#"{"aggregationRule":{"clusterRoleSelectors":[{"matchLabels":{"a":"true"}}]},"rules":[{"verbs":["get"],"apiGroups":[""],"resources":["x"]}]}"#);
+        let default = value(
+            r#"{"aggregationRule":{"clusterRoleSelectors":[{"matchLabels":{"a":"true"}}]},"rules":[{"verbs":["get"],"apiGroups":[""],"resources":["x"]}]}"#,
+        );
         let held = value(r#"{"aggregationRule":{"clusterRoleSelectors":[{"matchLabels":{"b":"true"}}]},"rules":[]}"#);
         let Reconciled::Update(new) = reconcile(&held, &default) else { panic!("the selector is missing") };
         assert_eq!(list(&new, &["aggregationRule", "clusterRoleSelectors"]).len(), 2);

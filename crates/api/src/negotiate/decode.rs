@@ -49,7 +49,11 @@ fn malformed(wanted: &str, bytes: &[u8], error: &object::DecodeError, what: &str
 /// Refuses what is no object, or whose apiVersion or kind is no text.
 fn check_interpretable(wanted: &str, bytes: &[u8], value: &Value) -> Result<(), Status> {
     let refuse = |why: &str| {
-        Err(unrecognised(wanted, bytes, &format!("couldn't get version/kind; json parse error: json: cannot unmarshal {why}")))
+        Err(unrecognised(
+            wanted,
+            bytes,
+            &format!("couldn't get version/kind; json parse error: json: cannot unmarshal {why}"),
+        ))
     };
     let Value::Object(map) = value else {
         return match value {

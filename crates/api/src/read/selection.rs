@@ -21,8 +21,7 @@ impl Selection {
     pub(crate) fn parse(scope: &Scope<'_>, label_text: &str, field_text: &str) -> Result<Self, Status> {
         let mut selection = Selection::default();
         if !label_text.is_empty() {
-            let parsed = labels::Selector::parse(label_text)
-                .map_err(|error| Status::bad_request(error.to_string()))?;
+            let parsed = labels::Selector::parse(label_text).map_err(|error| Status::bad_request(error.to_string()))?;
             selection.labels = Some(parsed).filter(|selector| !selector.is_everything());
         }
         if !field_text.is_empty() {

@@ -235,9 +235,7 @@ async fn write_verbs(
             write::update_scale(call, negotiate::decode_body(&wanted, &content_type, &bytes)?).await
         }
         "update" => write::update(call, negotiate::decode_body(&wanted, &content_type, &bytes)?, true).await,
-        "patch" => {
-            write::patch(call, negotiate::decode_patch(&content_type, &bytes)?).await
-        }
+        "patch" => write::patch(call, negotiate::decode_patch(&content_type, &bytes)?).await,
         "delete" => {
             if !scope.subresource.is_empty() {
                 return Err(Status::method_not_allowed());

@@ -152,7 +152,10 @@ mod tests {
         };
         let old = service(r#""clusterIP":"10.0.0.9","clusterIPs":["10.0.0.9"]"#);
         let cases = [
-            (r#""clusterIP":"10.0.0.8","clusterIPs":["10.0.0.9"]"#, r#""clusterIP":"10.0.0.8","clusterIPs":["10.0.0.8"]"#),
+            (
+                r#""clusterIP":"10.0.0.8","clusterIPs":["10.0.0.9"]"#,
+                r#""clusterIP":"10.0.0.8","clusterIPs":["10.0.0.8"]"#,
+            ),
             (r#""clusterIP":"10.0.0.8""#, r#""clusterIP":"10.0.0.8","clusterIPs":["10.0.0.8"]"#),
             (r#""clusterIPs":["10.0.0.9"]"#, r#""clusterIP":"10.0.0.9","clusterIPs":["10.0.0.9"]"#),
             (r#""clusterIP":"10.0.0.9""#, r#""clusterIP":"10.0.0.9","clusterIPs":["10.0.0.9"]"#),

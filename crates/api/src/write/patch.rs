@@ -56,8 +56,7 @@ pub(crate) fn patch_value(call: &Call<'_>, body: &PatchBody, value: &mut Value) 
         }
         PatchKind::Strategic => {
             let version = call.scope.version();
-            patches::strategic(version.schemas(), version.type_id(), value, &body.value)
-                .map_err(refused)
+            patches::strategic(version.schemas(), version.type_id(), value, &body.value).map_err(refused)
         }
         PatchKind::Apply => Err(Status::internal("apply is no in-place patch")),
     }

@@ -146,7 +146,10 @@ fn wrong_kind(call: &Call<'_>, given: &GroupVersionKind, expected: &GroupVersion
             Some(group) => group,
         };
         let wanted = format!("{internal}.{}", expected.kind);
-        return Status::bad_request(format!("{head}: converting ({}) to ({wanted}): unknown conversion", go_name(given)));
+        return Status::bad_request(format!(
+            "{head}: converting ({}) to ({wanted}): unknown conversion",
+            go_name(given)
+        ));
     }
     let wanted = expected.api_version();
     Status::bad_request(format!(

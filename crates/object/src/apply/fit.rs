@@ -126,7 +126,9 @@ fn key_fault(shape: Shape<'_>, keys: &[Str], item: &Value) -> Option<String> {
         Value::Null => Some("associative list with keys may not have a null element".to_owned()),
         Value::Object(map) => {
             let default = |key: &Str| match shape.item().kind {
-                Some(Type::Struct(id)) => shape.schemas.get(*id).field(key).is_some_and(|field| field.default.is_some()),
+                Some(Type::Struct(id)) => {
+                    shape.schemas.get(*id).field(key).is_some_and(|field| field.default.is_some())
+                }
                 _ => false,
             };
             let absent = |key: &Str| map.get(key).is_none_or(Value::is_null) && !default(key);
@@ -162,7 +164,9 @@ fn plain(value: &Value) -> String {
 fn literal(value: &Value) -> String {
     match value {
         Value::Null => "interface {}(nil)".to_owned(),
-        Value::Array(items) => format!("[]interface {{}}{{{}}}", items.iter().map(literal).collect::<Vec<_>>().join(", ")),
+        Value::Array(items) => {
+            format!("[]interface {{}}{{{}}}", items.iter().map(literal).collect::<Vec<_>>().join(", "))
+        }
         Value::Object(map) => {
             let members: Vec<String> = map.iter().map(|(key, value)| format!("{key:?}:{}", literal(value))).collect();
             format!("map[string]interface {{}}{{{}}}", members.join(", "))

@@ -241,7 +241,11 @@ fn what_does_not_fit_is_said_with_its_path() {
         (r#"{"metadata":{"finalizers":["a","a"]}}"#, ".metadata.finalizers: duplicate entries for key [=\"a\"]"),
     ];
     for (configuration, expected) in cases {
-        assert_eq!(try_apply(None, "m", configuration, false, 0), Err(Error::Unfit(expected.to_owned())), "{configuration}");
+        assert_eq!(
+            try_apply(None, "m", configuration, false, 0),
+            Err(Error::Unfit(expected.to_owned())),
+            "{configuration}"
+        );
     }
 }
 
