@@ -350,6 +350,14 @@ const BODIES: &[Step] = &[
         422,
         &[("message", "\\\"nope\\\":1"), ("message", "strict decoding error: unknown field \"nope\"")],
     ),
+    step(
+        "PATCH",
+        "/api/v1/namespaces/default/configmaps/p",
+        "application/strategic-merge-patch+json",
+        r#"{"data":{"a":5}}"#,
+        422,
+        &[("message", " \"\" is invalid: patch: Invalid value: \"map[data:map[a:5]]\": json: cannot unmarshal number")],
+    ),
     step("PATCH", "/api/v1/namespaces/default/configmaps/p", MERGE, "{", 400, &[("message", "error decoding patch: ")]),
 ];
 

@@ -71,7 +71,7 @@ fn append(object: &mut Value, path: &[&str], items: impl Iterator<Item = Value>)
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
+    #![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
     use super::*;
 
     fn value(text: &str) -> Value {

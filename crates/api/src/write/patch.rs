@@ -28,13 +28,14 @@ pub(crate) async fn patch(call: &Call<'_>, body: PatchBody) -> Result<Outcome, S
         (_, false) => {}
     }
     let part = Part::of(call).ok_or_else(Status::method_not_allowed)?;
+    let source = if body.kind == PatchKind::Strategic { Source::Strategic(&body.value) } else { Source::Patch };
     update_with(call, part, "Update", &mut |current| {
         let mut value = current.clone();
         to_version(&call.scope, &mut value);
         patch_value(call, &body, &mut value)?;
         check_name(call, &value)?;
         forget_revision(current, &mut value);
-        prepare::incoming(call, Body { value, duplicates: body.duplicates.clone(), trusted: false }, Source::Patch)
+        prepare::incoming(call, Body { value, duplicates: body.duplicates.clone(), trusted: false }, source)
     })
     .await
 }

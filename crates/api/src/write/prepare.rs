@@ -1,7 +1,7 @@
 //! From a decoded body to the hub version: kind check, unknown fields, types, defaults, conversion.
 
 use crate::core::{Call, Scope, Validation};
-use object::{GroupVersionKind, Map, Status, Value, json, meta, schema};
+use object::{GroupVersionKind, Map, Status, Value, apply, json, meta, schema};
 
 /// How much of an object is shown in the error about a patch.
 const SHOWN_MAX_BYTES: usize = 8 * 1024;
@@ -25,16 +25,18 @@ impl Body {
 }
 
 /// Where strict errors are reported.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Source {
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Source<'a> {
     /// A whole object.
     Object,
-    /// The outcome of a patch.
+    /// The outcome of a patch, which errors show.
     Patch,
+    /// The outcome of this strategic merge patch, which errors show instead.
+    Strategic(&'a Value),
 }
 
 /// Checks, prunes, defaults and converts `body` to the hub version.
-pub(crate) fn incoming(call: &Call<'_>, body: Body, source: Source) -> Result<Value, Status> {
+pub(crate) fn incoming(call: &Call<'_>, body: Body, source: Source<'_>) -> Result<Value, Status> {
     let Body { mut value, duplicates, trusted } = body;
     let version = call.scope.version();
     if trusted {
@@ -54,7 +56,7 @@ pub(crate) fn admit_fields(
     call: &Call<'_>,
     value: &mut Value,
     duplicates: Vec<String>,
-    source: Source,
+    source: Source<'_>,
 ) -> Result<(), Status> {
     let version = call.scope.version();
     check_kind(call, value)?;
@@ -81,11 +83,14 @@ pub(crate) fn admit_fields(
 }
 
 /// A body, or what a patch made of an object, does not fit its type: 400 or 422.
-pub(super) fn unfit(call: &Call<'_>, value: &Value, source: Source, why: &str) -> Status {
+pub(super) fn unfit(call: &Call<'_>, value: &Value, source: Source<'_>, why: &str) -> Status {
     if source == Source::Object {
         return undecodable(call, why);
     }
-    let mut text = String::from_utf8_lossy(&json::encode(value)).into_owned();
+    let mut text = match source {
+        Source::Strategic(patch) => apply::printed(patch),
+        _ => String::from_utf8_lossy(&json::encode(value)).into_owned(),
+    };
     if text.len() > SHOWN_MAX_BYTES {
         text.truncate(text.floor_char_boundary(SHOWN_MAX_BYTES));
         text.push_str(" ...");

@@ -202,11 +202,11 @@ fn scale_type() -> Result<(GroupVersionKind, TypeId), Status> {
 }
 
 /// Refuses a Scale of another name, or whose members are of other types than they should be.
-fn admit_scale(call: &Call<'_>, scale: &Value, source: Source) -> Result<(), Status> {
+fn admit_scale(call: &Call<'_>, scale: &Value, source: Source<'_>) -> Result<(), Status> {
     let (_, id) = scale_type()?;
     if let Some(first) = schema::check_types(kinds::schemas(), id, scale).first() {
         return Err(match source {
-            Source::Patch => prepare::unfit(call, scale, source, &first.message),
+            Source::Patch | Source::Strategic(_) => prepare::unfit(call, scale, source, &first.message),
             Source::Object => {
                 let why = &first.message;
                 Status::bad_request(format!("Scale in version \"v1\" cannot be handled as a Scale: {why}"))

@@ -55,9 +55,9 @@ impl Walk {
             | (Type::Int32 | Type::Int64 | Type::Float, Value::Int(_) | Value::Float(_)) => {}
             (Type::Struct(_) | Type::Map(_), Value::Object(map)) => self.members(shape, map),
             (Type::List(_), Value::Array(items)) => self.items(shape, value, items),
-            (Type::Struct(_) | Type::Map(_), _) => self.fault(&format!("expected map, got &{{{}}}", plain(value))),
-            (Type::List(_), _) => self.fault(&format!("expected list, got &{{{}}}", plain(value))),
-            (Type::Bool, _) => self.fault(&format!("expected boolean, got &{{{}}}", plain(value))),
+            (Type::Struct(_) | Type::Map(_), _) => self.fault(&format!("expected map, got &{{{}}}", printed(value))),
+            (Type::List(_), _) => self.fault(&format!("expected list, got &{{{}}}", printed(value))),
+            (Type::Bool, _) => self.fault(&format!("expected boolean, got &{{{}}}", printed(value))),
             (Type::String | Type::Bytes, _) => {
                 self.fault(&format!("expected string, got &value.valueUnstructured{{Value:{}}}", literal(value)));
             }
@@ -65,7 +65,7 @@ impl Walk {
                 self.fault(&format!("expected numeric (int or float), got {}", go_type(value)));
             }
             (_, Value::Object(_) | Value::Array(_)) => {
-                self.fault(&format!("expected any scalar, got &{{{}}}", plain(value)));
+                self.fault(&format!("expected any scalar, got &{{{}}}", printed(value)));
             }
             _ => {}
         }
@@ -147,13 +147,14 @@ fn key_fault(shape: Shape<'_>, keys: &[Str], item: &Value) -> Option<String> {
 }
 
 /// A value as Go's `%v` prints it.
-fn plain(value: &Value) -> String {
+#[must_use]
+pub fn printed(value: &Value) -> String {
     match value {
         Value::Null => "<nil>".to_owned(),
         Value::String(text) => text.to_string(),
-        Value::Array(items) => format!("[{}]", items.iter().map(plain).collect::<Vec<_>>().join(" ")),
+        Value::Array(items) => format!("[{}]", items.iter().map(printed).collect::<Vec<_>>().join(" ")),
         Value::Object(map) => {
-            let members: Vec<String> = map.iter().map(|(key, value)| format!("{key}:{}", plain(value))).collect();
+            let members: Vec<String> = map.iter().map(|(key, value)| format!("{key}:{}", printed(value))).collect();
             format!("map[{}]", members.join(" "))
         }
         other => String::from_utf8_lossy(&json::encode(other)).into_owned(),

@@ -13,7 +13,7 @@ mod tests;
 mod update;
 
 pub use error::Error;
-pub use fit::fit;
+pub use fit::{fit, printed};
 pub use operation::{Apply, apply};
 pub use set::Set;
 pub use update::{Writer, track_update};
