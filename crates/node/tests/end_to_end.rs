@@ -293,21 +293,24 @@ async fn a_pod_whose_shim_is_killed_comes_back_at_the_first_try() {
     let node = machine.start(&api).await;
     node.registered().await;
     let container = |name: &str| json!({"name": name, "image": IMAGE, "command": ["sleep", "1000"]});
-    api.create("pods", pod("p", json!({"terminationGracePeriodSeconds": 0,
+    api.create(
+        "pods",
+        pod(
+            "p",
+            json!({"terminationGracePeriodSeconds": 0,
         "initContainers": [{"name": "i", "image": IMAGE, "command": ["sh", "-c", "echo x >> /data/runs"],
             "volumeMounts": [{"name": "data", "mountPath": "/data"}]}],
         "containers": [container("a"), container("b"), container("c")],
-        "volumes": [{"name": "data", "emptyDir": {}}]})));
+        "volumes": [{"name": "data", "emptyDir": {}}]}),
+        ),
+    );
     api.wait("pods", "d", "p", ready).await;
     for round in 1..=2 {
         // The second time the containers wait for their back-off, as after any end.
         let (uid, shim) = shims(&machine).remove(0);
         let begun = Instant::now();
-        rustix::process::kill_process(
-            rustix::process::Pid::from_raw(shim).unwrap(),
-            rustix::process::Signal::KILL,
-        )
-        .unwrap();
+        rustix::process::kill_process(rustix::process::Pid::from_raw(shim).unwrap(), rustix::process::Signal::KILL)
+            .unwrap();
         let counted = |object: Option<&Value>| {
             let statuses = object.and_then(|object| object["status"]["containerStatuses"].as_array());
             statuses.is_some_and(|all| all.iter().all(|one| one["restartCount"] == round))
@@ -321,7 +324,11 @@ async fn a_pod_whose_shim_is_killed_comes_back_at_the_first_try() {
         }
         assert!(said("SandboxChanged") > 0);
         let runs = machine.directory.join("agent/pods").join(uid).join("volumes/kubernetes.io~empty-dir/data/runs");
-        assert_eq!(std::fs::read_to_string(runs).unwrap().lines().count(), round + 1, "a new sandbox initialises again");
+        assert_eq!(
+            std::fs::read_to_string(runs).unwrap().lines().count(),
+            round + 1,
+            "a new sandbox initialises again"
+        );
         let object = api.get("pods", "d", "p").unwrap();
         let last = &object["status"]["containerStatuses"][0]["lastState"]["terminated"];
         assert_eq!((&last["exitCode"], &last["reason"]), (&json!(137), &json!("ContainerStatusUnknown")));

@@ -45,7 +45,8 @@ async fn start_errors_are_upstreams() {
     let machine = Machine::with_image().await;
     let pod = machine.pod().await;
     let with = |command: &str| ContainerSpec { command: vec![command.into()], ..machine.script("x", "") };
-    let within = |directory: &str| ContainerSpec { working_directory: Some(directory.into()), ..machine.script("x", "") };
+    let within =
+        |directory: &str| ContainerSpec { working_directory: Some(directory.into()), ..machine.script("x", "") };
     for (spec, words, code) in [
         (with("nothing-like-this"), "exec: \"nothing-like-this\": executable file not found in $PATH", 127),
         (with("/no/such"), "exec: \"/no/such\": stat /no/such: no such file or directory", 127),

@@ -161,7 +161,10 @@ async fn broken_and_hostile_archives_are_refused() {
     let text = b"just a text\n".repeat(100);
     for (what, bytes) in [("noise", noise), ("zipped noise", zipped), ("text", text), ("zeros", vec![0; 4096])] {
         let error = machine.runtime.images().import(Cursor::new(bytes), None).await.unwrap_err().to_string();
-        assert!(error.is_ascii() && !error.contains(|it: char| it.is_control()) && error.len() < 300, "{what}: {error:?}");
+        assert!(
+            error.is_ascii() && !error.contains(|it: char| it.is_control()) && error.len() < 300,
+            "{what}: {error:?}"
+        );
         assert!(error.contains("docker save") && error.contains(".tar.gz"), "{what}: {error}");
     }
 

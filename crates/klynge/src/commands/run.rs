@@ -172,7 +172,10 @@ mod tests {
             (waiting("InvalidImageName"), "cannot be pulled"),
             (waiting("CreateContainerConfigError"), "cannot be started"),
             (
-                format!("{}, lastState: {{terminated: {{reason: StartError, exitCode: 128, message: 'exec: x'}}}}", waiting("CrashLoopBackOff")),
+                format!(
+                    "{}, lastState: {{terminated: {{reason: StartError, exitCode: 128, message: 'exec: x'}}}}",
+                    waiting("CrashLoopBackOff")
+                ),
                 "cannot be started: exec: x",
             ),
         ] {

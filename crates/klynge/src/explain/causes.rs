@@ -13,7 +13,8 @@ pub(super) fn start_error(what: &str, container: &str, terminated: Option<&Value
     let message = terminated.and_then(|one| one.str_at(&["message"])).unwrap_or("no message was kept");
     // The runtime's own words are enough; what stands before them is the same each time.
     let cause = message.rsplit_once("container init: ").map_or(message, |(_, cause)| cause);
-    let advice = if cause.contains("executable file not found") || cause.contains("no such file") && cause.contains("exec")
+    let advice = if cause.contains("executable file not found")
+        || cause.contains("no such file") && cause.contains("exec")
     {
         "Correct command or args: the first word has to be a program of the image (not of a shell), with its full path or in $PATH."
     } else if cause.contains("permission denied") && cause.contains("exec") {
@@ -125,7 +126,9 @@ mod tests {
             "{{metadata: {{name: a, namespace: b, uid: u}}, spec: {{nodeName: n1, containers: [{{name: c}}]}}, status: {{phase: Pending, containerStatuses: [{{name: c, {status}}}]}}}}"
         );
         let event = |(index, (reason, message)): (usize, &(&str, &str))| {
-            let text = format!("{{type: Warning, reason: {reason}, lastTimestamp: '2026-01-01T00:00:0{index}Z', involvedObject: {{uid: u, fieldPath: 'spec.containers{{c}}'}}}}");
+            let text = format!(
+                "{{type: Warning, reason: {reason}, lastTimestamp: '2026-01-01T00:00:0{index}Z', involvedObject: {{uid: u, fieldPath: 'spec.containers{{c}}'}}}}"
+            );
             let mut event = value(&text);
             event.set(&["message"], (*message).into());
             event
@@ -155,7 +158,9 @@ mod tests {
         }
         check(creating, &[("FailedMount", &mount("x")), ("Failed", "later")], &["the last warning about it: later"]);
         let start = |message: &str| {
-            format!("state: {{waiting: {{reason: CrashLoopBackOff}}}}, lastState: {{terminated: {{exitCode: 128, reason: StartError, message: 'failed to start container: error during container init: {message}'}}}}")
+            format!(
+                "state: {{waiting: {{reason: CrashLoopBackOff}}}}, lastState: {{terminated: {{exitCode: 128, reason: StartError, message: 'failed to start container: error during container init: {message}'}}}}"
+            )
         };
         for (message, advice) in [
             ("exec: \"x\": executable file not found in $PATH", "a program of the image"),
@@ -169,9 +174,15 @@ mod tests {
         }
         let ended = "state: {terminated: {exitCode: 128, reason: StartError, message: 'exec: \"x\": executable file not found'}}";
         check(ended, &[], &["cannot be started", "a program of the image"]);
-        let crashing = "state: {waiting: {reason: CrashLoopBackOff}}, lastState: {terminated: {exitCode: 137, reason: Error}}";
-        check(crashing, &[("FailedPostStartHook", "Exec lifecycle hook failed")], &["postStart hook fails", "Exec lifecycle"]);
-        let config = |message: &str| format!("state: {{waiting: {{reason: CreateContainerConfigError, message: '{message}'}}}}");
+        let crashing =
+            "state: {waiting: {reason: CrashLoopBackOff}}, lastState: {terminated: {exitCode: 137, reason: Error}}";
+        check(
+            crashing,
+            &[("FailedPostStartHook", "Exec lifecycle hook failed")],
+            &["postStart hook fails", "Exec lifecycle"],
+        );
+        let config =
+            |message: &str| format!("state: {{waiting: {{reason: CreateContainerConfigError, message: '{message}'}}}}");
         check(&config("secret \"s\" not found"), &[], &["kubectl create secret generic s"]);
         check(&config("container has runAsNonRoot and image will run as root"), &[], &["runAsUser"]);
     }

@@ -45,7 +45,11 @@ pub(super) fn explain_owner(subject: &Subject) -> String {
     let pods = pods_of(subject, meta::uid(&subject.object));
     let unready = pods.iter().find(|one| !ready(one) && one.str_at(&["status", "phase"]) != Some("Succeeded"));
     if let Some(one) = unready {
-        return format!("{what} has {} pods, not all ready. {}", pods.len(), pod::explain(one, &subject.events_about(one)));
+        return format!(
+            "{what} has {} pods, not all ready. {}",
+            pods.len(),
+            pod::explain(one, &subject.events_about(one))
+        );
     }
     let failed = super::conditions(&subject.object).iter().find(|one| {
         matches!(one.str_at(&["type"]), Some("ReplicaFailure" | "Failed")) && one.str_at(&["status"]) == Some("True")

@@ -128,12 +128,7 @@ impl From<String> for Refusal {
     }
 }
 
-async fn work(
-    request: Request<Incoming>,
-    runtime: &Runtime,
-    uploads: &Path,
-    lines: &Lines,
-) -> Result<Value, Refusal> {
+async fn work(request: Request<Incoming>, runtime: &Runtime, uploads: &Path, lines: &Lines) -> Result<Value, Refusal> {
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let query = request.uri().query().unwrap_or_default().to_owned();
     match (method, path.as_str()) {
@@ -146,7 +141,9 @@ async fn work(
             let reference = required(&query, "reference")?;
             runtime.remove_image(&reference).await.map_err(|error| match error {
                 runtime::Error::Image(ImageError::NotPresent(name)) => Refusal {
-                    message: format!("there is no image {name:?} on this machine; `klynge image ls` lists those that are"),
+                    message: format!(
+                        "there is no image {name:?} on this machine; `klynge image ls` lists those that are"
+                    ),
                     not_found: true,
                 },
                 other => other.to_string().into(),

@@ -72,7 +72,10 @@ impl Tasks {
         let (mut endless, mut finishing) = self.take();
         endless.abort_all();
         if tokio::time::timeout(FINISH_WITHIN, drain(&mut finishing)).await.is_err() {
-            tracing::warn!(tasks = finishing.len(), "the agent ends before what it was doing; the next one goes on with it");
+            tracing::warn!(
+                tasks = finishing.len(),
+                "the agent ends before what it was doing; the next one goes on with it"
+            );
             finishing.abort_all();
         }
         // What blocks cannot be aborted; its thread outlives this wait.

@@ -81,7 +81,8 @@ pub(super) fn reinitialize(state: &mut PodState) {
             container.restart_count = container.restart_count.saturating_add(1);
         }
     }
-    state.reinitializing = state.containers.iter().any(|container| matches!(container.role, Role::Init | Role::Sidecar));
+    state.reinitializing =
+        state.containers.iter().any(|container| matches!(container.role, Role::Init | Role::Sidecar));
 }
 
 /// A container that has nothing to say yet.

@@ -120,9 +120,7 @@ mod tests {
         images.push(image("new", 100));
         history.observe(&images, &used(&["a", "d:1"]), at(10));
         let remove = |available: u64, seconds: u64| {
-            history
-                .collect(&images, &used(&["d:1"]), space(available), ImageThresholds::default(), at(seconds))
-                .images
+            history.collect(&images, &used(&["d:1"]), space(available), ImageThresholds::default(), at(seconds)).images
         };
         assert!(remove(30, 20).is_empty(), "85 % is not above the mark");
         assert_eq!(remove(20, 20), ["c"], "10 % are 20 bytes");

@@ -16,7 +16,9 @@ pub(super) fn over_limit(pod_directory: &Path, spec: &PodSpec) -> Option<String>
             continue;
         }
         let Some(limit) = &source.size_limit else { continue };
-        let Some(bytes) = crate::quantity::value(&limit.0).and_then(|bytes| u64::try_from(bytes).ok()) else { continue };
+        let Some(bytes) = crate::quantity::value(&limit.0).and_then(|bytes| u64::try_from(bytes).ok()) else {
+            continue;
+        };
         let path = pod_directory.join("volumes/kubernetes.io~empty-dir").join(&volume.name);
         if bytes > 0 && holds_more(&path, bytes) {
             return Some(format!("Usage of EmptyDir volume \"{}\" exceeds the limit \"{}\". ", volume.name, limit.0));

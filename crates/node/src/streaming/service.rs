@@ -1,10 +1,10 @@
 //! The HTTP service: routes, upgrades, and answers. It serves any connection; who may connect is decided by whoever hands it one.
 
-use crate::agent::Tasks;
 use super::backend::{Backend, ExecRequest};
 use super::log_reader::{self, LogOptions};
 use super::remote::{self, Remote};
 use super::{port_forward, process, websocket};
+use crate::agent::Tasks;
 use bytes::Bytes;
 use futures_util::stream::unfold;
 use http::header::{CONNECTION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
@@ -401,7 +401,8 @@ fn forward(
                 let (inner, mut helpers) = websocket::tunnel(connection).await;
                 port_forward::serve(inner, backend, namespace, pod).await;
                 // What is still on its way to the client goes out first; a client that does not answer is left.
-                let _ = tokio::time::timeout(CLOSE_WITHIN, async { while helpers.join_next().await.is_some() {} }).await;
+                let _ =
+                    tokio::time::timeout(CLOSE_WITHIN, async { while helpers.join_next().await.is_some() {} }).await;
             }
         }
     });

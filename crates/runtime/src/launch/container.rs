@@ -363,12 +363,7 @@ struct Bind<'a> {
 fn bind(p: &mut Program, flags: u16, target: &str, bind: Bind<'_>) {
     let Bind { name, source, sub_path, attributes, propagation } = bind;
     let source = source.to_string_lossy();
-    p.step(wire::OP_BIND, flags, name)
-        .text(&source)
-        .text(sub_path)
-        .text(target)
-        .number(attributes)
-        .number(propagation);
+    p.step(wire::OP_BIND, flags, name).text(&source).text(sub_path).text(target).number(attributes).number(propagation);
 }
 
 fn volume(p: &mut Program, mount: &Mount) {

@@ -32,7 +32,9 @@ pub(crate) fn start_error(names: &[StepName], step: u64, errno: i32) -> Error {
         None => (format!("starting the process: {cause}"), 128),
     };
     let fault = match name {
-        Some(StepName::Execute { .. } | StepName::WorkingDirectory(_) | StepName::Identity) => StartFault::Specification,
+        Some(StepName::Execute { .. } | StepName::WorkingDirectory(_) | StepName::Identity) => {
+            StartFault::Specification
+        }
         // What is mounted, and where, is the specification's; that the kernel has no room for a mount is not.
         Some(StepName::Volume { .. }) if MISPLACED.contains(&errno) => StartFault::Specification,
         _ => StartFault::SetUp,
