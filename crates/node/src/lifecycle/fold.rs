@@ -234,7 +234,11 @@ pub(super) fn fold(state: &mut PodState, event: Event, now: Timestamp) -> Vec<Ac
                 reinitialize(state);
             }
         }
-        Event::Recovered { sandbox, containers } => recover(state, sandbox, containers, now),
+        Event::Recovered { sandbox, containers } => {
+            if recover(state, sandbox, containers, now) {
+                actions.push(Action::DestroySandbox);
+            }
+        }
         Event::Woken => {}
         other => fold_container(state, other, now, &mut actions),
     }

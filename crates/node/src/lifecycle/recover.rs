@@ -4,18 +4,21 @@ use super::model::{Exit, HookStage, Image, Phase, PodState, RecoveredContainer, 
 use jiff::Timestamp;
 use std::net::IpAddr;
 
-/// Takes over what the runtime knows; everything that was under way when the agent died is asked for again.
+/// Takes over what the runtime knows; everything that was under way when the agent died is asked for again. True where the
+/// sandbox has to go: its making was not known to be over, so it may lack its network or its files, and holds no container.
 pub(super) fn recover(
     state: &mut PodState,
     sandbox: Option<(u32, Vec<IpAddr>)>,
     known: Vec<RecoveredContainer>,
     now: Timestamp,
-) {
+) -> bool {
     if matches!(state.volumes, Volumes::Preparing { .. }) {
         state.volumes = Volumes::Absent;
     }
     let alive = sandbox.is_some();
+    let half_made = alive && known.is_empty() && !matches!(state.sandbox, Sandbox::Ready { .. });
     match sandbox {
+        Some(_) if half_made => state.sandbox = Sandbox::Destroying,
         Some((pid, mut addresses)) => {
             if let (true, Sandbox::Ready { addresses: before, .. }) = (addresses.is_empty(), &state.sandbox) {
                 addresses.clone_from(before);
@@ -66,6 +69,7 @@ pub(super) fn recover(
     if !alive && state.terminate_by.is_none() && !state.torn_down {
         reinitialize(state);
     }
+    half_made
 }
 
 /// New namespaces initialise again, as upstream: the init containers run once more before anything else is started.

@@ -512,6 +512,24 @@ fn a_lost_sandbox_is_cleared_away_made_anew_and_initialised_again() {
 }
 
 #[test]
+fn a_sandbox_that_an_ended_agent_left_half_made_is_made_anew() {
+    let mut bench = Bench::new(json!({"containers": [{"name": "a", "image": "b"}]}));
+    assert!(bench.open.contains(&Action::CreateSandbox));
+    bench.open.clear(); // what was under way ended with the agent
+    bench.tell(Event::Recovered { sandbox: Some((9, Vec::new())), containers: Vec::new() });
+    assert!(bench.open.contains(&Action::DestroySandbox) && !bench.open.contains(&Action::CreateSandbox));
+    bench.settle();
+    assert_eq!(bench.shown("a"), running(0));
+    assert_eq!(bench.state.sandbox, Sandbox::Ready { pid: 7, addresses: vec!["10.0.0.2".parse().unwrap()] });
+    // One whose making was over stays, also without containers.
+    let mut bench = Bench::new(json!({"containers": [{"name": "a", "image": "b"}]}));
+    bench.open.retain(|action| matches!(action, Action::CreateSandbox));
+    bench.settle();
+    bench.tell(Event::Recovered { sandbox: Some((7, Vec::new())), containers: Vec::new() });
+    assert!(!bench.open.contains(&Action::DestroySandbox));
+}
+
+#[test]
 fn what_cannot_be_configured_waits_for_the_missing_object() {
     let mut bench = Bench::new(json!({"containers": [{"name": "a", "image": "b"}]}));
     while let Some(at) = bench.open.iter().position(|action| !matches!(action, Action::Start { .. })) {

@@ -67,8 +67,8 @@ pub struct Machine {
     /// When a pressure was seen last.
     pressures: BTreeMap<&'static str, std::time::Instant>,
     images: ImageHistory,
-    /// When images were removed last.
-    collected: Option<std::time::Instant>,
+    /// When images were removed last, or the agent began.
+    collected: std::time::Instant,
     /// Set when the Node object is gone for good.
     removed: watch::Sender<bool>,
 }
@@ -87,8 +87,10 @@ impl Machine {
     pub fn new(options: MachineOptions, facts: Facts, shared: Arc<Shared>, registry: PodRegistry) -> Self {
         let (conditions, pressures) = (BTreeMap::new(), BTreeMap::new());
         let images = ImageHistory::default();
+        // Not right after a start: what pods and people are about to use would look unused.
+        let collected = std::time::Instant::now();
         let (removed, _) = watch::channel(false);
-        Self { options, facts, shared, registry, conditions, pressures, images, collected: None, removed }
+        Self { options, facts, shared, registry, conditions, pressures, images, collected, removed }
     }
 
     /// True once the Node object was deleted and is not made again.
@@ -400,11 +402,11 @@ impl Machine {
         }
         let images = containers.images().await;
         self.images.observe(&images, &used, now);
-        let due = self.collected.is_none_or(|last| now.saturating_duration_since(last) >= COLLECT_EVERY);
+        let due = now.saturating_duration_since(self.collected) >= COLLECT_EVERY;
         if space.used_percent() <= marks.high_percent || !(due || short_of_bytes) {
             return;
         }
-        self.collected = Some(now);
+        self.collected = now;
         let collection = self.images.collect(&images, &used, space, marks, now);
         if due && collection.found_bytes < collection.wanted_bytes {
             let message = format!(
