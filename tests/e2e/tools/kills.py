@@ -415,8 +415,9 @@ class Test:
             f"{path} stays" for path in self.directories() - self.before["directories"]])
 
     def directories(self):
-        """Pod directories of agent and runtime."""
-        return {str(path) for path in (DATA / "agent").glob("**/pods/*")} if (DATA / "agent").exists() else set()
+        """What agent and runtime keep of pods on the disk."""
+        kept = (DATA / "agent" / "pods", DATA / "agent" / "run" / "pods", DATA / "agent" / "checkpoints")
+        return {f"{path}/{name}" for path in kept if path.exists() for name in os.listdir(path)}
 
     def run(self):
         print(f"seed {SEED}, {ROUNDS} rounds", flush=True)
