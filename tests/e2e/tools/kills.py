@@ -76,7 +76,8 @@ class Workload:
         self.errors, self.refused, self.jobs = [], {}, 0
         kinds = [self.configuration, self.configuration, self.deployments, self.images, self.executions, self.run_jobs,
                  self.services]
-        self.threads = [threading.Thread(target=self.repeat, args=(kind, random.Random(f"{SEED} {index}")), daemon=True)
+        self.threads = [threading.Thread(target=self.repeat, args=(kind, random.Random(f"{SEED} {index}")), daemon=True,
+                                         name=str(index))
                         for index, kind in enumerate(kinds)]
         self.resting = 0
         self.count = threading.Condition()
@@ -112,7 +113,7 @@ class Workload:
             raise SystemExit(f"the workload itself failed: {self.errors}")
 
     def configuration(self, dice):
-        name = f"c-{threading.get_ident() % 97}-{dice.randrange(8)}"
+        name = f"c-{threading.current_thread().name}-{dice.randrange(8)}"  # no two workers share a thing
         key, path = ("configmaps", name), f"{CORE}/configmaps/{name}"
         value = str(dice.randrange(1_000_000))
         body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "labels": LABEL}, "data": {"v": value}}
