@@ -34,7 +34,10 @@ fn main() -> ExitCode {
             Ok(())
         }
         Command::Completions(completions) => {
-            clap_complete::generate(completions.shell, &mut Arguments::command(), "klynge", &mut std::io::stdout());
+            // Into memory first: the generator panics where its reader went away (`| head`).
+            let mut script = Vec::new();
+            clap_complete::generate(completions.shell, &mut Arguments::command(), "klynge", &mut script);
+            output.line(String::from_utf8_lossy(&script).trim_end());
             Ok(())
         }
     };

@@ -220,11 +220,15 @@ async fn a_sandbox_that_was_not_finished_is_made_anew() {
     for name in ["etc-hosts", "resolv.conf", "hostname"] {
         std::fs::remove_file(directory.join(name)).unwrap();
     }
+    // And as after one in the middle of removing a pod.
+    let nobodys = machine.directory.join("agent/pods/nobodys");
+    std::fs::create_dir_all(nobodys.join("volumes/kubernetes.io~empty-dir/left")).unwrap();
     api.create(
         "configmaps",
         json!({"metadata": {"name": "late", "namespace": "d"}, "data": {"key": "it came late\n"}}),
     );
     let node = machine.start(&api).await;
+    assert!(!nobodys.exists());
     api.wait("pods", "d", "half", ready).await;
     let deadline = Instant::now() + Duration::from_secs(10);
     loop {

@@ -88,6 +88,10 @@ fails 5 'needs root' nobody down --purge
 fails 5 'needs root' nobody server
 fails 5 'root' nobody --data-dir $WORK/data image ls
 
+# Keys, logs and images are root's alone
+same "mode of the data directory" 700 "$(stat -c %a $WORK/data)"
+for shell in bash zsh fish; do (set +o pipefail; klynge completions $shell 2>$WORK/bad.err | head -1); [ ! -s $WORK/bad.err ]; done
+
 # Another cluster of the same name in the user's kubeconfig stays what it is
 cat > $WORK/theirs <<Y
 apiVersion: v1

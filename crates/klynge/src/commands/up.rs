@@ -5,13 +5,15 @@ use super::kubeconfig::{self, Invoker};
 use crate::cli::{Failure, Global, Output, ServerArguments, UpArguments};
 use crate::service::{self, READY_TIMEOUT, daemon, systemd};
 use std::fs;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::time::{Duration, Instant};
 
 pub(crate) fn run(global: &Global, arguments: &UpArguments, output: &Output) -> Result<(), Failure> {
     Failure::unless_root("klynge up")?;
     let begun = Instant::now();
-    fs::create_dir_all(&global.data_dir)
-        .map_err(|error| Failure::Failed(format!("cannot make {}: {error}", global.data_dir.display())))?;
+    // Keys and pods' logs are below it: for root only, as where the server makes it.
+    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&global.data_dir);
+    made.map_err(|error| Failure::Failed(format!("cannot make {}: {error}", global.data_dir.display())))?;
     if already_up(global)? {
         output.progress("the cluster is up already");
     } else {

@@ -82,6 +82,15 @@ fn uid_of(pod: &Pod) -> String {
     pod.metadata.uid.clone().unwrap_or_default()
 }
 
+/// The names of what a directory holds; none where it is missing.
+fn directories(path: &std::path::Path) -> io::Result<Vec<String>> {
+    match std::fs::read_dir(path) {
+        Ok(entries) => entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
+}
+
 impl Dispatcher {
     /// Takes up what ran before: checkpoints, and what the runtime still has.
     ///
@@ -99,6 +108,12 @@ impl Dispatcher {
                 // Its interface goes below, with those of all pods that do not live.
                 shared.containers.destroy(&pod.uid).await.map_err(io::Error::other)?;
                 pod.pid = None;
+            }
+        }
+        for uid in directories(&shared.paths.pods())? {
+            // The agent died while it removed the last of a pod: no checkpoint names it any more.
+            if !found.contains_key(&uid) && !states.iter().any(|state| uid_of(&state.pod) == uid) {
+                super::volume_manager::remove(&shared, &uid).await;
             }
         }
         let live = states.iter().filter_map(|state| {

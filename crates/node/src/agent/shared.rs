@@ -27,7 +27,13 @@ impl Paths {
     /// A pod's directory.
     #[must_use]
     pub fn pod(&self, uid: &str) -> PathBuf {
-        self.data.join("pods").join(uid)
+        self.pods().join(uid)
+    }
+
+    /// Where pods' directories are.
+    #[must_use]
+    pub fn pods(&self) -> PathBuf {
+        self.data.join("pods")
     }
 
     /// A pod's log directory: `namespace_name_uid`.

@@ -70,9 +70,6 @@ impl Reference {
         if has_upper(repository) {
             return Err(invalid("invalid reference format: repository name must be lowercase"));
         }
-        if repository.len() + host.len() + 1 > NAME_BYTES_MAX {
-            return Err(invalid("repository name must not be more than 255 characters"));
-        }
         if repository.is_empty() || !repository.split('/').all(is_component) {
             return Err(invalid("invalid reference format"));
         }
@@ -86,6 +83,10 @@ impl Reference {
         } else {
             repository.to_owned()
         };
+        // Measured as it is kept: what is taken under its short name must be taken under its full one, too.
+        if repository.len() + host.len() + 1 > NAME_BYTES_MAX {
+            return Err(invalid("repository name must not be more than 255 characters"));
+        }
         let tag = match (tag, &digest) {
             (Some(tag), _) => Some(tag.to_owned()),
             (None, Some(_)) => None,
@@ -161,6 +162,7 @@ fn is_component(component: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
 
     #[test]
@@ -212,6 +214,17 @@ mod tests {
             "../../etc",
         ] {
             assert!(Reference::parse(name).is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn the_longest_name_reads_the_same_when_it_is_printed() {
+        let longest = NAME_BYTES_MAX - "docker.io/library/".len();
+        let reference = Reference::parse(&"a".repeat(longest)).unwrap();
+        assert_eq!(Reference::parse(&reference.name()).unwrap(), reference);
+        // Found by fuzzing: 241 characters, which are 259 with what is put before them.
+        for length in [longest + 1, 241] {
+            assert!(Reference::parse(&"a".repeat(length)).is_err(), "{length}");
         }
     }
 }
