@@ -183,7 +183,7 @@ mod tests {
                 format!("{} {}", target.name, patch["spec"]["podCIDRs"][0].as_str().unwrap())
             }
             Action::Event(event) => event.reason.clone(),
-            other => panic!("{other:?}"),
+            other => format!("unexpected {other:?}"),
         });
         words.collect()
     }

@@ -117,7 +117,7 @@ fn words(plan: &Plan) -> Vec<String> {
         }
         Action::Sign { lifetime_seconds, .. } => format!("sign {lifetime_seconds}"),
         Action::Delete { target, .. } => format!("delete {}", target.name),
-        other => panic!("{other:?}"),
+        other => format!("unexpected {other:?}"),
     });
     words.collect()
 }
