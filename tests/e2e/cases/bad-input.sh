@@ -35,7 +35,7 @@ fails 1 'too many bytes' klynge image import $WORK/bad-images/bomb.tar
 fails 1 'image name|reference' klynge image import --name 'Not/A:Name:1' $WORK/test.tar
 fails 1 'open|no such file' klynge image import $WORK/no-such-file
 fails 2 'directory' klynge image import $WORK
-fails 4 'not present' klynge image rm no-such-image:1
+fails 4 'there is no image' klynge image rm no-such-image:1
 rm -rf $WORK/bad-images
 
 # Servers that may not start: beside this one, without an agent, each with words that say what to do

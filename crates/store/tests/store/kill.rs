@@ -103,7 +103,8 @@ fn child_holds_until_killed() {
     let Ok(directory) = std::env::var(HOLDER_DIRECTORY) else { return };
     let _store = open(options(Path::new(&directory))).unwrap();
     let memory = vec![1_u8; 512 << 20];
-    println!("holding {}", memory.iter().step_by(4096).map(|byte| usize::from(*byte)).sum::<usize>());
+    let touched = memory.iter().step_by(4096).map(|byte| usize::from(*byte)).sum::<usize>();
+    std::io::stdout().lock().write_all(format!("holding {touched}\n").as_bytes()).unwrap();
     loop {
         std::thread::park();
     }
