@@ -3,6 +3,7 @@
 mod agent;
 mod cli;
 mod commands;
+mod dev;
 mod explain;
 mod server;
 mod service;
@@ -12,12 +13,19 @@ use cli::{Arguments, Command, Output};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    let mut words = std::env::args_os().skip(1);
+    if let (Some(word), Some(path)) = (words.next(), words.next())
+        && let Some(word) = [dev::STAGE_WORD, dev::INIT_WORD].into_iter().find(|hidden| word == *hidden)
+    {
+        return dev::hidden(word, path.as_ref());
+    }
     let arguments = Arguments::parse();
     let global = &arguments.global;
     let output = Output::new(global.output, global.quiet);
     let outcome = match &arguments.command {
         Command::Server(server) => server::run(global, server),
         Command::Agent(agent) => agent::run(global, agent),
+        Command::Dev(command) => dev::run(global, command, &output),
         Command::Token(token) => commands::token::run(global, token, &output),
         Command::Up(up) => commands::up::run(global, up, &output),
         Command::Down(down) => commands::down::run(global, down, &output),
