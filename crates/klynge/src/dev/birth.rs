@@ -8,7 +8,6 @@ use std::ffi::CString;
 use std::fs;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, symlink};
-use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -35,8 +34,8 @@ pub(super) fn stage(path: &Path) -> Result<(), Failure> {
             _ => enter(&leaf.join("cgroup.procs"))?,
         }
     }
-    let mut init = Command::new("/proc/self/exe");
-    init.arg0("klynge-init").arg(INIT_WORD).arg(path).current_dir("/").stdin(Stdio::null());
+    let mut init = Command::new(system::this_binary());
+    init.arg(INIT_WORD).arg(path).current_dir("/").stdin(Stdio::null());
     // It is PID 1 of the node. It lives on without this process, and nobody waits for it here.
     init.spawn().map_err(failed("start the node's init"))?;
     Ok(())

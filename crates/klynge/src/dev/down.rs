@@ -15,7 +15,6 @@ use std::path::Path;
 
 /// Removes one cluster, or all.
 pub(super) fn run(global: &Global, arguments: &DevDownArguments, output: &Output) -> Result<(), Failure> {
-    Failure::unless_root("klynge dev down")?;
     let base = record::base(global);
     let names = if arguments.all { record::names(&base) } else { vec![arguments.name.name.clone()] };
     if names.is_empty() {

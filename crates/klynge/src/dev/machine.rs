@@ -4,7 +4,7 @@ use super::boot::{Boot, FORMAT};
 use super::control::{self, Reply, Request};
 use super::record::{self, Record};
 use super::switch::Switch;
-use super::{STAGE_WORD, groups, namespace, plan};
+use super::{STAGE_WORD, groups, namespace, plan, system};
 use crate::cli::Failure;
 use crate::commands::token;
 use network::netlink::NetworkNamespace;
@@ -135,7 +135,7 @@ impl Machine<'_> {
             .open(&boot.log)
             .map_err(|error| failed("open its log", error))?;
         let errors = log.try_clone().map_err(|error| failed("open its log", error))?;
-        let mut stage = Command::new("/proc/self/exe");
+        let mut stage = Command::new(system::this_binary());
         stage.arg(STAGE_WORD).arg(path).env_clear().stdin(Stdio::null()).stdout(log).stderr(errors);
         stage.envs(ENVIRONMENT.iter().filter_map(|name| Some((*name, std::env::var_os(name)?))));
         stage.spawn().map_err(|error| failed("start it", error))
@@ -186,8 +186,7 @@ impl Machine<'_> {
             None if !joined => Some(self.token(1)?),
             other => other.map(str::to_owned),
         };
-        let program =
-            std::env::current_exe().map_err(|error| Failure::Failed(format!("cannot find this binary: {error}")))?;
+        let program = system::this_binary();
         let request =
             Request { verb: "start".to_owned(), program, arguments: self.arguments()?, token, ..Request::default() };
         control::call(&self.socket(), request).map(drop)

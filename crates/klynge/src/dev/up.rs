@@ -25,50 +25,66 @@ const CLUSTER_RANGES: [&str; 2] = ["10.42.0.0/16", "10.43.0.0/16"];
 
 /// Makes the cluster and waits until every node is Ready.
 pub(super) fn run(global: &Global, arguments: &DevUpArguments, output: &Output) -> Result<(), Failure> {
-    Failure::unless_root("klynge dev up")?;
     let begun = Instant::now();
     let deadline = begun + Duration::from_secs(arguments.timeout.clamp(1, 3600));
     let name = &arguments.name.name;
     plan::check_name(name).map_err(Failure::Usage)?;
     images::check(&arguments.image)?;
     let base = record::base(global);
-    let _lock = Lock::of_cluster(&base, name)?;
-    let (namespace, mut record) = prepare(&base, arguments)?;
-    let switch = machine::switch(&record, &namespace)?;
-    switch.ensure()?;
-    output.progress(&format!("nodes {} on {} ({})", arguments.nodes, plan::bridge(name), record.subnet));
-    birth(&record, &switch)?;
-
-    let first = Machine { record: &record, number: 1 };
-    first.start_agent(None)?;
-    let config = serve(&record, deadline)?;
-    if record.nodes > 1 {
-        let token = token(&first, record.nodes - 1, deadline)?;
-        for number in 2..=record.nodes {
-            Machine { record: &record, number }.start_agent(Some(&token))?;
+    let lock = Lock::of_cluster(&base, name)?;
+    let (namespace, mut record) = match prepare(&base, arguments) {
+        Ok(prepared) => prepared,
+        Err(failure) => {
+            if !record::directory(&base, name).exists() {
+                lock.remove(&base);
+            }
+            return Err(failure);
         }
+    };
+    output.progress(&format!("nodes {} on {} ({})", arguments.nodes, plan::bridge(name), record.subnet));
+    let outcome = build(&record, &namespace, deadline).and_then(|config| {
+        output.progress(&format!("{} nodes are Ready after {:.2} s", record.nodes, begun.elapsed().as_secs_f64()));
+        arguments.image.iter().try_for_each(|image| images::give(&record, image, output))?;
+        let user = Invoker::find();
+        let path = global.kubeconfig.clone().unwrap_or_else(|| user.kubeconfig());
+        let path = std::path::absolute(&path).unwrap_or(path);
+        record.kubeconfig = Some(path.clone());
+        record.save()?;
+        let context = kubeconfig::merge_file(&path, &config, user.ids)?;
+        output.progress(&format!("context {context} added to {}", path.display()));
+        Ok(())
+    });
+    if outcome.is_err() {
+        output.progress(&format!("what was made stays to be looked at; `klynge dev down --name {name}` removes it"));
     }
-    for number in record.numbers() {
-        Machine { record: &record, number }.wait_ready(deadline)?;
-    }
-    all_ready(&record, deadline)?;
-    output.progress(&format!("{} nodes are Ready after {:.2} s", record.nodes, begun.elapsed().as_secs_f64()));
-    for image in &arguments.image {
-        images::give(&record, image, output)?;
-    }
-    let user = Invoker::find();
-    let path = global.kubeconfig.clone().unwrap_or_else(|| user.kubeconfig());
-    let path = std::path::absolute(&path).unwrap_or(path);
-    record.kubeconfig = Some(path.clone());
-    record.save()?;
-    let context = kubeconfig::merge_file(&path, &config, user.ids)?;
-    output.progress(&format!("context {context} added to {}", path.display()));
+    outcome?;
     output.line(&format!("The cluster {name} is up. Try:"));
     output.line("  kubectl get nodes -o wide");
     output.line(&format!("  klynge dev status --name {name}"));
     output.line(&format!("  klynge dev node kill-agent {}", plan::node_name(name, record.nodes)));
     output.line(&format!("  klynge dev down --name {name}"));
     Ok(())
+}
+
+/// Everything of the record; the kubeconfig to it.
+fn build(record: &Record, namespace: &NetworkNamespace, deadline: Instant) -> Result<Value, Failure> {
+    let switch = machine::switch(record, namespace)?;
+    switch.ensure()?;
+    birth(record, &switch)?;
+    let first = Machine { record, number: 1 };
+    first.start_agent(None)?;
+    let config = serve(record, deadline)?;
+    if record.nodes > 1 {
+        let token = token(&first, record.nodes - 1, deadline)?;
+        for number in 2..=record.nodes {
+            Machine { record, number }.start_agent(Some(&token))?;
+        }
+    }
+    for number in record.numbers() {
+        Machine { record, number }.wait_ready(deadline)?;
+    }
+    all_ready(record, deadline)?;
+    Ok(config)
 }
 
 /// The record of a new cluster, on disk before anything else is made.
