@@ -76,7 +76,6 @@ fn remove(base: &Path, name: &str, output: &Output) -> Result<bool, Failure> {
         }
         _ => {}
     }
-    let _ = fs::remove_file(base.join("all.lock")); // whoever waits for it makes it anew
     lock.remove(base);
     Ok(true)
 }

@@ -11,6 +11,9 @@ use std::time::{Duration, Instant};
 /// How long a command waits for another.
 const PATIENCE: Duration = Duration::from_secs(120);
 
+/// Not the name of a cluster's lock: that of a cluster `all` is `all.lock`.
+const SHARED: &str = ".shared.lock";
+
 /// A held lock; ends with the process at the latest.
 pub(super) struct Lock {
     _file: File,
@@ -25,7 +28,7 @@ impl Lock {
 
     /// The lock of what all clusters share.
     pub(super) fn of_all(base: &Path) -> Result<Self, Failure> {
-        Self::take(base, base.join("all.lock"))
+        Self::take(base, base.join(SHARED))
     }
 
     fn take(base: &Path, path: PathBuf) -> Result<Self, Failure> {
@@ -62,6 +65,13 @@ impl Lock {
 
     /// Removes the file, and the directory where it is then empty.
     pub(super) fn remove(self, base: &Path) {
+        let shared = base.join(SHARED);
+        // Whoever holds it removes it in its turn.
+        if let Ok(file) = OpenOptions::new().write(true).open(&shared)
+            && flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok()
+        {
+            let _ = fs::remove_file(&shared); // a left-over is harmless
+        }
         let _ = fs::remove_file(&self.path); // a left-over is harmless
         let _ = fs::remove_dir(base); // refused while other clusters are there
     }
@@ -79,6 +89,7 @@ mod tests {
         let held = Lock::of_cluster(&base, "a").unwrap();
         let other = OpenOptions::new().write(true).open(base.join("a.lock")).unwrap();
         assert_eq!(flock(&other, FlockOperation::NonBlockingLockExclusive), Err(rustix::io::Errno::AGAIN));
+        drop(Lock::of_all(&base).unwrap());
         let waiting = {
             let base = base.clone();
             std::thread::spawn(move || Lock::of_cluster(&base, "a").map(|lock| lock.remove(&base)).is_ok())
