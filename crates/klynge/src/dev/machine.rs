@@ -3,7 +3,7 @@
 use super::boot::{Boot, FORMAT};
 use super::control::{self, Reply, Request};
 use super::record::{self, Record};
-use super::switch::Switch;
+use super::switch::{self, Switch};
 use super::{STAGE_WORD, groups, namespace, plan, system};
 use crate::cli::Failure;
 use crate::commands::token;
@@ -49,7 +49,7 @@ pub(super) struct Machine<'a> {
 }
 
 /// The cluster's network as the record describes it.
-pub(super) fn switch<'a>(record: &'a Record, namespace: &'a NetworkNamespace) -> Result<Switch<'a>, Failure> {
+pub(super) fn switch_of<'a>(record: &'a Record, namespace: &'a NetworkNamespace) -> Result<Switch<'a>, Failure> {
     Ok(Switch { name: &record.name, subnet: record.subnet()?, namespace })
 }
 
@@ -286,7 +286,9 @@ pub(super) fn refresh(record: &mut Record) -> Result<(), Failure> {
     }
     record.boot_id = record::boot_id();
     record.hierarchies = groups::detect()?;
-    record.namespace = namespace::current()?.1;
+    let (namespace, inode) = namespace::current()?;
+    record.namespace = inode;
+    record.former_forwarding = switch::former_forwarding(&namespace)?;
     record.partitions.clear();
     record.save()
 }

@@ -100,7 +100,7 @@ fn act(record: &mut Record, number: u16, action: Action) -> Result<(), Failure> 
         Action::Heal => return partition(record, number, None),
         Action::Kill => {
             let namespace = machine::home(record)?;
-            let switch = machine::switch(record, &namespace)?;
+            let switch = machine::switch_of(record, &namespace)?;
             Machine { record, number }.kill(&switch)?;
             switch.heal(number)?;
             record.partitions.remove(&number);
@@ -139,7 +139,7 @@ fn act(record: &mut Record, number: u16, action: Action) -> Result<(), Failure> 
 
 fn start(record: &mut Record, number: u16, deadline: Instant) -> Result<(), Failure> {
     let namespace = machine::home(record)?;
-    let switch = machine::switch(record, &namespace)?;
+    let switch = machine::switch_of(record, &namespace)?;
     let machine = Machine { record, number };
     match machine.condition() {
         Condition::Off => {
@@ -171,7 +171,7 @@ fn start(record: &mut Record, number: u16, deadline: Instant) -> Result<(), Fail
 
 fn partition(record: &mut Record, number: u16, direction: Option<Direction>) -> Result<(), Failure> {
     let namespace = machine::home(record)?;
-    let switch = machine::switch(record, &namespace)?;
+    let switch = machine::switch_of(record, &namespace)?;
     switch.heal(number)?;
     match direction {
         Some(direction) => {

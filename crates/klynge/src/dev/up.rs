@@ -68,7 +68,7 @@ pub(super) fn run(global: &Global, arguments: &DevUpArguments, output: &Output) 
 
 /// Everything of the record; the kubeconfig to it.
 fn build(record: &Record, namespace: &NetworkNamespace, deadline: Instant) -> Result<Value, Failure> {
-    let switch = machine::switch(record, namespace)?;
+    let switch = machine::switch_of(record, namespace)?;
     switch.ensure()?;
     birth(record, &switch)?;
     let first = Machine { record, number: 1 };
