@@ -9,7 +9,7 @@ mod server;
 mod service;
 
 use clap::{CommandFactory as _, Parser as _};
-use cli::{Arguments, Command, Output};
+use cli::{Arguments, Command, Failure, Output};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -48,7 +48,9 @@ fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            output.error(&failure.to_string());
+            if !matches!(failure, Failure::Command(_)) {
+                output.error(&failure.to_string());
+            }
             failure.code()
         }
     }

@@ -15,7 +15,7 @@ use std::path::Path;
 use std::process::Command;
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Runs the command, and ends this process with its exit code.
+/// Runs the command; its exit code is that of this process.
 pub(super) fn run(global: &Global, node: &str, command: &[String]) -> Result<(), Failure> {
     let (name, number) = plan::parse_node(node).map_err(Failure::Usage)?;
     let record = Record::existing(&record::base(global), &name)?;
@@ -53,7 +53,8 @@ pub(super) fn run(global: &Global, node: &str, command: &[String]) -> Result<(),
     let status = Command::new(program).args(arguments).current_dir("/").status();
     drop((signals, guard));
     let status = status.map_err(|error| Failure::NotFound(format!("cannot run {program} on {node}: {error}")))?;
-    std::process::exit(status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0)));
+    let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
+    if code == 0 { Ok(()) } else { Err(Failure::Command(u8::try_from(code).unwrap_or(u8::MAX))) }
 }
 
 fn enter_group(file: &Path) -> Result<(), Failure> {

@@ -210,7 +210,7 @@ fn reach(config: &mut Value, name: &str, server: &str) {
         for item in config.at_mut(&[list]).and_then(Value::as_array_mut).into_iter().flatten() {
             item.set(&["name"], name.into());
             match list {
-                "clusters" => drop(item.set(&["cluster", "server"], server.into())),
+                "clusters" => item.set(&["cluster", "server"], server.into()),
                 "contexts" => {
                     item.set(&["context", "cluster"], name.into());
                     item.set(&["context", "user"], name.into());
