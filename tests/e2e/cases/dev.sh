@@ -10,7 +10,7 @@ traces() {
   find /sys/fs/cgroup -type d -path "*klynge-dev/e2e*" | sort
   ip -o link | sed 's/^[0-9]*: //; s/@.*//; s/:.*//' | sort
   ip -o route | sort
-  ip -o address show up0 | sed 's/ *valid_lft.*//'
+  ip -o -4 address show up0 | sed 's/ *valid_lft.*//'
   nft list tables 2>&1 | grep klynge-dev || true
   grep -c "$WORK/dev" /proc/self/mountinfo || true
   ls -A "$WORK/dev" 2>/dev/null || true

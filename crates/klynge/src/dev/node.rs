@@ -76,7 +76,10 @@ fn each(
 ) -> Result<(), Failure> {
     let base = record::base(global);
     let parsed: Result<Vec<_>, String> = nodes.nodes.iter().map(|node| plan::parse_node(node)).collect();
-    for (name, number) in parsed.map_err(Failure::Usage)? {
+    let mut parsed = parsed.map_err(Failure::Usage)?;
+    // The first node has the control plane, which the others wait for.
+    parsed.sort_by_key(|(_, number)| *number);
+    for (name, number) in parsed {
         act(&base, &name, number)?;
     }
     Ok(())
