@@ -3,15 +3,22 @@
 mod agent;
 mod cli;
 mod commands;
+mod dev;
 mod explain;
 mod server;
 mod service;
 
 use clap::{CommandFactory as _, Parser as _};
-use cli::{Arguments, Command, Output};
+use cli::{Arguments, Command, Failure, Output};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    let mut words = std::env::args_os().skip(1);
+    if let (Some(word), Some(path)) = (words.next(), words.next())
+        && let Some(word) = [dev::STAGE_WORD, dev::INIT_WORD].into_iter().find(|hidden| word == *hidden)
+    {
+        return dev::hidden(word, path.as_ref());
+    }
     let arguments = Arguments::parse();
     let global = &arguments.global;
     let output = Output::new(global.output, global.quiet);
@@ -19,6 +26,7 @@ fn main() -> ExitCode {
         Command::Server(server) => server::run(global, server),
         Command::Agent(agent) => agent::run(global, agent, &output),
         Command::Node(node) => commands::node::run(global, node, &output),
+        Command::Dev(command) => dev::run(global, command, &output),
         Command::Token(token) => commands::token::run(global, token, &output),
         Command::Up(up) => commands::up::run(global, up, &output),
         Command::Down(down) => commands::down::run(global, down, &output),
@@ -44,7 +52,9 @@ fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            output.error(&failure.to_string());
+            if !matches!(failure, Failure::Command(_)) {
+                output.error(&failure.to_string());
+            }
             failure.code()
         }
     }

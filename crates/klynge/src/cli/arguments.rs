@@ -1,6 +1,7 @@
 //! What can be typed: commands, options, their help.
 
 use super::Format;
+use crate::dev::DevCommand;
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 use std::net::IpAddr;
@@ -61,6 +62,9 @@ pub(crate) enum Command {
     /// Make, list and delete the tokens that let machines join
     #[command(subcommand)]
     Token(TokenCommand),
+    /// Clusters of several nodes on this machine, each node in namespaces of its own
+    #[command(subcommand)]
+    Dev(DevCommand),
     /// Start a cluster on this machine in the background
     Up(UpArguments),
     /// Stop the cluster on this machine; containers go on running unless --purge is given

@@ -19,6 +19,8 @@ pub(crate) enum Failure {
     NotRoot(String),
     /// Exit code 6: it did not happen in time.
     TimedOut(String),
+    /// A command that was run for the user ended with this code, and has said why itself.
+    Command(u8),
 }
 
 impl Failure {
@@ -31,6 +33,7 @@ impl Failure {
             Failure::NotFound(_) => 4,
             Failure::NotRoot(_) => 5,
             Failure::TimedOut(_) => 6,
+            Failure::Command(code) => *code,
         })
     }
 
@@ -50,7 +53,10 @@ impl fmt::Display for Failure {
         | Failure::Unreachable(text)
         | Failure::NotFound(text)
         | Failure::NotRoot(text)
-        | Failure::TimedOut(text)) = self;
+        | Failure::TimedOut(text)) = self
+        else {
+            return Ok(());
+        };
         f.write_str(text)
     }
 }

@@ -43,6 +43,18 @@ pub(crate) fn run(global: &Global, command: &ImageCommand, output: &Output) -> R
     })
 }
 
+/// Gives the images of an archive to the agent of a data directory; their names.
+pub(crate) fn import(global: &Global, file: &Path) -> Result<Vec<String>, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::Failed(format!("cannot start: {error}")))?;
+    let mut names = Vec::new();
+    runtime.block_on(async {
+        let answer = send(global, Method::POST, "/images/import", archive(file).await?).await?;
+        each_line(answer, |_| {}, |done| names.extend(done.lines().map(str::to_owned))).await
+    })?;
+    Ok(names)
+}
+
 fn empty() -> Body {
     Full::new(Bytes::new()).map_err(|never| match never {}).boxed()
 }
@@ -85,7 +97,15 @@ async fn send(global: &Global, method: Method, path: &str, body: Body) -> Result
 }
 
 /// Prints each line of the answer as it comes: `progress` to stderr, `done` to stdout; `error` is the failure.
-async fn print_lines(mut body: Incoming, output: &Output) -> Result<(), Failure> {
+async fn print_lines(body: Incoming, output: &Output) -> Result<(), Failure> {
+    each_line(body, |text| output.progress(text), |text| output.line(text)).await
+}
+
+async fn each_line(
+    mut body: Incoming,
+    mut progress: impl FnMut(&str),
+    mut done: impl FnMut(&str),
+) -> Result<(), Failure> {
     let mut buffer = Vec::new();
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| Failure::Failed(format!("the agent's answer broke off: {error}")))?;
@@ -95,10 +115,10 @@ async fn print_lines(mut body: Incoming, output: &Output) -> Result<(), Failure>
             let value = decode(&line)?;
             refused(&value)?;
             if let Some(text) = value.str_at(&["progress"]) {
-                output.progress(text);
+                progress(text);
             }
             if let Some(text) = value.str_at(&["done"]) {
-                output.line(text);
+                done(text);
             }
         }
     }

@@ -73,7 +73,16 @@ fn random(length: usize) -> Result<String, Failure> {
     Ok(text)
 }
 
-fn create(global: &Global, output: &Output, ttl: &str, uses: &str, server: Option<&str>) -> Result<(), Failure> {
+/// A token that was made.
+pub(crate) struct Made {
+    id: String,
+    /// What the other machine gives.
+    pub(crate) token: String,
+    server: String,
+}
+
+/// Makes a token in the cluster of the kubeconfig in force.
+pub(crate) fn make(global: &Global, ttl: &str, uses: &str, server: Option<&str>) -> Result<Made, Failure> {
     let ttl = parse_ttl(ttl).map_err(Failure::Usage)?;
     let uses = parse_uses(uses).map_err(Failure::Usage)?;
     let cluster = Cluster::connect(global)?;
@@ -115,6 +124,12 @@ fn create(global: &Global, output: &Output, ttl: &str, uses: &str, server: Optio
     secret_object.set(&["data"], Value::Object(data));
     cluster.create(target("", "secrets", NAMESPACE, ""), secret_object)?;
     let token = Token::text(&id, &secret, pin);
+    Ok(Made { id, token, server })
+}
+
+fn create(global: &Global, output: &Output, ttl: &str, uses: &str, server: Option<&str>) -> Result<(), Failure> {
+    let Made { id, token, server } = make(global, ttl, uses, server)?;
+    let (ttl, uses) = (parse_ttl(ttl).map_err(Failure::Usage)?, parse_uses(uses).map_err(Failure::Usage)?);
     let command = format!("sudo klynge agent --background --server {server} --token {token}");
     let members = [("id", id.as_str()), ("token", &token), ("server", &server), ("command", &command)];
     if output.object(&Value::Object(members.into_iter().collect())) {

@@ -5,6 +5,7 @@ mod error;
 mod message;
 mod namespace;
 mod nft_constants;
+mod nft_device;
 mod nft_expression;
 mod nft_message;
 mod nft_query;

@@ -66,7 +66,7 @@ pub struct Element {
 
 /// Collects the messages of one transaction.
 pub struct NftBatch {
-    batch: Batch,
+    pub(super) batch: Batch,
     next_set_id: u32,
 }
 

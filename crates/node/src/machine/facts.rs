@@ -51,6 +51,43 @@ fn memory(name: &str) -> Option<u64> {
     number.checked_mul(1024)
 }
 
+/// Memory of a control group, as the root of this control group namespace shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct GroupMemory {
+    limit_bytes: u64,
+    /// In use, without what the kernel gives back when it is asked to.
+    used_bytes: u64,
+}
+
+impl GroupMemory {
+    /// Where this process lives in a namespace with a limit (a container, a node of `klynge dev`); a machine's own root group has none.
+    fn read(top: &Path) -> Option<Self> {
+        let number = |path: &Path| fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
+        let (directory, limit, used, cache) = match number(&top.join("memory.max")) {
+            Some(limit) => (top.to_owned(), limit, "memory.current", "inactive_file"),
+            None => {
+                let directory = top.join("memory");
+                let limit = number(&directory.join("memory.limit_in_bytes"))?;
+                (directory, limit, "memory.usage_in_bytes", "total_inactive_file")
+            }
+        };
+        let statistics = fs::read_to_string(directory.join("memory.stat")).unwrap_or_default();
+        let cached = statistics.lines().find_map(|line| line.strip_prefix(cache)?.trim().parse::<u64>().ok());
+        let used = number(&directory.join(used)).unwrap_or(0);
+        Some(GroupMemory { limit_bytes: limit, used_bytes: used.saturating_sub(cached.unwrap_or(0)) })
+    }
+
+    fn here() -> Option<Self> {
+        Self::read(Path::new("/sys/fs/cgroup"))
+    }
+}
+
+/// The machine's memory, or the smaller share that a control group leaves of it.
+fn total_memory() -> Option<u64> {
+    let machine = memory("MemTotal")?;
+    Some(GroupMemory::here().map_or(machine, |group| machine.min(group.limit_bytes)))
+}
+
 impl Facts {
     /// Reads them.
     #[must_use]
@@ -67,7 +104,7 @@ impl Facts {
         let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         Facts {
             cpus: i64::try_from(cpus).unwrap_or(1),
-            memory_bytes: memory("MemTotal").and_then(|bytes| i64::try_from(bytes).ok()).unwrap_or(0),
+            memory_bytes: total_memory().and_then(|bytes| i64::try_from(bytes).ok()).unwrap_or(0),
             ephemeral_bytes: Space::of(data_directory)
                 .map_or(0, |space| i64::try_from(space.total_bytes).unwrap_or(i64::MAX)),
             system_uuid: if uuid.is_empty() { machine_id.clone() } else { uuid },
@@ -81,7 +118,11 @@ impl Facts {
     /// Bytes of memory that are available now.
     #[must_use]
     pub fn available_memory_bytes() -> Option<u64> {
-        memory("MemAvailable")
+        let machine = memory("MemAvailable")?;
+        Some(
+            GroupMemory::here()
+                .map_or(machine, |group| machine.min(group.limit_bytes.saturating_sub(group.used_bytes))),
+        )
     }
 
     /// Process ids in use and possible.
@@ -112,5 +153,35 @@ impl Space {
     pub fn used_percent(&self) -> u64 {
         let used = self.total_bytes.saturating_sub(self.available_bytes);
         used.saturating_mul(100).checked_div(self.total_bytes).unwrap_or(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn a_limit_of_either_version_is_found() {
+        let top = tempfile::tempdir().unwrap();
+        assert_eq!(GroupMemory::read(top.path()), None);
+        fs::create_dir(top.path().join("memory")).unwrap();
+        for (file, text) in [
+            ("memory/memory.limit_in_bytes", "1000\n"),
+            ("memory/memory.usage_in_bytes", "700\n"),
+            ("memory/memory.stat", "inactive_file 1\ntotal_inactive_file 300\n"),
+        ] {
+            fs::write(top.path().join(file), text).unwrap();
+        }
+        assert_eq!(GroupMemory::read(top.path()), Some(GroupMemory { limit_bytes: 1000, used_bytes: 400 }));
+        for (file, text) in
+            [("memory.max", "500\n"), ("memory.current", "90\n"), ("memory.stat", "anon 50\ninactive_file 100\n")]
+        {
+            fs::write(top.path().join(file), text).unwrap();
+        }
+        assert_eq!(GroupMemory::read(top.path()), Some(GroupMemory { limit_bytes: 500, used_bytes: 0 }));
+        fs::write(top.path().join("memory.max"), "max\n").unwrap();
+        fs::remove_dir_all(top.path().join("memory")).unwrap();
+        assert_eq!(GroupMemory::read(top.path()), None);
     }
 }

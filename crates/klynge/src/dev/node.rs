@@ -1,0 +1,195 @@
+//! `klynge dev node`: what can be done to single nodes.
+
+use super::arguments::{DevNodeCommand, DevNodes, Direction};
+use super::lock::Lock;
+use super::machine::{self, Condition, Machine};
+use super::record::{self, Record};
+use super::{groups, plan};
+use crate::cli::{Failure, Global, Output};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// A node that is started again is ready in this time, or the command says that it is not.
+const READY_TIMEOUT: Duration = Duration::from_secs(60);
+
+#[derive(Clone, Copy)]
+enum Action {
+    StopAgent,
+    KillAgent,
+    StartAgent,
+    RestartAgent,
+    Kill,
+    Start,
+    Pause,
+    Resume,
+    Partition(Direction),
+    Heal,
+}
+
+/// Carries a command out on each of its nodes.
+pub(super) fn run(global: &Global, command: &DevNodeCommand, output: &Output) -> Result<(), Failure> {
+    let (action, nodes) = match command {
+        DevNodeCommand::StopAgent(nodes) => (Action::StopAgent, nodes),
+        DevNodeCommand::KillAgent(nodes) => (Action::KillAgent, nodes),
+        DevNodeCommand::StartAgent(nodes) => (Action::StartAgent, nodes),
+        DevNodeCommand::RestartAgent(nodes) => (Action::RestartAgent, nodes),
+        DevNodeCommand::Kill(nodes) => (Action::Kill, nodes),
+        DevNodeCommand::Start(nodes) => (Action::Start, nodes),
+        DevNodeCommand::Pause(nodes) => (Action::Pause, nodes),
+        DevNodeCommand::Resume(nodes) => (Action::Resume, nodes),
+        DevNodeCommand::Partition { nodes, direction } => (Action::Partition(*direction), nodes),
+        DevNodeCommand::Heal(nodes) => (Action::Heal, nodes),
+    };
+    each(global, nodes, |base, name, number| {
+        let _lock = Lock::of_cluster(base, name)?;
+        let mut record = Record::existing(base, name)?;
+        if number > record.nodes {
+            return Err(unknown(&record, number));
+        }
+        machine::refresh(&mut record)?;
+        act(&mut record, number, action)?;
+        output.line(&format!("{} {}", plan::node_name(name, number), done(action)));
+        Ok(())
+    })
+}
+
+fn done(action: Action) -> &'static str {
+    match action {
+        Action::StopAgent => "agent stopped; its pods go on",
+        Action::KillAgent => "agent killed; its pods go on",
+        Action::StartAgent | Action::RestartAgent => "agent started",
+        Action::Kill => "killed",
+        Action::Start => "started",
+        Action::Pause => "paused",
+        Action::Resume => "resumed",
+        Action::Partition(Direction::Both) => "cut off",
+        Action::Partition(Direction::From) => "cut off: what it sends is lost",
+        Action::Partition(Direction::To) => "cut off: what is sent to it is lost",
+        Action::Heal => "healed",
+    }
+}
+
+fn each(
+    global: &Global,
+    nodes: &DevNodes,
+    mut act: impl FnMut(&Path, &str, u16) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let base = record::base(global);
+    let parsed: Result<Vec<_>, String> = nodes.nodes.iter().map(|node| plan::parse_node(node)).collect();
+    let mut parsed = parsed.map_err(Failure::Usage)?;
+    // The first node has the control plane, which the others wait for.
+    parsed.sort_by_key(|(_, number)| *number);
+    for (name, number) in parsed {
+        act(&base, &name, number)?;
+    }
+    Ok(())
+}
+
+pub(super) fn unknown(record: &Record, number: u16) -> Failure {
+    Failure::NotFound(format!(
+        "cluster {} has no node {}: its nodes are {} to {}",
+        record.name,
+        plan::node_name(&record.name, number),
+        plan::node_name(&record.name, 1),
+        plan::node_name(&record.name, record.nodes)
+    ))
+}
+
+fn act(record: &mut Record, number: u16, action: Action) -> Result<(), Failure> {
+    let deadline = Instant::now() + READY_TIMEOUT;
+    match action {
+        Action::Start => return start(record, number, deadline),
+        Action::Partition(direction) => return partition(record, number, Some(direction)),
+        Action::Heal => return partition(record, number, None),
+        Action::Kill => {
+            let namespace = machine::home(record)?;
+            let switch = machine::switch_of(record, &namespace)?;
+            Machine { record, number }.kill(&switch)?;
+            switch.heal(number)?;
+            record.partitions.remove(&number);
+            return record.save();
+        }
+        _ => {}
+    }
+    let machine = Machine { record, number };
+    let condition = machine.condition();
+    let name = machine.name();
+    if condition == Condition::Off {
+        return Err(Failure::Failed(format!("node {name} does not run; start it with `klynge dev node start {name}`")));
+    }
+    if condition == Condition::Paused && !matches!(action, Action::Resume | Action::Pause) {
+        return Err(Failure::Failed(format!(
+            "node {name} is paused; let it go on with `klynge dev node resume {name}`"
+        )));
+    }
+    match action {
+        Action::StopAgent => machine.end_agent("stop"),
+        Action::KillAgent => machine.end_agent("kill"),
+        Action::RestartAgent => {
+            machine.end_agent("stop")?;
+            machine.start_agent(None)?;
+            machine.wait_ready(deadline)
+        }
+        Action::StartAgent => {
+            machine.start_agent(None)?;
+            machine.wait_ready(deadline)
+        }
+        Action::Pause => groups::freeze(&record.hierarchies, &record.name, number, true),
+        Action::Resume => groups::freeze(&record.hierarchies, &record.name, number, false),
+        Action::Kill | Action::Start | Action::Partition(_) | Action::Heal => Ok(()),
+    }
+}
+
+fn start(record: &mut Record, number: u16, deadline: Instant) -> Result<(), Failure> {
+    let namespace = machine::home(record)?;
+    let switch = machine::switch_of(record, &namespace)?;
+    let machine = Machine { record, number };
+    match machine.condition() {
+        Condition::Off => {
+            // A birth that was interrupted may have left something.
+            machine.kill(&switch)?;
+            switch.ensure()?;
+            let stage = machine.spawn()?;
+            switch.connect(number, machine.born(stage)?)?;
+        }
+        Condition::Paused => {
+            return Err(Failure::Failed(format!(
+                "node {} runs and is paused; let it go on with `klynge dev node resume {}`",
+                machine.name(),
+                machine.name()
+            )));
+        }
+        // Connected again, since a kill that was interrupted takes the link first.
+        _ => {
+            if let Some(init) = machine.init()
+                && !switch.is_connected(number)?
+            {
+                switch.connect(number, init)?;
+            }
+        }
+    }
+    machine.start_agent(None)?;
+    machine.wait_ready(deadline)
+}
+
+fn partition(record: &mut Record, number: u16, direction: Option<Direction>) -> Result<(), Failure> {
+    let namespace = machine::home(record)?;
+    let switch = machine::switch_of(record, &namespace)?;
+    switch.heal(number)?;
+    match direction {
+        Some(direction) => {
+            if !switch.is_connected(number)? {
+                let name = plan::node_name(&record.name, number);
+                return Err(Failure::Failed(format!(
+                    "node {name} does not run, so it is cut off already; start it with `klynge dev node start {name}`"
+                )));
+            }
+            switch.cut(number, direction)?;
+            record.partitions.insert(number, direction);
+        }
+        None => {
+            record.partitions.remove(&number);
+        }
+    }
+    record.save()
+}
