@@ -237,15 +237,15 @@ fn all_ready(record: &Record, deadline: Instant) -> Result<(), Failure> {
     let cluster = Cluster::connect(&record.global(1))?;
     let mut waiting: Vec<String> = record.numbers().map(|number| plan::node_name(&record.name, number)).collect();
     let left = deadline.saturating_duration_since(Instant::now());
-    let done = cluster.wait(&target("", "nodes", "", ""), &Query::default(), left, |node| {
+    let done = cluster.wait(&[(target("", "nodes", "", ""), Query::default())], left, |_, node| {
         let conditions = node.at(&["status", "conditions"]).and_then(Value::as_array).unwrap_or_default();
         let is = |one: &Value| one.str_at(&["type"]) == Some("Ready") && one.str_at(&["status"]) == Some("True");
         if conditions.iter().any(is) {
             waiting.retain(|name| name != meta::name(node));
         }
-        waiting.is_empty()
+        waiting.is_empty().then_some(())
     })?;
-    if done {
+    if done.is_some() {
         return Ok(());
     }
     Err(Failure::TimedOut(format!(
