@@ -10,6 +10,7 @@ const BENCHMARKS: &[(&str, &str, &str)] = &[
     ("scheduler", "klynge-scheduler", "scheduler_bench"),
     ("services", "klynge-network", "services_bench"),
     ("dns", "klynge-network", "dns_bench"),
+    ("network", "klynge-network", "network_bench"),
     ("api", "klynge-api", "bench_api"),
 ];
 
