@@ -5,9 +5,14 @@ unset KUBECONFIG
 admin=$WORK/dev.kubeconfig
 d() { k --kubeconfig "$admin" "$@"; }
 
+# The control groups of our clusters: their names carry a hash of the directory, since other tests may run beside this one.
+mine=none
+groups() { find /sys/fs/cgroup -type d -path "*klynge-dev/e2e*" | grep -E "/($mine)(/|\$)" | sort || true; }
+group_of() { sed -n 's/.*"group": "\(.*\)".*/\1/p' "$WORK/dev/$1/cluster.json"; }
+
 # What a cluster leaves: groups, interfaces, routes, rules, mounts, files, processes in its groups.
 traces() {
-  find /sys/fs/cgroup -type d -path "*klynge-dev/e2e*" | sort
+  groups
   ip -o link | sed 's/^[0-9]*: //; s/@.*//; s/:.*//' | sort
   ip -o route | sort
   ip -o -4 address show up0 | sed 's/ *valid_lft.*//'
@@ -31,6 +36,10 @@ same "traces of refused commands" "$before" "$(traces)"
 # up: all Ready, one image on all, pods on each, logs and exec wherever a pod is
 dev up --name e2e --nodes 3 --cpus 1 --memory 2Gi --image "$WORK/test.tar" --kubeconfig "$admin"
 refuses "there is a cluster e2e already" dev up --name e2e
+refuses "that is not of this cluster" "$BINARY" --data-dir "$WORK/elsewhere" dev up --name e2e
+[ ! -e "$WORK/elsewhere" ]
+mine=$(group_of e2e)
+[ -n "$(groups)" ]
 d wait node --all --for=condition=Ready --timeout=5s
 same "nodes" "e2e-1 e2e-2 e2e-3" "$(d get nodes -o jsonpath='{.items[*].metadata.name}')"
 same "the share of a node" "1 2097152Ki" "$(d get node e2e-2 -o jsonpath='{.status.capacity.cpu} {.status.capacity.memory}')"
@@ -101,6 +110,7 @@ eventually 10 d exec "$pod" -- true
 
 # two clusters beside each other; one goes with a node paused, an agent dead, a link cut
 dev up --name e2e-b --nodes 2 --kubeconfig "$admin"
+mine="$mine|$(group_of e2e-b)"
 says "^e2e +3 of 3" dev ls
 says "^e2e-b +2 of 2" dev ls
 dev node pause e2e-b-2

@@ -119,7 +119,7 @@ pub(crate) enum DevNodeCommand {
     Kill(DevNodes),
     /// Start a node that was killed; its disk is as it was
     Start(DevNodes),
-    /// Freeze all of a node
+    /// Freeze all processes of a node; its kernel still answers, so add partition for a machine that stands still
     Pause(DevNodes),
     /// Let a frozen node go on
     Resume(DevNodes),

@@ -58,12 +58,12 @@ fn remove(base: &Path, name: &str, output: &Output) -> Result<bool, Failure> {
     }
     // Another boot has left files alone.
     if record.boot_id == record::boot_id() {
-        groups::kill(&record.hierarchies, name, None)?;
-        groups::remove(&record.hierarchies, name, None)?;
+        groups::kill(&record.hierarchies, &record.group, None)?;
+        groups::remove(&record.hierarchies, &record.group, None)?;
         // With its namespace everything in it is gone as well.
         if let Some(namespace) = namespace::find(record.namespace) {
             let subnet = record.subnet().unwrap_or_else(|_| nowhere());
-            let switch = Switch { name, subnet, namespace: &namespace };
+            let switch = Switch { name, directory: &directory, subnet, namespace: &namespace };
             switch.remove(record.nodes, record.former_forwarding.as_deref())?;
         }
     }

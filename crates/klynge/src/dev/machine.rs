@@ -50,7 +50,7 @@ pub(super) struct Machine<'a> {
 
 /// The cluster's network as the record describes it.
 pub(super) fn switch_of<'a>(record: &'a Record, namespace: &'a NetworkNamespace) -> Result<Switch<'a>, Failure> {
-    Ok(Switch { name: &record.name, subnet: record.subnet()?, namespace })
+    Ok(Switch { name: &record.name, directory: &record.directory, subnet: record.subnet()?, namespace })
 }
 
 /// The namespace that holds the bridge.
@@ -92,7 +92,7 @@ impl Machine<'_> {
         if self.init().is_none() {
             return Condition::Off;
         }
-        if groups::is_frozen(&self.record.hierarchies, &self.record.name, self.number) {
+        if groups::is_frozen(&self.record.hierarchies, &self.record.group, self.number) {
             return Condition::Paused;
         }
         match self.ask("status") {
@@ -111,8 +111,8 @@ impl Machine<'_> {
     pub(super) fn spawn(&self) -> Result<Child, Failure> {
         let record = self.record;
         // What a power cut left of the run before.
-        groups::remove(&record.hierarchies, &record.name, Some(self.number))?;
-        let (entries, mounts) = groups::make_node(&record.hierarchies, &record.name, self.number, record.limits())?;
+        groups::remove(&record.hierarchies, &record.group, Some(self.number))?;
+        let (entries, mounts) = groups::make_node(&record.hierarchies, &record.group, self.number, record.limits())?;
         let failed = |what: &str, error: std::io::Error| {
             Failure::Failed(format!("node {}: cannot {what}: {error}", self.name()))
         };
@@ -149,7 +149,7 @@ impl Machine<'_> {
             if let Some(init) = self.init() {
                 return Ok(init);
             }
-            let processes = groups::processes(&self.record.hierarchies, &self.record.name, Some(self.number));
+            let processes = groups::processes(&self.record.hierarchies, &self.record.group, Some(self.number));
             if processes.is_empty() && self.init().is_none() {
                 break;
             }
@@ -260,8 +260,8 @@ impl Machine<'_> {
     pub(super) fn kill(&self, switch: &Switch<'_>) -> Result<(), Failure> {
         switch.disconnect(self.number)?;
         let record = self.record;
-        groups::kill(&record.hierarchies, &record.name, Some(self.number))?;
-        groups::remove(&record.hierarchies, &record.name, Some(self.number))
+        groups::kill(&record.hierarchies, &record.group, Some(self.number))?;
+        groups::remove(&record.hierarchies, &record.group, Some(self.number))
     }
 
     /// The end of its log.

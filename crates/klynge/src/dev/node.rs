@@ -134,8 +134,8 @@ fn act(record: &mut Record, number: u16, action: Action) -> Result<(), Failure> 
             machine.start_agent(None)?;
             machine.wait_ready(deadline)
         }
-        Action::Pause => groups::freeze(&record.hierarchies, &record.name, number, true),
-        Action::Resume => groups::freeze(&record.hierarchies, &record.name, number, false),
+        Action::Pause => groups::freeze(&record.hierarchies, &record.group, number, true),
+        Action::Resume => groups::freeze(&record.hierarchies, &record.group, number, false),
         Action::Kill | Action::Start | Action::Partition(_) | Action::Heal => Ok(()),
     }
 }

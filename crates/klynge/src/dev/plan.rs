@@ -2,6 +2,7 @@
 
 use network::Prefix;
 use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
 
 /// Clusters take a /24 each of this range.
 pub(super) const POOL: Ipv4Addr = Ipv4Addr::new(10, 84, 0, 0);
@@ -12,6 +13,9 @@ pub(super) const NODES_MAX: u16 = 100;
 const NAME_LENGTH_MAX: usize = 20;
 /// What of a name fits into the name of an interface (15 characters) beside `kd-` and `-100`.
 const SHORT_LENGTH: usize = 8;
+
+/// The kernel keeps 255 bytes with an interface.
+const ALIAS_LENGTH_MAX: usize = 250;
 
 /// FNV-1a: any stable hash will do.
 fn hash(text: &str) -> u32 {
@@ -53,9 +57,22 @@ pub(super) fn port(name: &str, number: u16) -> String {
     format!("kd-{}-{number}", short(name))
 }
 
-/// The text kept with the bridge, by which it is known to be ours.
-pub(super) fn alias(name: &str) -> String {
+/// The comment of rules in other programs' chains.
+pub(super) fn comment(name: &str) -> String {
     format!("klynge dev {name}")
+}
+
+/// The text kept with the bridge, by which it is known to be of the cluster in this directory.
+pub(super) fn alias(directory: &Path) -> String {
+    let mut text = format!("klynge dev {}", directory.display());
+    let end = (0..=ALIAS_LENGTH_MAX.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
+    text.truncate(end.unwrap_or(0));
+    text
+}
+
+/// The name of the cluster's control groups, which belong to the whole machine: clusters of one name in several directories differ.
+pub(super) fn group(directory: &Path, name: &str, is_default: bool) -> String {
+    if is_default { name.to_owned() } else { format!("{name}-{:08x}", hash(&directory.to_string_lossy())) }
 }
 
 /// The nftables tables' name.
@@ -173,6 +190,15 @@ mod tests {
         }
         assert_eq!(port("dev", 2), "kd-dev-2");
         assert_ne!(bridge("long-name-one"), bridge("long-name-two"));
+    }
+
+    #[test]
+    fn directories_tell_clusters_of_one_name_apart() {
+        let [one, other] = ["/a/dev", "/b/dev"].map(Path::new);
+        assert_ne!(group(one, "dev", false), group(other, "dev", false));
+        assert_eq!(group(one, "dev", true), "dev");
+        assert_ne!(alias(one), alias(other));
+        assert!(alias(Path::new(&"é".repeat(300))).len() <= ALIAS_LENGTH_MAX);
     }
 
     #[test]

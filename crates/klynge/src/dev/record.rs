@@ -36,6 +36,8 @@ pub(super) struct Record {
     /// The boot in which the control groups were made.
     pub(super) boot_id: String,
     pub(super) hierarchies: Vec<Hierarchy>,
+    /// The name of its control groups.
+    pub(super) group: String,
     /// What net.ipv4.ip_forward was, where it was changed.
     pub(super) former_forwarding: Option<String>,
     /// The user's kubeconfig that the cluster was put into.
@@ -65,7 +67,9 @@ pub(super) fn boot_id() -> String {
 impl Record {
     /// A new one.
     pub(super) fn new(directory: PathBuf, name: &str, nodes: u16, subnet: Prefix) -> Self {
+        let is_default = directory.parent() == Some(Path::new(DEFAULT_DIRECTORY));
         Record {
+            group: plan::group(&directory, name, is_default),
             format: FORMAT,
             name: name.to_owned(),
             nodes,

@@ -68,7 +68,7 @@ pub(super) fn run(global: &Global, name: &str, output: &Output) -> Result<(), Fa
     let mut rows = Vec::new();
     for number in record.numbers() {
         let machine = Machine { record: &record, number };
-        let processes = groups::processes(&record.hierarchies, &record.name, Some(number));
+        let processes = groups::processes(&record.hierarchies, &record.group, Some(number));
         rows.push(vec![
             machine.name(),
             word(&machine.condition(), record.partitions.get(&number).copied()),

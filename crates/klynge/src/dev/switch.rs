@@ -9,6 +9,7 @@ use network::netlink::{
     RouteBatch, Rtnetlink, Verdict, VethPair,
 };
 use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
 
 const SCRATCH: Register = Register::new(0);
 /// Where nftables put the translation of sources by default.
@@ -30,6 +31,8 @@ fn failed(error: network::netlink::Error) -> Failure {
 /// A cluster's network.
 pub(super) struct Switch<'a> {
     pub(super) name: &'a str,
+    /// Where the cluster is: its bridge is known by it.
+    pub(super) directory: &'a Path,
     pub(super) subnet: Prefix,
     pub(super) namespace: &'a NetworkNamespace,
 }
@@ -71,7 +74,7 @@ impl Switch<'_> {
         let name = plan::bridge(self.name);
         let found = rtnetlink.links().map_err(failed)?.into_iter().find(|link| link.name == name);
         match found {
-            Some(link) if link.alias != plan::alias(self.name) && !link.alias.is_empty() => {
+            Some(link) if link.alias != plan::alias(self.directory) && !link.alias.is_empty() => {
                 Err(Failure::Failed(format!(
                     "there is an interface {name} that is not of this cluster ({}); choose another --name",
                     link.alias
@@ -79,6 +82,12 @@ impl Switch<'_> {
             }
             other => Ok(other),
         }
+    }
+
+    /// Refuses names that something else has.
+    pub(super) fn check(&self) -> Result<(), Failure> {
+        let mut rtnetlink = self.rtnetlink()?;
+        self.bridge(&mut rtnetlink).map(drop)
     }
 
     /// Makes what is not there: bridge, address, forwarding, translation, admission.
@@ -93,7 +102,7 @@ impl Switch<'_> {
             }
         };
         let mut batch = RouteBatch::new();
-        batch.set_alias(&bridge.name, &plan::alias(self.name));
+        batch.set_alias(&bridge.name, &plan::alias(self.directory));
         batch.add_address(bridge.index, plan::address(&self.subnet, 0), self.subnet.length());
         batch.set_up(bridge.index);
         batch.send(rtnetlink.socket()).map_err(failed)?;
@@ -137,7 +146,7 @@ impl Switch<'_> {
     }
 
     fn comment(&self) -> String {
-        plan::alias(self.name)
+        plan::comment(self.name)
     }
 
     /// Firewalls of this machine let the nodes' packets through: Docker's and ufw's FORWARD drops them, also those between two ports of a
@@ -281,10 +290,13 @@ impl Switch<'_> {
     /// Removes all of it; `former` is what forwarding was before.
     pub(super) fn remove(&self, nodes: u16, former: Option<&str>) -> Result<(), Failure> {
         let mut rtnetlink = self.rtnetlink()?;
+        let Ok(bridge) = self.bridge(&mut rtnetlink) else {
+            return Ok(()); // another cluster has these names here, so nothing of this one does
+        };
         for number in 1..=nodes {
             self.disconnect_in(&mut rtnetlink, number)?;
         }
-        if let Ok(Some(bridge)) = self.bridge(&mut rtnetlink) {
+        if let Some(bridge) = bridge {
             delete_link(&mut rtnetlink, &bridge.name)?;
         }
         let mut nft = Nft::open_in(self.namespace).map_err(failed)?;

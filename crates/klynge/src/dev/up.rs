@@ -125,6 +125,7 @@ fn prepare(base: &Path, arguments: &DevUpArguments) -> Result<(NetworkNamespace,
     let inherited = others.iter().filter(|other| other.namespace == inode && other.boot_id == record.boot_id);
     record.former_forwarding = switch::former_forwarding(&namespace)?
         .or_else(|| inherited.filter_map(|other| other.former_forwarding.clone()).next());
+    machine::switch_of(&record, &namespace)?.check()?;
     let made = fs::DirBuilder::new().mode(0o700).create(&directory);
     made.map_err(|error| Failure::Failed(format!("cannot make {}: {error}", directory.display())))?;
     record.save()?;
