@@ -124,7 +124,7 @@ fn wanted_rules(chain: &ChainInfo, admission: &Admission, tunnels: &[Family]) ->
             accept(Expressions::new().match_output_interface(POD_INTERFACE_PREFIX, true, SCRATCH)),
         ];
         for range in admission.cluster_ranges.iter().filter(|range| sees(chain, range.family())) {
-            let of_family = || Expressions::new().match_family(range.family(), SCRATCH);
+            let of_family = || of_family(chain, range.family());
             rules.push(accept(of_family().match_source_prefix(range, false, SCRATCH)));
             rules.push(accept(of_family().match_destination_prefix(range, false, SCRATCH)));
         }
@@ -141,12 +141,19 @@ fn wanted_rules(chain: &ChainInfo, admission: &Admission, tunnels: &[Family]) ->
         })
         .collect();
     for family in tunnels.iter().filter(|family| sees(chain, **family)) {
-        let of_tunnel = Expressions::new().match_family(*family, SCRATCH).match_protocol(17, SCRATCH);
+        let of_tunnel = of_family(chain, *family).match_protocol(17, SCRATCH);
         rules.push(accept(of_tunnel.match_destination_port(TUNNEL_PORT, SCRATCH)));
     }
     // Answers of pods to the host's own connections, such as probes.
     rules.push(accept(from_pods().match_connection_state(2 | 4, SCRATCH)));
     rules
+}
+
+/// Begins a rule for packets of a family. Only a chain that sees both needs to ask: iptables cannot read that question, and would then
+/// refuse to show the whole table.
+fn of_family(chain: &ChainInfo, family: Family) -> Expressions {
+    let rule = Expressions::new();
+    if chain.family == Family::Inet { rule.match_family(family, SCRATCH) } else { rule }
 }
 
 /// Whether packets of a family pass a chain.
