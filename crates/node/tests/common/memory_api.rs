@@ -22,6 +22,8 @@ struct State {
 /// Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct MemoryApi {
+    /// Held from reading an object to writing it changed, so that two changes at once both count.
+    changing: Arc<Mutex<()>>,
     state: Arc<Mutex<State>>,
     moved: watch::Sender<u64>,
     /// While false every request fails, as if the server were away.
@@ -82,7 +84,12 @@ fn selects(query: &Query, object: &Value) -> bool {
 
 impl MemoryApi {
     pub(crate) fn new() -> Self {
-        Self { state: Arc::default(), moved: watch::channel(0).0, reachable: watch::channel(true).0 }
+        Self {
+            state: Arc::default(),
+            changing: Arc::default(),
+            moved: watch::channel(0).0,
+            reachable: watch::channel(true).0,
+        }
     }
 
     pub(crate) fn client(&self) -> Arc<dyn ClusterClient> {
@@ -139,6 +146,7 @@ impl MemoryApi {
     }
 
     pub(crate) fn change(&self, resource: &str, namespace: &str, name: &str, patch: Value) {
+        let _changing = self.changing.lock().unwrap();
         let mut object = self.get(resource, namespace, name).unwrap();
         merge(&mut object, &patch, false);
         self.put(Self::key(resource, namespace, name), object);
@@ -213,6 +221,7 @@ impl ClusterClient for MemoryApi {
             Verb::Get => self.get(&resource.resource, namespace, name).map(|object| shown(&object)).ok_or_else(missing),
             Verb::Update(object, _) => Ok(shown(&self.put(key, from_value(&object)))),
             Verb::Patch(kind, patch, _) => {
+                let _changing = self.changing.lock().unwrap();
                 let mut object = self.get(&resource.resource, namespace, name).ok_or_else(missing)?;
                 let mut patch = from_value(&patch);
                 let uid = patch["metadata"].as_object_mut().and_then(|meta| meta.remove("uid"));
