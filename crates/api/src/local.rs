@@ -41,7 +41,8 @@ impl LocalClient {
         Ok(Scope { row, version_at, namespace, name: &target.name, subresource: &target.subresource })
     }
 
-    fn authorize(&self, verb: &str, target: &Target) -> Result<(), Status> {
+    fn authorize(&self, verb: &str, target: &Target, fields: &str) -> Result<(), Status> {
+        let named = serve::named_by(fields).filter(|_| target.name.is_empty());
         self.core.authorize(&Attributes {
             user: &self.user,
             verb,
@@ -50,7 +51,8 @@ impl LocalClient {
             resource: &target.resource.resource,
             subresource: &target.subresource,
             namespace: &target.namespace,
-            name: &target.name,
+            name: named.unwrap_or(&target.name),
+            fields,
             path: "",
             is_resource: true,
         })
@@ -98,7 +100,7 @@ impl ClusterClient for LocalClient {
             Verb::Patch(..) => "patch",
             Verb::Delete(_) => "delete",
         };
-        self.authorize(word, &target)?;
+        self.authorize(word, &target, "")?;
         if scope.row.namespaced && scope.namespace.is_empty() {
             return Err(Status::bad_request("an empty namespace may not be set when a resource name is provided"));
         }
@@ -134,7 +136,7 @@ impl ClusterClient for LocalClient {
 
     async fn list(&self, target: Target, query: Query) -> Result<Page, Status> {
         let scope = self.scope(&target)?;
-        self.authorize("list", &target)?;
+        self.authorize("list", &target, &query.fields)?;
         let selection = Selection::parse(&scope, &query.labels, &query.fields)?;
         let page = ReadPage { limit: query.limit as usize, continuation: query.continuation, ..ReadPage::default() };
         let listed = read::list(&self.core, &scope, &selection, &page).await?;
@@ -144,7 +146,7 @@ impl ClusterClient for LocalClient {
 
     async fn watch(&self, target: Target, query: Query, revision: u64) -> Result<WatchStream, Status> {
         let scope = self.scope(&target)?;
-        self.authorize("watch", &target)?;
+        self.authorize("watch", &target, &query.fields)?;
         let selection = Selection::parse(&scope, &query.labels, &query.fields)?;
         let request = WatchRequest {
             bookmarks: true,

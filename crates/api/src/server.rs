@@ -1,6 +1,6 @@
 //! The server: options in, a handle out.
 
-use crate::auth::{Authenticator, Authorizer, Reviewer, Tokens, User};
+use crate::auth::{Authenticator, Authorizer, NodeGraph, Reviewer, Tokens, User};
 use crate::bootstrap;
 use crate::core::{Core, StoredObjects};
 use crate::housekeeping;
@@ -79,7 +79,7 @@ impl Server {
         let tls = Arc::new(pki::server_config(Arc::clone(&pki))?);
         let tokens = Arc::new(Tokens::new(&pki, &format!("https://kubernetes.default.svc.{cluster_domain}")));
         let objects = Arc::new(StoredObjects(Arc::clone(&store)));
-        let authorizer = Arc::new(Authorizer::default());
+        let authorizer = Arc::new(Authorizer::new(NodeGraph::new(Arc::clone(&store))));
         let (stopping, _) = tokio::sync::watch::channel(false);
         let core = Arc::new(Core {
             authenticator: Authenticator::new(

@@ -1,12 +1,13 @@
-//! NodeRestriction: a node writes its own Node, Lease and CSINode, and its own pods, nothing else of these kinds.
+//! NodeRestriction: a node writes its own Node, Lease and CSINode, and its own pods, nothing else of these kinds; it asks for tokens
+//! that are bound to its own pods, for audiences that they name.
 //!
-//! Source: upstream's plug-in of the same name, with its words. That a node asks only for tokens of its pods'
-//! ServiceAccounts is not checked here yet.
+//! Source: upstream's plug-in of the same name, with its words.
 
 use super::plugin::{Operation, Plugin, Review};
+use crate::auth::Attributes;
 use crate::core::decoded;
 use async_trait::async_trait;
-use object::{Map, Status, Value};
+use object::{GroupVersionResource, Map, Status, Value};
 use std::collections::BTreeSet;
 
 const MIRROR: &str = "kubernetes.io/config.mirror";
@@ -35,13 +36,17 @@ pub(crate) struct NodeRestriction;
 #[async_trait]
 impl Plugin for NodeRestriction {
     fn handles(&self, review: &Review<'_>) -> bool {
-        matches!(review.bucket(), "nodes" | "pods" | "leases.coordination.k8s.io" | "csinodes.storage.k8s.io")
-            && review.call.user.as_node().is_some()
+        let subject = matches!(
+            review.bucket(),
+            "nodes" | "pods" | "serviceaccounts" | "leases.coordination.k8s.io" | "csinodes.storage.k8s.io"
+        );
+        subject && review.call.user.as_node().is_some()
     }
 
     async fn validate(&self, review: &Review<'_>, object: &Value) -> Result<(), Status> {
         let Some(node) = review.call.user.as_node() else { return Ok(()) };
         let why = match review.bucket() {
+            "serviceaccounts" if review.call.scope.subresource == "token" => about_token(review, node, object)?,
             "nodes" => about_node(review, node, object),
             "pods" => about_pod(review, node, object),
             "leases.coordination.k8s.io" if review.call.scope.namespace != LEASE_NAMESPACE => {
@@ -126,6 +131,66 @@ fn about_pod(review: &Review<'_>, node: &str, object: &Value) -> Option<String> 
             .filter(|pod| on(pod).as_deref() != Some(node))
             .map(|_| format!("node {node:?} can only delete pods with spec.nodeName set to itself")),
     }
+}
+
+/// A TokenRequest: bound to a pod of this node, for the API's own audience or one that the pod's volumes name (KEP-4193, and
+/// ServiceAccountNodeAudienceRestriction).
+fn about_token(review: &Review<'_>, node: &str, request: &Value) -> Result<Option<String>, Status> {
+    let bound = |member| request.str_at(&["spec", "boundObjectRef", member]).unwrap_or_default();
+    let (name, uid) = (bound("name"), bound("uid"));
+    if bound("apiVersion") != "v1" || bound("kind") != "Pod" || name.is_empty() {
+        return Ok(Some("node requested token not bound to a pod".to_owned()));
+    }
+    if uid.is_empty() {
+        return Ok(Some("node requested token with a pod binding without a uid".to_owned()));
+    }
+    let namespace = review.call.scope.namespace;
+    let found = review.call.core.lookup("pods", &format!("{namespace}/{name}"));
+    let pod = found.map(|entry| decoded(&entry));
+    let pod = pod.ok_or_else(|| Status::not_found(&GroupVersionResource::new("", "v1", "pods"), name))?;
+    let held = pod.str_at(&["metadata", "uid"]).unwrap_or_default();
+    if uid != held {
+        return Ok(Some(format!(
+            "the UID in the bound object reference ({uid}) does not match the UID in record. The object might have been \
+             deleted and then recreated"
+        )));
+    }
+    if pod.str_at(&["spec", "nodeName"]) != Some(node) {
+        return Ok(Some("node requested token bound to a pod scheduled on a different node".to_owned()));
+    }
+    let audiences = request.at(&["spec", "audiences"]).and_then(Value::as_array).unwrap_or_default();
+    let audience = match audiences {
+        [] => "",
+        [one] => one.as_str().unwrap_or_default(),
+        _ => return Ok(Some("node may only request 0 or 1 audiences".to_owned())),
+    };
+    if audience == review.call.core.tokens.audience() || names_audience(&pod, audience) {
+        return Ok(None);
+    }
+    // Who administers roles may let nodes ask for others.
+    let granted = review.call.core.authorize(&Attributes {
+        user: review.call.user,
+        verb: "request-serviceaccounts-token-audience",
+        version: "v1",
+        resource: audience,
+        namespace,
+        name: review.call.scope.name,
+        is_resource: true,
+        ..Attributes::default()
+    });
+    Ok(granted.is_err().then(|| format!("audience {audience:?} not found in pod spec volume")))
+}
+
+/// Whether a projected token of the pod has this audience (empty for the API's own).
+fn names_audience(pod: &Value, audience: &str) -> bool {
+    let items = |value: &Value, path: &[&str]| value.at(path).and_then(Value::as_array).unwrap_or_default().to_vec();
+    items(pod, &["spec", "volumes"]).iter().any(|volume| {
+        items(volume, &["projected", "sources"]).iter().any(|source| {
+            source
+                .at(&["serviceAccountToken"])
+                .is_some_and(|token| token.str_at(&["audience"]).unwrap_or_default() == audience)
+        })
+    })
 }
 
 /// The object as the store has it.

@@ -1,7 +1,8 @@
 //! The question whether a caller may do something, and who answers it: masters, node agents, RBAC.
 
 use super::Objects;
-use super::default_policy;
+use super::node_authorizer;
+use super::node_graph::NodeGraph;
 use super::policy::Policy;
 use super::rules::Rule;
 use super::user::{MASTERS, User};
@@ -26,6 +27,8 @@ pub struct Attributes<'a> {
     pub namespace: &'a str,
     /// Object name, or empty.
     pub name: &'a str,
+    /// The field selector of a list, watch or deletecollection as the caller wrote it, or empty.
+    pub fields: &'a str,
     /// The request's path, where it is about no resource.
     pub path: &'a str,
     /// Whether the request is about a resource.
@@ -44,6 +47,7 @@ impl Default for Attributes<'_> {
             subresource: "",
             namespace: "",
             name: "",
+            fields: "",
             path: "",
             is_resource: false,
         }
@@ -83,9 +87,17 @@ pub struct Decision {
 #[derive(Default)]
 pub struct Authorizer {
     policy: RwLock<Arc<Policy>>,
+    /// What nodes' pods refer to; without it nodes are related to nothing.
+    graph: Option<NodeGraph>,
 }
 
 impl Authorizer {
+    /// An authorizer without a policy yet, that knows which pods run where.
+    #[must_use]
+    pub fn new(graph: NodeGraph) -> Self {
+        Authorizer { policy: RwLock::default(), graph: Some(graph) }
+    }
+
     /// Compiles the policy anew; call it when an object of [`super::BUCKETS`] has changed.
     pub fn refresh(&self, objects: &dyn Objects) {
         let policy = Arc::new(Policy::compile(objects));
@@ -104,16 +116,20 @@ impl Authorizer {
         if request.user.in_group(MASTERS) {
             return Decision { allowed: true, reason: String::new() };
         }
-        if request.user.as_node().is_some() && node_rules().iter().any(|rule| rule.allows(request)) {
-            return Decision { allowed: true, reason: String::new() };
+        let mut decision = Decision::default();
+        if let Some(node) = request.user.as_node() {
+            decision = node_authorizer::authorize(self.graph.as_ref(), node, request);
+            if decision.allowed {
+                return decision;
+            }
         }
         match self.policy().allowing(request) {
             Some(reason) => Decision { allowed: true, reason },
-            None => Decision::default(),
+            None => decision,
         }
     }
 
-    /// Every rule that `user` has in `namespace` (with those of the cluster); all for masters.
+    /// Every rule that `user` has in `namespace` by its roles (with those of the cluster); all for masters.
     #[must_use]
     pub fn rules(&self, user: &User, namespace: &str) -> Vec<Rule> {
         let all = || vec!["*".to_owned()];
@@ -121,17 +137,6 @@ impl Authorizer {
             let resources = Rule { verbs: all(), groups: all(), resources: all(), ..Rule::default() };
             return vec![resources, Rule { verbs: all(), paths: all(), ..Rule::default() }];
         }
-        let mut rules = self.policy().rules(user, namespace);
-        if user.as_node().is_some() {
-            rules.extend(node_rules().iter().cloned());
-        }
-        rules
+        self.policy().rules(user, namespace)
     }
-}
-
-/// The Node authorizer in its first form: the rules of the role `system:node`, not yet narrowed to what the node's own
-/// pods refer to.
-fn node_rules() -> &'static [Rule] {
-    static RULES: LazyLock<Vec<Rule>> = LazyLock::new(|| default_policy::role_rules("system:node"));
-    &RULES
 }

@@ -72,7 +72,7 @@ impl Reviewer {
                 if wanted.is_empty() {
                     return Err(Status::bad_request("no namespace on request"));
                 }
-                rules_status(&self.authorizer.rules(user, wanted))
+                rules_status(&self.authorizer.rules(user, wanted), user)
             }
             Reviewed::SelfSubject => Value::Object([("userInfo", user.to_value())].into_iter().collect()),
             Reviewed::Token => self.token(&review),
@@ -94,6 +94,7 @@ impl Reviewer {
                 subresource: part.str_at(&["subresource"]).unwrap_or_default(),
                 namespace: part.str_at(&["namespace"]).unwrap_or_default(),
                 name: part.str_at(&["name"]).unwrap_or_default(),
+                fields: part.str_at(&["fieldSelector", "rawSelector"]).unwrap_or_default(),
                 path: "",
                 is_resource: true,
             },
@@ -165,7 +166,7 @@ fn subject(review: &Value) -> Result<User, Status> {
     Ok(User { name: name.to_owned(), uid: uid.to_owned(), groups, ..User::default() })
 }
 
-fn rules_status(rules: &[Rule]) -> Value {
+fn rules_status(rules: &[Rule], user: &User) -> Value {
     let pick = |resources: bool| {
         let chosen = rules.iter().filter(|rule| rule.paths.is_empty() == resources);
         Value::Array(chosen.map(Rule::to_value).collect())
@@ -173,6 +174,10 @@ fn rules_status(rules: &[Rule]) -> Value {
     let mut status = Map::new();
     status.insert("resourceRules", pick(true));
     status.insert("nonResourceRules", pick(false));
-    status.insert("incomplete", false);
+    // What a node may do depends on its pods and cannot be listed.
+    status.insert("incomplete", user.as_node().is_some());
+    if user.as_node().is_some() {
+        status.insert("evaluationError", "node authorizer does not support user rule resolution");
+    }
     Value::Object(status)
 }

@@ -150,6 +150,7 @@ pub(crate) fn attributes<'a>(user: &'a User, info: &'a RequestInfo) -> Attribute
         subresource: &info.subresource,
         namespace: &info.namespace,
         name: &info.name,
+        fields: &info.fields,
         path: &info.path,
         is_resource: info.is_resource,
     }

@@ -25,6 +25,8 @@ pub(crate) struct RequestInfo {
     pub(crate) subresource: String,
     /// Object name, or empty.
     pub(crate) name: String,
+    /// The field selector of a request about a collection, or empty.
+    pub(crate) fields: String,
     /// What follows the subresource: the path behind a proxy.
     pub(crate) rest: String,
 }
@@ -96,18 +98,24 @@ impl RequestInfo {
             return;
         }
         match self.verb.as_str() {
-            "get" => {
-                self.verb = if query.flag("watch") { "watch" } else { "list" }.to_owned();
-                // Upstream authorises `list` with metadata.name=x as if it named x.
-                let named = query.get("fieldSelector").unwrap_or_default().split(',').find_map(|one| {
-                    one.strip_prefix("metadata.name=").map(|name| name.trim_start_matches('=').to_owned())
-                });
-                self.name = named.unwrap_or_default();
+            "get" | "watch" => {
+                let watches = self.verb == "watch" || query.flag("watch");
+                self.verb = if watches { "watch" } else { "list" }.to_owned();
+                query.get("fieldSelector").unwrap_or_default().clone_into(&mut self.fields);
+                self.name = named_by(&self.fields).unwrap_or_default().to_owned();
             }
-            "delete" => self.verb = "deletecollection".to_owned(),
+            "delete" => {
+                self.verb = "deletecollection".to_owned();
+                query.get("fieldSelector").unwrap_or_default().clone_into(&mut self.fields);
+            }
             _ => {}
         }
     }
+}
+
+/// The name in a field selector that asks for one: upstream authorises such a list as if the path named it.
+pub(crate) fn named_by(fields: &str) -> Option<&str> {
+    fields.split(',').find_map(|one| one.strip_prefix("metadata.name=")).map(|name| name.trim_start_matches('='))
 }
 
 #[cfg(test)]

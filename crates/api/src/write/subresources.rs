@@ -4,6 +4,7 @@ use super::patch::{self, PatchBody};
 use super::prepare::{self, Body, Source};
 use super::update::{Part, update_with};
 use super::{eviction, metadata};
+use crate::admission::{self, Operation, Review};
 use crate::auth::TokenRequest;
 use crate::core::{Answered, Call, Outcome, StoredObjects, decoded};
 use crate::random;
@@ -29,7 +30,7 @@ pub(crate) async fn connect(call: &Call<'_>, body: Body) -> Result<Outcome, Stat
     match role(call) {
         Some(Role::Binding) => bind(call, call.scope.name, body).await,
         Some(Role::Eviction) => eviction::evict(call, body).await,
-        Some(Role::Token) => token(call, body),
+        Some(Role::Token) => token(call, body).await,
         _ => Err(Status::method_not_allowed()),
     }
 }
@@ -105,10 +106,12 @@ pub(crate) async fn bind(call: &Call<'_>, name: &str, body: Body) -> Result<Outc
 }
 
 /// Issues a ServiceAccount's token.
-fn token(call: &Call<'_>, body: Body) -> Result<Outcome, Status> {
+async fn token(call: &Call<'_>, body: Body) -> Result<Outcome, Status> {
     let entry = call.core.store.get(&call.scope.key(call.scope.name));
     let entry = entry.ok_or_else(|| Status::not_found(&call.scope.gvr(), call.scope.name))?;
     let mut request = body.value;
+    let review = Review::new(call, Operation::Create, call.scope.name.to_owned(), None);
+    admission::validate(&review, &request).await?;
     let account = decoded(&entry);
     let objects = StoredObjects(Arc::clone(&call.core.store));
     let wanted = TokenRequest::from_value(&request);
