@@ -1,8 +1,10 @@
 //! Without systemd: the server as a process of its own session, with its log and its process id in the data directory.
 
 use crate::cli::Failure;
+use std::ffi::OsStr;
 use std::fs::{self, OpenOptions};
 use std::io;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -32,13 +34,16 @@ pub(crate) fn start(data_dir: &Path, arguments: &[String], notify: &Path) -> Res
     Ok(child)
 }
 
-/// The process id of a daemon that is alive and is a klynge.
+/// The process id of a daemon that is alive and serves this data directory, however its binary is called.
 pub(crate) fn running(data_dir: &Path) -> Option<rustix::process::Pid> {
     let id: i32 = fs::read_to_string(id_path(data_dir)).ok()?.trim().parse().ok()?;
     let command = fs::read(format!("/proc/{id}/cmdline")).ok()?;
-    let mut words = command.split(|byte| *byte == 0);
-    let ours = words.next().is_some_and(|word| word.ends_with(b"klynge"))
-        && words.any(|word| word == b"server" || word == b"agent");
+    let words: Vec<&[u8]> = command.split(|byte| *byte == 0).collect();
+    // Whoever stops it may name the directory by another path.
+    let directory = fs::canonicalize(data_dir).ok()?;
+    let same = |word: &[u8]| fs::canonicalize(OsStr::from_bytes(word)).is_ok_and(|path| path == directory);
+    let ours = words.get(1).is_some_and(|word| matches!(*word, b"server" | b"agent"))
+        && words.windows(2).any(|pair| pair[0] == b"--data-dir" && same(pair[1]));
     if ours { rustix::process::Pid::from_raw(id) } else { None }
 }
 
