@@ -5,6 +5,7 @@ mod cli;
 mod commands;
 mod dev;
 mod explain;
+mod kubelet;
 mod server;
 mod service;
 

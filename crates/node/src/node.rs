@@ -7,7 +7,7 @@ use crate::agent::{
 use crate::feed::{Feed, Sinks, keep_peers};
 use crate::lifecycle::{Allocatable, NodeAddresses, Requests};
 use crate::machine::{Facts, ImageThresholds, Machine, MachineOptions, Thresholds, renew_lease};
-use crate::streaming::{Backend, serve};
+use crate::streaming::{Backend, Gate, serve};
 use crate::volumes::HostDns;
 use client::ClusterClient;
 use std::collections::BTreeMap;
@@ -183,7 +183,16 @@ impl Node {
 
     /// Serves the node's endpoints on a connection whose client was authenticated and authorised by the caller.
     pub fn serve(&self, connection: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
-        self.tasks.spawn(serve(connection, Arc::clone(&self.backend), self.tasks.clone()));
+        self.tasks.spawn(serve(connection, None, Arc::clone(&self.backend), self.tasks.clone()));
+    }
+
+    /// Serves the node's endpoints on a connection of anybody's until it ends; `gate` judges each of its requests.
+    pub async fn serve_gated(
+        &self,
+        connection: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        gate: Arc<dyn Gate>,
+    ) {
+        serve(connection, Some(gate), Arc::clone(&self.backend), self.tasks.clone()).await;
     }
 
     /// The node's pods.

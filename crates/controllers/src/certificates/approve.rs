@@ -40,6 +40,14 @@ impl Controller for NodeCertificateApprover {
                 let requests = view.certificate_signing_requests.all().filter(|request| !is_decided(request));
                 requests.map(|request| Key::of(&request.metadata)).collect()
             }
+            // What a node asks for names its addresses, which its object may show a moment later.
+            Some(Typed::Node(node)) => {
+                let asker = format!("{NODE_PREFIX}{}", meta::name(&node.metadata));
+                let requests = view.certificate_signing_requests.all();
+                let waiting =
+                    requests.filter(|one| !is_decided(one) && one.spec.username.as_deref() == Some(asker.as_str()));
+                waiting.map(|request| Key::of(&request.metadata)).collect()
+            }
             _ => Vec::new(),
         }
     }

@@ -69,15 +69,30 @@ pub(super) fn request(node: &str) -> Result<(KeyPair, Value), Failure> {
     parameters.distinguished_name.push(DnType::OrganizationName, "system:nodes");
     parameters.distinguished_name.push(DnType::CommonName, format!("system:node:{node}"));
     let pem = parameters.serialize_request(&key).and_then(|request| request.pem()).map_err(failed)?;
+    Ok((key, object("node-csr-", SIGNER, &["digital signature", "client auth"], &pem)))
+}
+
+/// The CertificateSigningRequest for a PKCS#10 request in PEM.
+fn object(prefix: &str, signer: &str, usages: &[&str], pem: &str) -> Value {
     let mut object = Value::default();
     object.set(&["apiVersion"], "certificates.k8s.io/v1".into());
     object.set(&["kind"], "CertificateSigningRequest".into());
-    object.set(&["metadata", "generateName"], "node-csr-".into());
+    object.set(&["metadata", "generateName"], prefix.into());
     object.set(&["spec", "request"], STANDARD.encode(pem).into());
-    object.set(&["spec", "signerName"], SIGNER.into());
-    let usages = ["digital signature", "client auth"].into_iter().map(Value::from).collect::<Vec<_>>();
-    object.set(&["spec", "usages"], Value::Array(usages));
-    Ok((key, object))
+    object.set(&["spec", "signerName"], signer.into());
+    object.set(&["spec", "usages"], Value::Array(usages.iter().map(|usage| Value::from(*usage)).collect()));
+    object
+}
+
+/// Asks a signer for a certificate (PEM) and waits until it is approved and signed.
+pub(crate) async fn certificate_for(
+    client: &dyn ClusterClient,
+    prefix: &str,
+    signer: &str,
+    usages: &[&str],
+    request: &str,
+) -> Result<String, Status> {
+    obtain(client, object(prefix, signer, usages, request)).await
 }
 
 fn target(name: &str) -> Target {

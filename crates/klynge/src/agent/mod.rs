@@ -5,7 +5,7 @@ mod join;
 mod removal;
 mod upkeep;
 
-pub(crate) use join::Token;
+pub(crate) use join::{Token, certificate_for};
 
 use crate::cli::{AgentArguments, Failure, Global, Output};
 use crate::server::{self, Agent, AgentOptions, ClusterFacts, Prepared};
@@ -43,6 +43,7 @@ fn in_background(global: &Global, arguments: &AgentArguments, output: &Output) -
     if let Some(address) = arguments.advertise {
         words.extend(["--advertise".to_owned(), address.to_string()]);
     }
+    words.extend(["--kubelet-port".to_owned(), arguments.kubelet_port.to_string()]);
     service::start(&global.data_dir, &words, output)?;
     output.progress(&format!("ready after {:.2} s", begun.elapsed().as_secs_f64()));
     output.line("This machine is a node of the cluster. `klynge down` stops the agent, `klynge down --purge` removes everything.");
@@ -138,6 +139,8 @@ async fn start(global: &Global, arguments: &AgentArguments, identity: Identity) 
         ranges,
         advertise,
         api_port: identity.port,
+        kubelet_port: arguments.kubelet_port,
+        authority: identity.authority.clone(),
         joined: true,
     };
     // The tunnel is opened beside, so that logs of pods that go on are there at once.

@@ -104,6 +104,9 @@ pub(crate) struct ServerArguments {
     /// Control plane only: run no node agent here
     #[arg(long)]
     pub(crate) no_agent: bool,
+    /// Port of the node's kubelet endpoints, for metrics collectors and the like; 0 for none
+    #[arg(long, value_name = "PORT", default_value_t = 10250)]
+    pub(crate) kubelet_port: u16,
     /// Addresses for pods
     #[arg(long, value_name = "CIDR", default_value = "10.42.0.0/16")]
     pub(crate) pod_cidr: String,
@@ -126,6 +129,9 @@ pub(crate) struct AgentArguments {
     /// Address that the other nodes reach this machine at; the one that leads to the server when not given
     #[arg(long, value_name = "ADDR")]
     pub(crate) advertise: Option<IpAddr>,
+    /// Port of the node's kubelet endpoints, for metrics collectors and the like; 0 for none
+    #[arg(long, value_name = "PORT", default_value_t = 10250)]
+    pub(crate) kubelet_port: u16,
     /// Join, then run in the background (a systemd unit where systemd runs); `klynge down` stops it
     #[arg(long)]
     pub(crate) background: bool,

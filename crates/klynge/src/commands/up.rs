@@ -69,6 +69,7 @@ fn words(global: &Global, server: &ServerArguments) -> Vec<String> {
     }
     option("--bind", server.bind.to_string());
     option("--port", server.port.to_string());
+    option("--kubelet-port", server.kubelet_port.to_string());
     option("--pod-cidr", server.pod_cidr.clone());
     option("--service-cidr", server.service_cidr.clone());
     if let Some(address) = server.advertise {

@@ -5,6 +5,7 @@ use super::agent_socket::AgentSocket;
 use super::own_range;
 use super::wiring::CLUSTER_DOMAIN;
 use crate::cli::{DEFAULT_DATA_DIR, Failure, Global};
+use crate::kubelet::{self, KubeletPort};
 use api::{Connection, NodeConnector};
 use async_trait::async_trait;
 use client::ClusterClient;
@@ -99,6 +100,10 @@ pub(crate) struct AgentOptions {
     pub(crate) advertise: IpAddr,
     /// The API's port on this host, for pods.
     pub(crate) api_port: u16,
+    /// The port of the kubelet's endpoints; 0 for none.
+    pub(crate) kubelet_port: u16,
+    /// The cluster's authority (PEM).
+    pub(crate) authority: String,
     /// Whether the machine joined a cluster elsewhere: then the deletion of its Node takes it out.
     pub(crate) joined: bool,
 }
@@ -108,6 +113,7 @@ pub(crate) struct Agent {
     _claim: HostClaim,
     node: Arc<OnceLock<Node>>,
     socket: AgentSocket,
+    kubelet: Option<kubelet::Serving>,
     firewall: JoinHandle<()>,
 }
 
@@ -165,7 +171,7 @@ fn failed<E: std::fmt::Display>(what: &'static str) -> impl Fn(E) -> Failure {
 impl Agent {
     /// Takes up what runs, starts the rest, and returns when the node is Ready.
     pub(crate) async fn start(prepared: Prepared, global: &Global, options: AgentOptions) -> Result<Self, Failure> {
-        let AgentOptions { client, ranges, advertise, api_port, joined: is_joined } = options;
+        let AgentOptions { client, ranges, advertise, api_port, kubelet_port, authority, joined: is_joined } = options;
         let registers_again = !is_joined;
         let claim = HostClaim::take().map_err(failed("claim this host's network"))?.ok_or_else(|| {
             Failure::Failed(
@@ -174,6 +180,7 @@ impl Agent {
                     .to_owned(),
             )
         })?;
+        let kubelet = if kubelet_port == 0 { None } else { Some(KubeletPort::bind(kubelet_port).await?) };
         let containers = Runtime::open(runtime_options(global)).await.map_err(failed("start the container runtime"))?;
         let own = own_range::claim(global, &*client, &prepared.name, registers_again).await?;
         let network_options = network_options(global, &ranges, own, advertise)?;
@@ -199,6 +206,13 @@ impl Agent {
         let names = dns::Dns::run(dns_options).map_err(failed("start cluster DNS"))?;
         let resolvers = resolvers(&names, dns_address);
 
+        let settings = kubelet::Settings {
+            client: Arc::clone(&client),
+            node_name: prepared.name.clone(),
+            addresses: vec![advertise],
+            authority,
+            directory: global.data_dir.join("agent"),
+        };
         let options = node::Options {
             client,
             containers: Arc::new(RuntimeAdapter::new(containers.clone())),
@@ -214,7 +228,7 @@ impl Agent {
             log_directory: global.data_dir.join("logs"),
             pod_ranges: pod_ranges.iter().map(ToString::to_string).collect(),
             pods_max: 110,
-            endpoint_port: 0,
+            endpoint_port: kubelet_port,
             resolvers,
             pulls_max: 3,
             starts_max: 8,
@@ -228,13 +242,17 @@ impl Agent {
         node.registered().await;
         let socket =
             AgentSocket::start(&global.data_dir, containers).map_err(failed("listen on the agent's socket"))?;
-        let firewall = tokio::spawn(admit_pods(namespace, api_port, ranges.pods));
-        Ok(Agent { _claim: claim, node: prepared.node, socket, firewall })
+        let kubelet = kubelet.map(|port| port.serve(Arc::clone(&prepared.node), settings)).transpose()?;
+        let firewall = tokio::spawn(admit_pods(namespace, [api_port, kubelet_port], ranges.pods));
+        Ok(Agent { _claim: claim, node: prepared.node, socket, kubelet, firewall })
     }
 
     /// Stops the agent; containers go on running.
     pub(crate) async fn stop(self) {
         self.socket.stop();
+        if let Some(kubelet) = &self.kubelet {
+            kubelet.stop();
+        }
         self.firewall.abort();
         // The API's connector shares the node, which is therefore stopped where it stands.
         if let Some(node) = self.node.get() {
@@ -256,12 +274,13 @@ fn resolvers(names: &dns::Handle, dns_address: IpAddr) -> HostDns {
 }
 
 /// Keeps pods' packets admitted by whatever firewalls the host runs.
-async fn admit_pods(namespace: NetworkNamespace, api_port: u16, pods: Prefix) {
-    let open_ports = vec![
+async fn admit_pods(namespace: NetworkNamespace, ports: [u16; 2], pods: Prefix) {
+    let mut open_ports = vec![
         OpenPort { protocol: TransportProtocol::Udp, port: DNS_PORT },
         OpenPort { protocol: TransportProtocol::Tcp, port: DNS_PORT },
-        OpenPort { protocol: TransportProtocol::Tcp, port: api_port },
     ];
+    let others = ports.iter().filter(|port| **port != 0);
+    open_ports.extend(others.map(|port| OpenPort { protocol: TransportProtocol::Tcp, port: *port }));
     // Also what goes to pods of other nodes: a node port's client may be passed on.
     let admission = Arc::new(Admission { open_ports, cluster_ranges: vec![pods] });
     let mut period = tokio::time::interval(FIREWALL_PERIOD);

@@ -87,7 +87,15 @@ pub(super) async fn serve(global: &Global, arguments: &ServerArguments) -> Resul
         Some(prepared) => {
             let client = server.client(&format!("system:node:{node_name}"), &["system:nodes"]);
             let api_port = server.address().port();
-            let options = AgentOptions { client, ranges: prefixes.clone(), advertise, api_port, joined: false };
+            let options = AgentOptions {
+                client,
+                ranges: prefixes.clone(),
+                advertise,
+                api_port,
+                kubelet_port: arguments.kubelet_port,
+                authority: pki.bundle(),
+                joined: false,
+            };
             Some(Agent::start(prepared, global, options).await?)
         }
         None => None,

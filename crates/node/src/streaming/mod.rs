@@ -13,4 +13,4 @@ mod websocket;
 
 pub use backend::{Backend, ExecRequest, LogSource, Process, Size};
 pub use log_reader::LogOptions;
-pub use service::serve;
+pub use service::{Gate, serve};

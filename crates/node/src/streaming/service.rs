@@ -5,15 +5,17 @@ use super::log_reader::{self, LogOptions};
 use super::remote::{self, Remote};
 use super::{port_forward, process, websocket};
 use crate::agent::Tasks;
+use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::stream::unfold;
 use http::header::{CONNECTION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use jiff::{SignedDuration, Timestamp};
 use object::{Status, percent};
 use std::convert::Infallible;
@@ -22,22 +24,42 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 
+/// How long a client may take to send a request's head, the time between two requests included.
+const HEAD_WITHIN: Duration = Duration::from_secs(120);
 /// How long a client may take to answer the end of its WebSocket.
 const CLOSE_WITHIN: Duration = Duration::from_secs(10);
 
 type Body = UnsyncBoxBody<Bytes, Infallible>;
 
-/// Serves one HTTP/1.1 connection, upgrades included, until it ends.
+/// Judges each request of a connection before it is looked at.
+#[async_trait]
+pub trait Gate: Send + Sync + 'static {
+    /// Lets it pass, or gives the code and the sentence to refuse it with.
+    async fn admit(&self, head: &Parts) -> Result<(), (StatusCode, String)>;
+}
+
+/// Serves one HTTP/1.1 connection, upgrades included, until it ends. Without a gate its client may do everything.
 pub async fn serve(
     connection: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    gate: Option<Arc<dyn Gate>>,
     backend: Arc<dyn Backend>,
     tasks: Tasks,
 ) {
-    let service = service_fn(move |request| {
-        let (backend, tasks) = (Arc::clone(&backend), tasks.clone());
-        async move { Ok::<_, Infallible>(route(request, backend, tasks).await) }
+    let service = service_fn(move |request: Request<Incoming>| {
+        let (gate, backend, tasks) = (gate.clone(), Arc::clone(&backend), tasks.clone());
+        async move {
+            let (head, body) = request.into_parts();
+            if let Some(gate) = gate
+                && let Err((code, why)) = gate.admit(&head).await
+            {
+                return Ok::<_, Infallible>(plain(code, "text/plain; charset=utf-8", why));
+            }
+            Ok(route(Request::from_parts(head, body), backend, tasks).await)
+        }
     });
     let served = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_WITHIN)
         .max_buf_size(64 << 10)
         .serve_connection(TokioIo::new(connection), service)
         .with_upgrades()

@@ -29,7 +29,7 @@ impl Local {
         let backend = Arc::clone(&local);
         let connect = move || {
             let (ours, theirs) = tokio::io::duplex(64 << 10);
-            tokio::spawn(super::serve(theirs, Arc::clone(&backend) as Arc<dyn Backend>, TASKS.clone()));
+            tokio::spawn(super::serve(theirs, None, Arc::clone(&backend) as Arc<dyn Backend>, TASKS.clone()));
             ours
         };
         (local, connect)
