@@ -38,6 +38,7 @@ async fn serve(directory: &Path) {
         bind: SocketAddr::new(loopback, 0),
         advertise: loopback,
         service_range: AddressRange::parse("10.96.0.0/16").unwrap(),
+        second_service_range: None,
         cluster_domain: "cluster.local".to_owned(),
         connector: Arc::new(NoNodes),
     })

@@ -27,6 +27,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         bind: SocketAddr::new(loopback, port),
         advertise: loopback,
         service_range: range,
+        second_service_range: None,
         cluster_domain: "cluster.local".to_owned(),
         connector: Arc::new(NoNodes),
     })

@@ -4,7 +4,7 @@ use crate::auth::{Attributes, Authenticator, Authorizer, Reviewer, Tokens, User}
 use crate::proxy::{NodeConnector, Tunnels};
 use crate::serve::metrics::Metrics;
 use crate::serve::openapi::Documents;
-use crate::write::services::AddressRange;
+use crate::write::address_range::AddressRange;
 use jiff::Timestamp;
 use kinds::{Resource, Table, Version};
 use object::{GroupVersionKind, GroupVersionResource, Status, Value, json};
@@ -12,6 +12,8 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use store::{Entry, Key, Store};
+
+const SERVICE_CIDRS: &str = "servicecidrs.networking.k8s.io";
 
 /// A row of the resource table, shared.
 pub(crate) type Row = Arc<Resource>;
@@ -28,7 +30,9 @@ pub(crate) struct Core {
     pub(crate) connector: Arc<dyn NodeConnector>,
     /// Connections that other machines' agents opened.
     pub(crate) tunnels: Tunnels,
+    /// Where Services' addresses come from, and those of the other family.
     pub(crate) service_range: AddressRange,
+    pub(crate) second_service_range: Option<AddressRange>,
     pub(crate) advertise: IpAddr,
     pub(crate) port: u16,
     pub(crate) metrics: Metrics,
@@ -132,6 +136,28 @@ impl Core {
     /// The entry of an object of a core resource.
     pub(crate) fn lookup(&self, bucket: &str, rest: &str) -> Option<Arc<Entry>> {
         self.store.get(&Key::new(bucket, rest))
+    }
+
+    /// The ranges that the server was started with, the preferred family first.
+    pub(crate) fn own_service_ranges(&self) -> Vec<AddressRange> {
+        [self.service_range].into_iter().chain(self.second_service_range).collect()
+    }
+
+    /// All ranges that Services' addresses may come from: those of the start, and those of ServiceCIDRs that are there to stay.
+    pub(crate) fn service_ranges(&self) -> Vec<AddressRange> {
+        let mut ranges = self.own_service_ranges();
+        for object in crate::auth::Objects::list(&StoredObjects(Arc::clone(&self.store)), SERVICE_CIDRS) {
+            if object.at(&["metadata", "deletionTimestamp"]).is_some() {
+                continue;
+            }
+            let cidrs = object.at(&["spec", "cidrs"]).and_then(Value::as_array).unwrap_or_default();
+            for range in cidrs.iter().filter_map(Value::as_str).filter_map(|text| AddressRange::parse(text).ok()) {
+                if !ranges.contains(&range) {
+                    ranges.push(range);
+                }
+            }
+        }
+        ranges
     }
 
     /// Called after a write to a bucket: policy is compiled anew when roles or bindings changed.

@@ -19,4 +19,4 @@ mod write;
 pub use local::tree;
 pub use proxy::{Connection, NoNodes, NodeConnector};
 pub use server::{Error, Options, Server};
-pub use write::services::AddressRange;
+pub use write::address_range::AddressRange;

@@ -8,7 +8,7 @@ use crate::local::LocalClient;
 use crate::pki::{self, Pki};
 use crate::proxy::{NodeConnector, Tunnels};
 use crate::serve::{self, Limits, metrics::Metrics, openapi::Documents};
-use crate::write::services::AddressRange;
+use crate::write::address_range::AddressRange;
 use client::ClusterClient;
 use kinds::Table;
 use std::net::{IpAddr, SocketAddr};
@@ -32,6 +32,8 @@ pub struct Options {
     pub advertise: IpAddr,
     /// The range of Services' addresses.
     pub service_range: AddressRange,
+    /// A range of the other family, for dual-stack Services.
+    pub second_service_range: Option<AddressRange>,
     /// The cluster's DNS domain, such as `cluster.local`.
     pub cluster_domain: String,
     /// How nodes' agents are reached.
@@ -72,7 +74,8 @@ impl Server {
     /// # Errors
     /// A taken port, TLS that cannot be set up, a store that refuses writes.
     pub async fn start(options: Options) -> Result<Self, Error> {
-        let Options { store, table, pki, bind, advertise, service_range, cluster_domain, connector } = options;
+        let Options { store, table, pki, bind, advertise, cluster_domain, connector, .. } = options;
+        let (service_range, second_service_range) = (options.service_range, options.second_service_range);
         let listen = |source| Error::Listen { address: bind, source };
         let listener = TcpListener::bind(bind).await.map_err(listen)?;
         let address = listener.local_addr().map_err(listen)?;
@@ -100,6 +103,7 @@ impl Server {
             connector,
             tunnels: Tunnels::default(),
             service_range,
+            second_service_range,
             advertise,
             port: address.port(),
             metrics: Metrics::default(),

@@ -75,6 +75,7 @@ pub(crate) fn all() -> Vec<Box<dyn Runner>> {
         runner::<controllers::pod_garbage::PodGarbageCollector>(),
         runner::<controllers::root_ca::RootCaPublisher>(),
         runner::<controllers::service_account::ServiceAccountController>(),
+        runner::<controllers::service_cidr::ServiceCidrController>(),
         runner::<controllers::stateful_set::StatefulSetController>(),
         runner::<controllers::taint_eviction::TaintEvictionController>(),
     ]

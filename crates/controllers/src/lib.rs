@@ -29,6 +29,7 @@ pub mod replica_set;
 pub mod replication_controller;
 pub mod root_ca;
 pub mod service_account;
+pub mod service_cidr;
 pub mod stateful_set;
 pub mod taint_eviction;
 

@@ -13,6 +13,7 @@ use k8s_openapi::api::core::v1::{
     ServiceAccount,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::ServiceCIDR;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
@@ -110,6 +111,7 @@ no_index!(
     Lease,
     PodDisruptionBudget,
     PersistentVolumeClaim,
+    ServiceCIDR,
 );
 
 /// All objects of one kind, found by namespace and name, by controlling owner, and by the kind's own index.
@@ -468,4 +470,5 @@ kinds! {
     persistent_volume_claims: PersistentVolumeClaim,
     certificate_signing_requests: CertificateSigningRequest,
     secrets: Secret,
+    service_cidrs: ServiceCIDR,
 }

@@ -19,8 +19,9 @@ pub(super) fn namespaces() -> Vec<Value> {
 
 /// Everything that is written once and then belongs to the cluster's people.
 pub(super) fn fixed(core: &Core) -> Vec<Value> {
-    let range = core.service_range;
-    let dns = range.nth(10);
+    let dns = core.service_range.nth(10);
+    let cidrs: Vec<String> = core.own_service_ranges().iter().map(|range| format!("\"{range}\"")).collect();
+    let cidrs = cidrs.join(",");
     vec![
         parse(
             r#"{"apiVersion":"scheduling.k8s.io/v1","kind":"PriorityClass","metadata":{"name":"system-cluster-critical"},
@@ -31,7 +32,7 @@ pub(super) fn fixed(core: &Core) -> Vec<Value> {
             "value":2000001000,"description":"Used for system critical pods that must not be moved from their current node."}"#,
         ),
         parse(&format!(
-            r#"{{"apiVersion":"networking.k8s.io/v1","kind":"ServiceCIDR","metadata":{{"name":"kubernetes"}},"spec":{{"cidrs":["{range}"]}}}}"#
+            r#"{{"apiVersion":"networking.k8s.io/v1","kind":"ServiceCIDR","metadata":{{"name":"kubernetes"}},"spec":{{"cidrs":[{cidrs}]}}}}"#
         )),
         parse(&format!(
             r#"{{"apiVersion":"v1","kind":"Service","metadata":{{"name":"kube-dns","namespace":"kube-system","labels":{{

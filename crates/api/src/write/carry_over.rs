@@ -120,7 +120,8 @@ fn drop_what_the_type_has_not(old: &Value, new: &mut Value) {
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
-    use super::super::services::{address_of, node_ports};
+    use super::super::service_families;
+    use super::super::services::node_ports;
     use super::*;
 
     #[test]
@@ -131,7 +132,7 @@ mod tests {
         );
         let mut new = service(r#"{"spec":{"type":"NodePort","ports":[{"port":80},{"port":81}]}}"#);
         carry_over(&old, &mut new);
-        assert_eq!(address_of(&new), "10.0.0.9");
+        assert_eq!(service_families::addresses(&new), ["10.0.0.9"]);
         assert_eq!(node_ports(&new).len(), 1);
         let mut new = service(r#"{"spec":{"type":"ClusterIP","ports":[{"port":80,"nodePort":30123}]}}"#);
         carry_over(&old, &mut new);

@@ -1,5 +1,6 @@
 //! The one write door: every change of cluster state, from clients and from our own rooms, passes here.
 
+pub(crate) mod address_range;
 mod carry_over;
 pub(crate) mod commit;
 mod create;
@@ -8,6 +9,7 @@ mod eviction;
 mod metadata;
 mod patch;
 mod prepare;
+mod service_families;
 pub(crate) mod services;
 mod subresources;
 mod update;

@@ -1,12 +1,13 @@
 //! Service addresses and node ports: claimed as keys in the very transaction that writes the Service, so that two
 //! Services can never hold the same one, and released in the transaction that takes them away.
 
-use super::commit;
+use super::address_range::AddressRange;
 use super::metadata::{self, cause};
+use super::{commit, service_families};
 use crate::core::{Call, Core};
 use crate::random;
 use object::{Cause, Map, Status, Value, meta, time};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use store::{Change, Expect, Key, Operation};
 
@@ -23,82 +24,6 @@ const NODE_PORT_STATIC: u64 = 86;
 const PICKS_MAX: u32 = 64;
 /// Addresses looked at in that search.
 const SEARCH_MAX: u128 = 65_536;
-
-/// A range of addresses in CIDR notation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct AddressRange {
-    base: u128,
-    bits: u32,
-    prefix: u32,
-}
-
-impl AddressRange {
-    /// Reads `10.96.0.0/12` or its IPv6 form.
-    ///
-    /// # Errors
-    /// A sentence that says what is wrong.
-    pub fn parse(text: &str) -> Result<Self, String> {
-        let fault = || format!("{text} is no address range such as 10.96.0.0/12");
-        let (address, prefix) = text.split_once('/').ok_or_else(fault)?;
-        let address: IpAddr = address.parse().map_err(|_| fault())?;
-        let prefix: u32 = prefix.parse().map_err(|_| fault())?;
-        let (number, bits) = number(address);
-        if prefix > bits || bits - prefix < 4 {
-            return Err(format!("{text} is too small for Services: at least 16 addresses are needed"));
-        }
-        let host = bits - prefix;
-        let mask = if host >= 128 { 0 } else { u128::MAX << host };
-        Ok(AddressRange { base: number & mask, bits, prefix })
-    }
-
-    fn size(&self) -> u128 {
-        1_u128.checked_shl(self.bits - self.prefix).unwrap_or(u128::MAX)
-    }
-
-    /// Upstream's number of usable addresses: neither the first nor (for IPv4) the last.
-    fn usable(&self) -> u128 {
-        let size = self.size().min(1 << 64);
-        if self.bits == 32 { size - 2 } else { size - 1 }
-    }
-
-    /// The address `offset` after the base; the first usable one has offset 1.
-    #[must_use]
-    pub fn nth(&self, offset: u128) -> IpAddr {
-        let number = self.base.saturating_add(offset);
-        if self.bits == 32 { IpAddr::V4(Ipv4Addr::from(number as u32)) } else { IpAddr::V6(Ipv6Addr::from(number)) }
-    }
-
-    /// Whether an address is a usable one of the range.
-    #[must_use]
-    pub fn contains(&self, address: IpAddr) -> bool {
-        let (number, bits) = number(address);
-        bits == self.bits && number > self.base && number - self.base <= self.usable()
-    }
-
-    /// `IPv4` or `IPv6`.
-    #[must_use]
-    pub fn family(&self) -> &'static str {
-        if self.bits == 32 { "IPv4" } else { "IPv6" }
-    }
-
-    /// Addresses that automatic allocation leaves to those who choose one themselves, as long as others are free.
-    fn static_band(&self) -> u128 {
-        (self.usable() / 16).clamp(16, 256).min(self.usable())
-    }
-}
-
-impl std::fmt::Display for AddressRange {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}/{}", self.nth(0), self.prefix)
-    }
-}
-
-fn number(address: IpAddr) -> (u128, u32) {
-    match address {
-        IpAddr::V4(address) => (u128::from(u32::from(address)), 32),
-        IpAddr::V6(address) => (u128::from(address), 128),
-    }
-}
 
 /// What a write of a Service claims and releases.
 pub(crate) struct Claims<'a> {
@@ -126,13 +51,6 @@ pub(super) fn has_node_ports(service: &Value) -> bool {
         }
         _ => false,
     }
-}
-
-pub(super) fn address_of(service: &Value) -> &str {
-    service.str_at(&["spec", "clusterIP"]).filter(|text| !text.is_empty()).unwrap_or_else(|| {
-        let list = service.at(&["spec", "clusterIPs"]).and_then(Value::as_array).unwrap_or_default();
-        list.first().and_then(Value::as_str).unwrap_or_default()
-    })
 }
 
 /// Every node port of a Service with its protocol and the field it stands in.
@@ -181,7 +99,7 @@ impl<'a> Claims<'a> {
         if !is_service(call) {
             return Ok(());
         }
-        self.claim_address(call, service)?;
+        self.claim_addresses(call, service, None)?;
         self.claim_ports(call, service, &[])
     }
 
@@ -190,15 +108,16 @@ impl<'a> Claims<'a> {
         if !is_service(call) {
             return Ok(());
         }
-        let before = address_of(old).to_owned();
-        if !has_address(new) {
-            self.release_address(&before);
+        if has_address(new) {
+            self.claim_addresses(call, new, Some(old))?;
+        } else {
             for member in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
                 new.remove(&["spec", member]);
             }
-        } else if before.is_empty() || address_of(new) != before {
-            self.release_address(&before);
-            self.claim_address(call, new)?;
+        }
+        let kept = service_families::addresses(new);
+        for address in service_families::addresses(old).iter().filter(|address| !kept.contains(address)) {
+            self.release_address(address);
         }
         let held = node_ports(old);
         self.claim_ports(call, new, &held)?;
@@ -213,7 +132,9 @@ impl<'a> Claims<'a> {
 
     /// Releases all that a Service holds.
     pub(crate) fn delete(&mut self, service: &Value) {
-        self.release_address(address_of(service));
+        for address in service_families::addresses(service) {
+            self.release_address(&address);
+        }
         for (number, protocol, _) in node_ports(service) {
             self.release_port(number, &protocol);
         }
@@ -240,48 +161,72 @@ impl<'a> Claims<'a> {
         !claimed && self.core.store.get(key).is_none()
     }
 
-    fn claim_address(&mut self, call: &Call<'_>, service: &mut Value) -> Result<(), Status> {
+    /// Settles the families of a Service and claims an address of each that it does not hold yet.
+    fn claim_addresses(&mut self, call: &Call<'_>, service: &mut Value, old: Option<&Value>) -> Result<(), Status> {
         if !has_address(service) {
             return Ok(());
         }
-        let range = self.core.service_range;
-        if service.str_at(&["spec", "ipFamilyPolicy"]) == Some("RequireDualStack") {
-            let message = "Invalid value: \"RequireDualStack\": this cluster is not configured for dual-stack services";
-            return Err(invalid(call, service, "FieldValueInvalid", "spec.ipFamilyPolicy", message.to_owned()));
+        let configured: Vec<&'static str> = self.core.own_service_ranges().iter().map(AddressRange::family).collect();
+        let causes = service_families::settle(service, old, &configured);
+        if !causes.is_empty() {
+            return Err(Status::invalid(&call.scope.gvk(), metadata::text(service, "name"), causes));
         }
-        let given = address_of(service).to_owned();
-        let address = match given.as_str() {
-            "None" => "None".to_owned(),
-            "" => self.pick_address(range)?.to_string(),
-            text => {
-                let shown = format!("Invalid value: [\"{text}\"]: failed to allocate IP {text}:");
-                let refuse = |why: String| Err(invalid(call, service, "FieldValueInvalid", "spec.clusterIPs", why));
-                let Some(address) = text.parse::<IpAddr>().ok().filter(|address| range.contains(*address)) else {
-                    return refuse(format!(
-                        "{shown} the provided IP ({text}) is not in the valid range. The range of valid IPs is {range}"
-                    ));
-                };
-                if !self.is_free(&Key::new(ADDRESSES, &address.to_string())) {
-                    return refuse(format!("{shown} provided IP is already allocated"));
-                }
-                address.to_string()
+        let mut addresses = service_families::addresses(service);
+        if addresses.first().is_some_and(|first| first == "None") {
+            service.set(&["spec", "clusterIP"], "None".into());
+            service.set(&["spec", "clusterIPs"], vec![Value::from("None")].into());
+            return Ok(());
+        }
+        let held = old.map(service_families::addresses).unwrap_or_default();
+        let families = service_families::families(service);
+        addresses.resize(families.len(), String::new());
+        for (at, family) in families.iter().enumerate() {
+            if held.contains(&addresses[at]) {
+                continue;
             }
-        };
-        service.set(&["spec", "clusterIP"], address.as_str().into());
-        service.set(&["spec", "clusterIPs"], vec![Value::from(address.as_str())].into());
-        service.set(&["spec", "ipFamilies"], vec![Value::from(range.family())].into());
-        if service.str_at(&["spec", "ipFamilyPolicy"]).is_none_or(str::is_empty) {
-            service.set(&["spec", "ipFamilyPolicy"], "SingleStack".into());
-        }
-        if address != "None" {
-            let object = address_object(call, service, &address, range.family());
-            let key = Key::new(ADDRESSES, &address);
+            let ranges: Vec<AddressRange> =
+                self.core.service_ranges().into_iter().filter(|range| range.family() == family).collect();
+            let address = match addresses[at].as_str() {
+                "" => self.pick_address(&ranges)?,
+                text => {
+                    let shown = Value::from(addresses.iter().map(|one| Value::from(one.as_str())).collect::<Vec<_>>());
+                    let shown = String::from_utf8_lossy(&object::json::encode(&shown)).into_owned();
+                    let refuse = |why: &str| {
+                        let message = format!("Invalid value: {shown}: failed to allocate IP {text}: {why}");
+                        invalid(call, service, "FieldValueInvalid", "spec.clusterIPs", message)
+                    };
+                    let address = text.parse::<IpAddr>().ok();
+                    let address = address.filter(|address| ranges.iter().any(|range| range.contains(*address)));
+                    let outside = || refuse("the provided network does not match the current range");
+                    let address = address.ok_or_else(outside)?;
+                    if !self.is_free(&Key::new(ADDRESSES, &address.to_string())) {
+                        return Err(refuse("provided IP is already allocated"));
+                    }
+                    address
+                }
+            };
+            addresses[at] = address.to_string();
+            let object = address_object(call, service, &addresses[at], family);
+            let key = Key::new(ADDRESSES, &addresses[at]);
             self.push(key, Expect::Absent, Change::Put(commit::template(&object)));
         }
+        service.set(&["spec", "clusterIP"], addresses[0].as_str().into());
+        service.set(
+            &["spec", "clusterIPs"],
+            addresses.iter().map(|one| Value::from(one.as_str())).collect::<Vec<_>>().into(),
+        );
         Ok(())
     }
 
-    fn pick_address(&self, range: AddressRange) -> Result<IpAddr, Status> {
+    /// A free address of the first range that has one.
+    fn pick_address(&self, ranges: &[AddressRange]) -> Result<IpAddr, Status> {
+        ranges
+            .iter()
+            .find_map(|range| self.pick_of(*range))
+            .ok_or_else(|| Status::internal("failed to allocate a serviceIP: range is full"))
+    }
+
+    fn pick_of(&self, range: AddressRange) -> Option<IpAddr> {
         let free = |offset: u128| {
             let address = range.nth(offset);
             self.is_free(&Key::new(ADDRESSES, &address.to_string())).then_some(address)
@@ -291,14 +236,10 @@ impl<'a> Claims<'a> {
         let bound = u64::try_from(dynamic).unwrap_or(u64::MAX);
         for _ in 0..PICKS_MAX {
             if let Some(address) = free(1 + band + u128::from(random::below(bound))).filter(|_| bound > 0) {
-                return Ok(address);
+                return Some(address);
             }
         }
-        let search = (band + 1..=range.usable()).chain(1..=band).take(SEARCH_MAX as usize);
-        search
-            .into_iter()
-            .find_map(free)
-            .ok_or_else(|| Status::internal("failed to allocate a serviceIP: range is full"))
+        (band + 1..=range.usable()).chain(1..=band).take(SEARCH_MAX as usize).find_map(free)
     }
 
     fn claim_ports(
@@ -422,32 +363,4 @@ fn address_object(call: &Call<'_>, service: &Value, address: &str, family: &str)
     .collect();
     object.set(&["spec", "parentRef"], parent.into());
     object
-}
-
-#[cfg(test)]
-mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
-    use super::*;
-
-    #[test]
-    fn ranges_know_their_usable_addresses() {
-        let range = AddressRange::parse("10.96.0.0/12").unwrap();
-        assert_eq!((range.nth(1).to_string(), range.nth(10).to_string()), ("10.96.0.1".into(), "10.96.0.10".into()));
-        for (address, inside) in [
-            ("10.96.0.0", false),
-            ("10.96.0.1", true),
-            ("10.111.255.254", true),
-            ("10.111.255.255", false),
-            ("10.112.0.1", false),
-            ("::1", false),
-        ] {
-            assert_eq!(range.contains(address.parse().unwrap()), inside, "{address}");
-        }
-        assert_eq!(range.static_band(), 256);
-        assert_eq!(AddressRange::parse("10.0.0.0/24").unwrap().static_band(), 16);
-        assert_eq!(AddressRange::parse("fd00::/108").unwrap().family(), "IPv6");
-        for bad in ["10.0.0.0", "10.0.0.0/31", "x/8", "10.0.0.0/40"] {
-            assert!(AddressRange::parse(bad).is_err(), "{bad}");
-        }
-    }
 }

@@ -51,7 +51,21 @@ pub async fn start_in(directory: tempfile::TempDir) -> Cluster {
     start_with(directory, Arc::new(NoNodes)).await
 }
 
+/// With Services of both families, IPv4 first.
+pub async fn start_dual(second: &str) -> Cluster {
+    let second = AddressRange::parse(second).unwrap();
+    start_from(tempfile::tempdir().unwrap(), Arc::new(NoNodes), Some(second)).await
+}
+
 pub async fn start_with(directory: tempfile::TempDir, connector: Arc<dyn NodeConnector>) -> Cluster {
+    start_from(directory, connector, None).await
+}
+
+async fn start_from(
+    directory: tempfile::TempDir,
+    connector: Arc<dyn NodeConnector>,
+    second_service_range: Option<AddressRange>,
+) -> Cluster {
     let range = AddressRange::parse("10.96.0.0/16").unwrap();
     let store = store::embedded::open(store::embedded::Options::new(directory.path().join("store"))).unwrap();
     let names = Names::inside("cluster.local", range.nth(1));
@@ -64,6 +78,7 @@ pub async fn start_with(directory: tempfile::TempDir, connector: Arc<dyn NodeCon
         bind: SocketAddr::new(loopback, 0),
         advertise: loopback,
         service_range: range,
+        second_service_range,
         cluster_domain: "cluster.local".to_owned(),
         connector,
     })

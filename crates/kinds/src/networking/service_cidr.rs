@@ -3,7 +3,7 @@
 use crate::Hooks;
 use crate::Resource;
 use crate::edit::items;
-use crate::validation::{immutable, invalid_text};
+use crate::validation::{immutable, invalid, invalid_text, required};
 use object::table::Column;
 use object::{Cause, Value};
 
@@ -28,7 +28,22 @@ struct ServiceCidr;
 impl Hooks for ServiceCidr {
     fn validate(&self, range: &Value) -> Vec<Cause> {
         let mut causes = Vec::new();
-        for (at, cidr) in items(range, &["spec", "cidrs"]).iter().enumerate() {
+        let cidrs = items(range, &["spec", "cidrs"]);
+        let shown = || Value::Array(cidrs.to_vec());
+        match cidrs {
+            [] => causes.push(required("spec.cidrs", "at least one CIDR required")),
+            [first, second] => {
+                let family = |cidr: &Value| cidr.as_str().is_some_and(|text| text.contains(':'));
+                if family(first) == family(second) {
+                    let detail =
+                        "may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and 2001:db8::/64";
+                    causes.push(invalid("spec.cidrs", &shown(), detail));
+                }
+            }
+            [_] => {}
+            _ => causes.push(invalid("spec.cidrs", &shown(), "may only hold up to 2 values")),
+        }
+        for (at, cidr) in cidrs.iter().enumerate() {
             let text = cidr.as_str().unwrap_or_default();
             let parts = text
                 .split_once('/')
@@ -44,7 +59,11 @@ impl Hooks for ServiceCidr {
 
     fn validate_update(&self, new: &Value, old: &Value) -> Vec<Cause> {
         let mut causes = Vec::new();
-        immutable(&mut causes, new, old, &["spec", "cidrs"]);
+        // A range of the other family may be added, as upstream allows.
+        let (before, after) = (items(old, &["spec", "cidrs"]), items(new, &["spec", "cidrs"]));
+        if !(before.len() == 1 && after.len() == 2 && before.first() == after.first()) {
+            immutable(&mut causes, new, old, &["spec", "cidrs"]);
+        }
         causes
     }
 }
