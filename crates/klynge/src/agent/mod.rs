@@ -40,8 +40,8 @@ fn in_background(global: &Global, arguments: &AgentArguments, output: &Output) -
     let joining = async { identity(global, arguments).await.map(drop) };
     server::block_on(global, joining)?;
     let mut words = vec!["agent".to_owned(), "--data-dir".to_owned(), global.data_dir.display().to_string()];
-    if let Some(address) = arguments.advertise {
-        words.extend(["--advertise".to_owned(), address.to_string()]);
+    if !arguments.advertise.is_empty() {
+        words.extend(["--advertise".to_owned(), server::listed(&arguments.advertise)]);
     }
     words.extend(["--kubelet-port".to_owned(), arguments.kubelet_port.to_string()]);
     service::start(&global.data_dir, &words, output)?;
@@ -131,13 +131,14 @@ async fn start(global: &Global, arguments: &AgentArguments, identity: Identity) 
             facts.ranges
         }
     };
-    let advertise = arguments.advertise.or_else(|| towards(&identity)).unwrap_or_else(server::advertised);
+    let primary = || towards(&identity).unwrap_or_else(server::advertised);
+    let addresses = server::node_addresses(&arguments.advertise, primary, &ranges)?;
     let prepared = Prepared::new(&identity.node);
     let node = prepared.node();
     let options = AgentOptions {
         client: Arc::clone(&client) as Arc<dyn ClusterClient>,
         ranges,
-        advertise,
+        addresses,
         api_port: identity.port,
         kubelet_port: arguments.kubelet_port,
         authority: identity.authority.clone(),

@@ -92,9 +92,10 @@ pub(crate) struct ServerArguments {
     /// Port of the API
     #[arg(long, value_name = "PORT", default_value_t = 6443)]
     pub(crate) port: u16,
-    /// Address that others reach this server at; found from the default route when not given
-    #[arg(long, value_name = "ADDR")]
-    pub(crate) advertise: Option<IpAddr>,
+    /// Address that others reach this server at, and one of the other family after a comma; found from the default route when
+    /// not given
+    #[arg(long, value_name = "ADDR[,ADDR]", value_delimiter = ',', num_args = 1)]
+    pub(crate) advertise: Vec<IpAddr>,
     /// Another name or address that the serving certificate is good for (may be repeated)
     #[arg(long, value_name = "NAME")]
     pub(crate) tls_san: Vec<String>,
@@ -107,10 +108,10 @@ pub(crate) struct ServerArguments {
     /// Port of the node's kubelet endpoints, for metrics collectors and the like; 0 for none
     #[arg(long, value_name = "PORT", default_value_t = 10250)]
     pub(crate) kubelet_port: u16,
-    /// Addresses for pods
+    /// Addresses for pods: a range, or one of each family with a comma between
     #[arg(long, value_name = "CIDR", default_value = "10.42.0.0/16")]
     pub(crate) pod_cidr: String,
-    /// Addresses for Services
+    /// Addresses for Services: a range, or one of each family with a comma between
     #[arg(long, value_name = "CIDR", default_value = "10.43.0.0/16")]
     pub(crate) service_cidr: String,
 }
@@ -126,9 +127,10 @@ pub(crate) struct AgentArguments {
     /// Name of this node; the host's name when not given
     #[arg(long, value_name = "NAME")]
     pub(crate) node_name: Option<String>,
-    /// Address that the other nodes reach this machine at; the one that leads to the server when not given
-    #[arg(long, value_name = "ADDR")]
-    pub(crate) advertise: Option<IpAddr>,
+    /// Address that the other nodes reach this machine at, and one of the other family after a comma; the one that leads to the
+    /// server when not given
+    #[arg(long, value_name = "ADDR[,ADDR]", value_delimiter = ',', num_args = 1)]
+    pub(crate) advertise: Vec<IpAddr>,
     /// Port of the node's kubelet endpoints, for metrics collectors and the like; 0 for none
     #[arg(long, value_name = "PORT", default_value_t = 10250)]
     pub(crate) kubelet_port: u16,

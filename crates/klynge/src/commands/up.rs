@@ -72,8 +72,8 @@ fn words(global: &Global, server: &ServerArguments) -> Vec<String> {
     option("--kubelet-port", server.kubelet_port.to_string());
     option("--pod-cidr", server.pod_cidr.clone());
     option("--service-cidr", server.service_cidr.clone());
-    if let Some(address) = server.advertise {
-        option("--advertise", address.to_string());
+    if !server.advertise.is_empty() {
+        option("--advertise", crate::server::listed(&server.advertise));
     }
     for name in &server.tls_san {
         option("--tls-san", name.clone());

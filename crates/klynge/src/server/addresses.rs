@@ -14,12 +14,46 @@ const NODE_LENGTH_IPV6: u8 = 64;
 
 /// The address that others reach this host at: the source address of its default route; loopback where it has none.
 pub(crate) fn advertised() -> IpAddr {
-    // Connecting a datagram socket sends nothing; it only asks the kernel for a route (TEST-NET-3, RFC 5737).
-    let routed = UdpSocket::bind(("0.0.0.0", 0)).and_then(|socket| {
-        socket.connect(("203.0.113.1", 9))?;
-        socket.local_addr()
-    });
-    routed.map_or(IpAddr::from([127, 0, 0, 1]), |address| address.ip())
+    routed_from(true).unwrap_or(IpAddr::from([127, 0, 0, 1]))
+}
+
+/// The source address of the host's default route of a family.
+fn routed_from(is_ipv4: bool) -> Option<IpAddr> {
+    // Connecting a datagram socket sends nothing; it only asks the kernel for a route (TEST-NET-3, RFC 5737; RFC 3849).
+    let (any, far) = if is_ipv4 { ("0.0.0.0:0", "203.0.113.1:9") } else { ("[::]:0", "[2001:db8::1]:9") };
+    let socket = UdpSocket::bind(any).ok()?;
+    socket.connect(far).ok()?;
+    socket.local_addr().ok().map(|address| address.ip()).filter(|address| !address.is_unspecified())
+}
+
+/// Addresses as `--advertise` takes them.
+pub(crate) fn listed(addresses: &[IpAddr]) -> String {
+    addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+}
+
+/// The node's addresses: the primary one, and one of the other family where pods have both and the host has one. Those that were
+/// given stand as they are.
+pub(crate) fn node_addresses(
+    given: &[IpAddr],
+    primary: impl FnOnce() -> IpAddr,
+    ranges: &Ranges,
+) -> Result<Vec<IpAddr>, Failure> {
+    let mut addresses = match given {
+        [] => vec![primary()],
+        [_] => given.to_vec(),
+        [first, second] if first.is_ipv4() != second.is_ipv4() => given.to_vec(),
+        _ => {
+            let why = "give one address, or one of each family";
+            return Err(Failure::Usage(format!("--advertise {}: {why}", listed(given))));
+        }
+    };
+    if let [only] = addresses[..]
+        && ranges.pods.len() == 2
+        && let Some(second) = routed_from(only.is_ipv6())
+    {
+        addresses.push(second);
+    }
+    Ok(addresses)
 }
 
 /// The host's name as a node's name: lower case, as DNS-1123 wants it.
@@ -50,21 +84,26 @@ pub(super) fn check_node_name(name: &str) -> Result<(), &'static str> {
 /// The address ranges of the cluster.
 #[derive(Clone, Debug)]
 pub(crate) struct Ranges {
-    /// For pods.
-    pub(crate) pods: Prefix,
-    /// For Services.
-    pub(crate) services: Prefix,
+    /// For pods: one, or one of each family with the preferred one first.
+    pub(crate) pods: Vec<Prefix>,
+    /// For Services, likewise.
+    pub(crate) services: Vec<Prefix>,
 }
 
 impl Ranges {
     /// From the command line; they may not overlap.
     pub(super) fn parse(arguments: &ServerArguments) -> Result<Self, Failure> {
-        let pods = prefix("--pod-cidr", &arguments.pod_cidr)?;
-        let services = prefix("--service-cidr", &arguments.service_cidr)?;
-        if pods.overlaps(&services) {
+        let pods = prefixes("--pod-cidr", &arguments.pod_cidr)?;
+        let services = prefixes("--service-cidr", &arguments.service_cidr)?;
+        if pods.iter().any(|pods| services.iter().any(|services| pods.overlaps(services))) {
             return Err(Failure::Usage(format!(
                 "--pod-cidr {} and --service-cidr {} overlap; choose ranges that do not",
                 arguments.pod_cidr, arguments.service_cidr
+            )));
+        }
+        if let Some(alone) = services.iter().find(|range| !pods.iter().any(|pods| pods.family() == range.family())) {
+            return Err(Failure::Usage(format!(
+                "--service-cidr {alone} has no --pod-cidr of its family: no pod could stand behind such a Service"
             )));
         }
         Ok(Ranges { pods, services })
@@ -93,7 +132,8 @@ impl Ranges {
     }
 
     fn check_against(&self, interface: &str, address: IpAddr, length: u8) -> Result<(), Failure> {
-        for (option, range) in [("--pod-cidr", self.pods), ("--service-cidr", self.services)] {
+        let pods = self.pods.iter().map(|range| ("--pod-cidr", range));
+        for (option, range) in pods.chain(self.services.iter().map(|range| ("--service-cidr", range))) {
             if range.contains(address) {
                 return Err(Failure::Usage(format!(
                     "{option} {range} holds this host's own address {address} ({interface}); choose another range with {option}"
@@ -110,7 +150,9 @@ impl Ranges {
 
     /// Keeps them beside the data, so that purge knows them without options; the first line is the format.
     pub(crate) fn save(&self, path: &Path) -> Result<(), Failure> {
-        let text = format!("1\n{}\n{}\n", self.pods, self.services);
+        // Format 1 has one range each; older releases read that.
+        let format = if self.pods.len() + self.services.len() > 2 { 2 } else { 1 };
+        let text = format!("{format}\n{}\n{}\n", joined(&self.pods), joined(&self.services));
         std::fs::write(path, text).map_err(|error| Failure::Failed(format!("cannot write {}: {error}", path.display())))
     }
 
@@ -123,8 +165,8 @@ impl Ranges {
         };
         let lines: Vec<&str> = text.lines().collect();
         match lines.as_slice() {
-            ["1", pods, services] => {
-                Ok(Some(Ranges { pods: prefix("pods", pods)?, services: prefix("services", services)? }))
+            ["1" | "2", pods, services] => {
+                Ok(Some(Ranges { pods: prefixes("pods", pods)?, services: prefixes("services", services)? }))
             }
             _ => Err(Failure::Failed(format!(
                 "{} is of a newer release or damaged; use the release that wrote it",
@@ -134,10 +176,13 @@ impl Ranges {
     }
 
     /// What nodes' pod ranges are cut from: a /24 each, or the whole range where it is no larger.
-    pub(super) fn for_nodes(&self) -> PodRange {
-        let node_length = if self.pods.network().is_ipv4() { NODE_LENGTH_IPV4 } else { NODE_LENGTH_IPV6 };
-        let length = self.pods.length();
-        PodRange { network: self.pods.network(), length, node_length: node_length.max(length) }
+    pub(super) fn for_nodes(&self) -> Vec<PodRange> {
+        let cut = |range: &Prefix| {
+            let node_length = if range.network().is_ipv4() { NODE_LENGTH_IPV4 } else { NODE_LENGTH_IPV6 };
+            let length = range.length();
+            PodRange { network: range.network(), length, node_length: node_length.max(length) }
+        };
+        self.pods.iter().map(cut).collect()
     }
 
     /// The address of the Service `kubernetes`.
@@ -147,16 +192,33 @@ impl Ranges {
 
     /// The address at `offset` of the Services' range.
     pub(super) fn service_address(&self, offset: u32) -> IpAddr {
-        match self.services.network() {
+        match self.services.first().map_or(IpAddr::from([0, 0, 0, 0]), Prefix::network) {
             IpAddr::V4(base) => IpAddr::from(std::net::Ipv4Addr::from(u32::from(base).wrapping_add(offset))),
             IpAddr::V6(base) => IpAddr::from(std::net::Ipv6Addr::from(u128::from(base).wrapping_add(offset.into()))),
         }
     }
 }
 
-fn prefix(option: &str, text: &str) -> Result<Prefix, Failure> {
-    text.parse()
-        .map_err(|error| Failure::Usage(format!("{option} {text}: {error}; expected a range such as 10.42.0.0/16")))
+/// One range, or two of different families with a comma between.
+pub(super) fn prefixes(option: &str, text: &str) -> Result<Vec<Prefix>, Failure> {
+    let wrong = |why: &dyn std::fmt::Display| {
+        Failure::Usage(format!(
+            "{option} {text}: {why}; expected a range such as 10.42.0.0/16, or one of each family such as \
+             10.42.0.0/16,fd42::/56"
+        ))
+    };
+    let ranges: Vec<Prefix> =
+        text.split(',').map(|one| one.trim().parse()).collect::<Result<_, _>>().map_err(|error| wrong(&error))?;
+    match ranges.as_slice() {
+        [first, second] if first.family() == second.family() => Err(wrong(&"both ranges are of one family")),
+        [_] | [_, _] => Ok(ranges),
+        _ => Err(wrong(&"there are more than two ranges")),
+    }
+}
+
+/// As [`prefixes`] reads them.
+pub(super) fn joined(ranges: &[Prefix]) -> String {
+    ranges.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
 }
 
 #[cfg(test)]
@@ -166,13 +228,38 @@ mod tests {
 
     #[test]
     fn ranges_may_not_hold_the_hosts_own_addresses() {
-        let ranges = Ranges { pods: "10.42.0.0/16".parse().unwrap(), services: "10.43.0.0/16".parse().unwrap() };
+        let ranges = Ranges {
+            pods: vec!["10.42.0.0/16".parse().unwrap(), "fd42::/56".parse().unwrap()],
+            services: vec!["10.43.0.0/16".parse().unwrap()],
+        };
         let refused = |address: &str, length| ranges.check_against("eth0", address.parse().unwrap(), length).is_err();
         assert!(refused("10.42.3.1", 24));
         assert!(refused("10.43.0.1", 8));
         assert!(!refused("10.9.0.1", 8), "a larger network around it is only warned of");
         assert!(!refused("192.0.2.2", 24));
         assert!(!refused("2001:db8::1", 64));
+        assert!(refused("fd42::1:0:0:0:1", 64));
+    }
+
+    #[test]
+    fn ranges_are_one_or_one_of_each_family() {
+        let read = |text| prefixes("--pod-cidr", text).map(|ranges| joined(&ranges)).ok();
+        assert_eq!(read("10.42.0.0/16"), Some("10.42.0.0/16".to_owned()));
+        assert_eq!(read("fd42::/56, 10.42.0.0/16"), Some("fd42::/56,10.42.0.0/16".to_owned()));
+        for bad in ["", "10.42.0.0", "10.42.0.0/16,10.44.0.0/16", "10.42.0.0/16,", "10.42.0.0/16,fd42::/56,fd43::/56"] {
+            assert_eq!(read(bad), None, "{bad}");
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("ranges");
+        for (pods, services) in
+            [("10.42.0.0/16", "10.43.0.0/16"), ("10.42.0.0/16,fd42::/56", "10.43.0.0/16,fd43::/112")]
+        {
+            let ranges = Ranges { pods: prefixes("", pods).unwrap(), services: prefixes("", services).unwrap() };
+            ranges.save(&path).unwrap();
+            let read = Ranges::load(&path).unwrap().unwrap();
+            assert_eq!((joined(&read.pods).as_str(), joined(&read.services).as_str()), (pods, services));
+        }
+        assert_eq!(std::fs::read_to_string(&path).unwrap().lines().next(), Some("2"));
     }
 
     #[test]

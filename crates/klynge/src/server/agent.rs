@@ -96,8 +96,8 @@ pub(crate) struct AgentOptions {
     pub(crate) client: Arc<dyn ClusterClient>,
     /// The cluster's ranges.
     pub(crate) ranges: Ranges,
-    /// The node's address.
-    pub(crate) advertise: IpAddr,
+    /// The node's addresses, the primary one first, at most one of a family.
+    pub(crate) addresses: Vec<IpAddr>,
     /// The API's port on this host, for pods.
     pub(crate) api_port: u16,
     /// The port of the kubelet's endpoints; 0 for none.
@@ -122,15 +122,15 @@ pub(super) fn network_options(
     global: &Global,
     ranges: &Ranges,
     own: Vec<Prefix>,
-    advertise: IpAddr,
+    addresses: &[IpAddr],
 ) -> Result<pod_net::Options, Failure> {
     let namespace = NetworkNamespace::current().map_err(failed("open the network namespace"))?;
     Ok(pod_net::Options {
         namespace,
         pod_ranges: own,
-        cluster_ranges: vec![ranges.pods],
-        service_ranges: vec![ranges.services],
-        node_addresses: vec![advertise],
+        cluster_ranges: ranges.pods.clone(),
+        service_ranges: ranges.services.clone(),
+        node_addresses: addresses.to_vec(),
         directory: Some(global.data_dir.join("network")),
         mtu_bytes: None,
     })
@@ -171,7 +171,7 @@ fn failed<E: std::fmt::Display>(what: &'static str) -> impl Fn(E) -> Failure {
 impl Agent {
     /// Takes up what runs, starts the rest, and returns when the node is Ready.
     pub(crate) async fn start(prepared: Prepared, global: &Global, options: AgentOptions) -> Result<Self, Failure> {
-        let AgentOptions { client, ranges, advertise, api_port, kubelet_port, authority, joined: is_joined } = options;
+        let AgentOptions { client, ranges, addresses, api_port, kubelet_port, authority, joined: is_joined } = options;
         let registers_again = !is_joined;
         let claim = HostClaim::take().map_err(failed("claim this host's network"))?.ok_or_else(|| {
             Failure::Failed(
@@ -183,7 +183,7 @@ impl Agent {
         let kubelet = if kubelet_port == 0 { None } else { Some(KubeletPort::bind(kubelet_port).await?) };
         let containers = Runtime::open(runtime_options(global)).await.map_err(failed("start the container runtime"))?;
         let own = own_range::claim(global, &*client, &prepared.name, registers_again).await?;
-        let network_options = network_options(global, &ranges, own, advertise)?;
+        let network_options = network_options(global, &ranges, own, &addresses)?;
         let namespace = network_options.namespace.clone();
         let pod_ranges = network_options.pod_ranges.clone();
         let dns_address = dns_address(&ranges);
@@ -195,21 +195,21 @@ impl Agent {
         let pod_network =
             opened.await.map_err(failed("set up the pod network"))?.map_err(failed("set up the pod network"))?;
         let mut service_options = services::Options::new(namespace.clone());
-        service_options.pod_ranges = vec![ranges.pods];
-        service_options.service_ranges = vec![ranges.services];
-        service_options.node_addresses = vec![advertise];
+        service_options.pod_ranges = ranges.pods.clone();
+        service_options.service_ranges = ranges.services.clone();
+        service_options.node_addresses = addresses.clone();
         service_options.local_addresses = vec![dns_address];
         let load_balancing =
             Services::start(service_options, HashMap::new()).map_err(failed("set up load balancing"))?;
         let mut dns_options = dns::Options::new(vec![SocketAddr::new(dns_address, DNS_PORT)], CLUSTER_DOMAIN);
-        dns_options.reverse_ranges = vec![ranges.pods, ranges.services];
+        dns_options.reverse_ranges = [ranges.pods.clone(), ranges.services].concat();
         let names = dns::Dns::run(dns_options).map_err(failed("start cluster DNS"))?;
         let resolvers = resolvers(&names, dns_address);
 
         let settings = kubelet::Settings {
             client: Arc::clone(&client),
             node_name: prepared.name.clone(),
-            addresses: vec![advertise],
+            addresses: addresses.clone(),
             authority,
             directory: global.data_dir.join("agent"),
         };
@@ -222,7 +222,7 @@ impl Agent {
             // As upstream: a name that was given stands for the host's.
             hostname: prepared.name.clone(),
             name: prepared.name.clone(),
-            addresses: vec![advertise],
+            addresses,
             labels: BTreeMap::new(),
             data_directory: global.data_dir.join("agent"),
             log_directory: global.data_dir.join("logs"),
@@ -274,7 +274,7 @@ fn resolvers(names: &dns::Handle, dns_address: IpAddr) -> HostDns {
 }
 
 /// Keeps pods' packets admitted by whatever firewalls the host runs.
-async fn admit_pods(namespace: NetworkNamespace, ports: [u16; 2], pods: Prefix) {
+async fn admit_pods(namespace: NetworkNamespace, ports: [u16; 2], pods: Vec<Prefix>) {
     let mut open_ports = vec![
         OpenPort { protocol: TransportProtocol::Udp, port: DNS_PORT },
         OpenPort { protocol: TransportProtocol::Tcp, port: DNS_PORT },
@@ -282,7 +282,7 @@ async fn admit_pods(namespace: NetworkNamespace, ports: [u16; 2], pods: Prefix) 
     let others = ports.iter().filter(|port| **port != 0);
     open_ports.extend(others.map(|port| OpenPort { protocol: TransportProtocol::Tcp, port: *port }));
     // Also what goes to pods of other nodes: a node port's client may be passed on.
-    let admission = Arc::new(Admission { open_ports, cluster_ranges: vec![pods] });
+    let admission = Arc::new(Admission { open_ports, cluster_ranges: pods });
     let mut period = tokio::time::interval(FIREWALL_PERIOD);
     let mut told: Vec<String> = Vec::new();
     loop {

@@ -1,6 +1,6 @@
 //! What every node must know of the cluster, published as the ConfigMap `kube-system/klynge-cluster`.
 
-use super::addresses::Ranges;
+use super::addresses::{Ranges, joined, prefixes};
 use client::{ClusterClient, PatchKind, Request, Target, Verb, WriteOptions};
 use object::{GroupVersionResource, Map, Status, Value, json};
 use std::net::SocketAddr;
@@ -37,8 +37,8 @@ impl ClusterFacts {
     /// Writes them, where they are not there yet or have changed.
     pub(super) async fn publish(&self, client: &dyn ClusterClient) -> Result<(), Status> {
         let data = [
-            ("podCIDR", self.ranges.pods.to_string()),
-            ("serviceCIDR", self.ranges.services.to_string()),
+            ("podCIDR", joined(&self.ranges.pods)),
+            ("serviceCIDR", joined(&self.ranges.services)),
             ("clusterDomain", self.domain.clone()),
             ("server", self.server.clone()),
         ];
@@ -77,9 +77,9 @@ impl ClusterFacts {
     /// From the decoded ConfigMap.
     pub(crate) fn read(object: &Value) -> Result<Self, String> {
         let text = |key: &str| object.str_at(&["data", key]).ok_or_else(|| format!("{key} is missing"));
-        let prefix = |key: &str| text(key)?.parse().map_err(|error| format!("{key}: {error}"));
+        let ranges = |key: &str| prefixes(key, text(key)?).map_err(|failure| failure.to_string());
         Ok(ClusterFacts {
-            ranges: Ranges { pods: prefix("podCIDR")?, services: prefix("serviceCIDR")? },
+            ranges: Ranges { pods: ranges("podCIDR")?, services: ranges("serviceCIDR")? },
             domain: text("clusterDomain")?.to_owned(),
             server: text("server")?.to_owned(),
         })

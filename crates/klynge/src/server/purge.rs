@@ -28,6 +28,6 @@ pub(crate) fn purge(global: &Global) -> Result<(), Failure> {
     };
     let namespace = NetworkNamespace::current().map_err(|error| failed("the network", &error))?;
     services::purge(&namespace).map_err(|error| failed("load balancing", &error))?;
-    let options = agent::network_options(global, &ranges, own_range::load(global), IpAddr::from([127, 0, 0, 1]))?;
+    let options = agent::network_options(global, &ranges, own_range::load(global), &[IpAddr::from([127, 0, 0, 1])])?;
     pod_net::purge(&options, &[agent::dns_address(&ranges)]).map_err(|error| failed("the pod network", &error))
 }

@@ -28,16 +28,18 @@ pub(super) async fn serve(global: &Global, arguments: &ServerArguments) -> Resul
     let mut terminate = signal(SignalKind::terminate()).map_err(|error| failed("signals", &error))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| failed("signals", &error))?;
 
-    let service_range = AddressRange::parse(&arguments.service_cidr).map_err(|why| {
-        Failure::Usage(format!(
-            "--service-cidr {}: {why}; expected a range such as 10.43.0.0/16",
-            arguments.service_cidr
-        ))
-    })?;
     let prefixes = addresses::Ranges::parse(arguments)?;
+    let service_range = |at: usize| {
+        let parsed = prefixes.services.get(at).map(|range| AddressRange::parse(&range.to_string()));
+        parsed.transpose().map_err(|why| Failure::Usage(format!("--service-cidr {}: {why}", arguments.service_cidr)))
+    };
+    let (Some(service_range), second_service_range) = (service_range(0)?, service_range(1)?) else {
+        return Err(Failure::Usage("--service-cidr: no range is given".to_owned()));
+    };
     prefixes.check_against_host()?;
     let node_name = checked_node_name(arguments.node_name.as_deref())?;
-    let advertise = arguments.advertise.unwrap_or_else(addresses::advertised);
+    let node_addresses = addresses::node_addresses(&arguments.advertise, addresses::advertised, &prefixes)?;
+    let advertise = node_addresses[0]; // never empty
 
     let options = store::embedded::Options::new(global.data_dir.join("store"));
     let opened = tokio::task::spawn_blocking(move || store::embedded::open(options)).await;
@@ -45,7 +47,7 @@ pub(super) async fn serve(global: &Global, arguments: &ServerArguments) -> Resul
         opened.map_err(|error| failed("store", &error))?.map_err(|error| failed("cannot open the store", &error))?;
 
     let pki_directory = global.data_dir.join("pki");
-    let names = names(arguments, &node_name, advertise, prefixes.first_service_address());
+    let names = names(arguments, &node_name, &node_addresses, prefixes.first_service_address());
     let pki = Arc::new(Pki::open(&pki_directory, names, SystemTime::now()).map_err(|error| failed("keys", &error))?);
 
     let prepared = if arguments.no_agent { None } else { Some(agent::Prepared::new(&node_name)) };
@@ -60,6 +62,7 @@ pub(super) async fn serve(global: &Global, arguments: &ServerArguments) -> Resul
         bind: SocketAddr::new(arguments.bind, arguments.port),
         advertise,
         service_range,
+        second_service_range,
         cluster_domain: CLUSTER_DOMAIN.to_owned(),
         connector,
     })
@@ -79,7 +82,7 @@ pub(super) async fn serve(global: &Global, arguments: &ServerArguments) -> Resul
         clock: Arc::new(jiff::Timestamp::now),
         root_ca: pki.bundle(),
         signer: Some(Arc::new(Authority(Arc::clone(&pki)))),
-        pod_ranges: vec![prefixes.for_nodes()],
+        pod_ranges: prefixes.for_nodes(),
         other_resources: other_resources(),
         leadership: None,
     });
@@ -90,7 +93,7 @@ pub(super) async fn serve(global: &Global, arguments: &ServerArguments) -> Resul
             let options = AgentOptions {
                 client,
                 ranges: prefixes.clone(),
-                advertise,
+                addresses: node_addresses,
                 api_port,
                 kubelet_port: arguments.kubelet_port,
                 authority: pki.bundle(),
@@ -133,10 +136,10 @@ impl control_loop::Signer for Authority {
     }
 }
 
-fn names(arguments: &ServerArguments, node_name: &str, advertise: IpAddr, service: IpAddr) -> Names {
+fn names(arguments: &ServerArguments, node_name: &str, own: &[IpAddr], service: IpAddr) -> Names {
     let mut names = Names::inside(CLUSTER_DOMAIN, service);
     names.dns.push(node_name.to_owned());
-    names.addresses.push(advertise);
+    names.addresses.extend(own);
     if !arguments.bind.is_unspecified() {
         names.addresses.push(arguments.bind);
     }

@@ -167,7 +167,12 @@ impl Machine {
     }
 
     async fn write_status(&mut self) -> Result<(), object::Status> {
-        let patch = json!({"status": self.status().await});
+        let mut status = self.status().await;
+        // Addresses merge by type, of which a node may have two of one: the list stands as a whole.
+        if let Some(addresses) = status.get_mut("addresses").and_then(Value::as_array_mut) {
+            addresses.push(json!({"$patch": "replace"}));
+        }
+        let patch = json!({"status": status});
         let target = target("", "nodes", "", &self.options.name, "status");
         self.shared.api.patch(target, PatchKind::Strategic, patch).await
     }
