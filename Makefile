@@ -6,7 +6,7 @@ TARGET := $(shell rustc -vV | sed -n 's/^host: //p')
 BINARY := target/$(TARGET)/release/klynge
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: help up down build test unit e2e lint bench setup clean
+.PHONY: help up down build test unit e2e lint bench setup guest clean
 help: ## Say what there is to make
 	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):.*## /  make \1\t/' | expand -t 14
 
@@ -35,6 +35,10 @@ e2e: build ## Tests of a real cluster with real clients
 	$(SUDO) env "PATH=$$PATH" BINARY=$(abspath $(BINARY)) tests/e2e/run
 
 test: lint unit e2e ## Everything that continuous integration checks
+
+guest: build ## Try a real Debian 12 in QEMU: firewalld, ufw, Docker, restarts, a reboot (half an hour, not part of test)
+	@SUDO="$(SUDO)" scripts/setup guest
+	$(SUDO) env "PATH=$$PATH" BINARY=$(abspath $(BINARY)) tests/guest/run
 
 bench: build ## Measure everything that SPEC.md promises
 	$(CARGO) xtask bench all

@@ -106,6 +106,35 @@ fn host_ports_lead_to_their_pod_and_are_given_once() {
 }
 
 #[test]
+fn rules_that_others_remove_come_back() {
+    let mut bed = Bed::new();
+    let port = HostPort { protocol: TransportProtocol::Tcp, host_ip: None, host_port: 8081, container_port: 80 };
+    let a = bed.pod_with("a", vec![port]);
+    a.serve_tcp(80);
+    serve_tcp(&bed.outside, "[::]", 9000, "outside");
+    let mut nft = Nft::open_in(&bed.host).unwrap();
+    assert!(!bed.network.verify_rules().unwrap());
+    for damage in [
+        |batch: &mut NftBatch| batch.delete_table(Family::Ip, "klynge-pods"),
+        |batch: &mut NftBatch| batch.flush_chain(Family::Ip, "klynge-pods", "host-port"),
+    ] {
+        let mut batch = NftBatch::new();
+        damage(&mut batch);
+        batch.commit(nft.socket()).unwrap();
+        assert!(ask(&bed.outside, ip(HOST), 8081).is_err());
+        assert!(bed.network.verify_rules().unwrap());
+        assert!(!bed.network.verify_rules().unwrap());
+        assert_eq!(ask(&bed.outside, ip(HOST), 8081).unwrap().0, "a", "host ports are back");
+        assert_eq!(ask(&a.namespace, ip(OUTSIDE), 9000).unwrap().1, ip(HOST), "masquerading is back");
+    }
+    let mut batch = NftBatch::new();
+    batch.delete_table(Family::Ip, "klynge-pods");
+    batch.commit(nft.socket()).unwrap();
+    bed.network.detach("a").unwrap();
+    assert!(!bed.network.verify_rules().unwrap(), "a pod that leaves repairs the rules as well");
+}
+
+#[test]
 fn a_foreign_firewall_that_drops_is_opened_for_pods_only() {
     let mut bed = Bed::new();
     let (a, b) = (bed.pod("a"), bed.pod("b"));

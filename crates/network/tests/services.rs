@@ -6,9 +6,15 @@ mod bed;
 use std::collections::HashSet;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::IpAddr;
+use std::sync::Arc;
 
-use bed::{Bed, HOST, OUTSIDE, ask, ask_udp, connect, greeting, ip, key, local, prefix, service, set, udp_client};
-use klynge_network::services::{Endpoint, ServicePort, TrafficPolicy, TransportProtocol, purge};
+use bed::{
+    Bed, HOST, OUTSIDE, ask, ask_udp, connect, eventually, greeting, ip, key, local, prefix, service, set, udp_client,
+};
+use klynge_network::netlink::{ChainSpec, Expressions, Family, Hook, Nft, NftBatch, Register, Verdict};
+use klynge_network::services::{
+    Endpoint, Options, ServicePort, Services, TABLE, TrafficPolicy, TransportProtocol, purge,
+};
 
 #[test]
 fn a_cluster_address_spreads_over_all_backends_and_keeps_the_source() {
@@ -269,6 +275,96 @@ fn the_first_owner_of_an_address_keeps_it_and_the_next_inherits() {
     services.apply([(key("a"), None)]).unwrap();
     assert_eq!(ask(&client.namespace, ip("203.0.113.9"), 80).unwrap().0, "b");
     assert!(ask(&client.namespace, ip("10.43.0.1"), 80).is_err());
+}
+
+#[test]
+fn marks_of_others_stay_on_packets() {
+    const MARK: [u8; 4] = 0x4a5a_5a5a_u32.to_ne_bytes();
+    let mut bed = Bed::new();
+    let (client, web) = (bed.pod("client"), bed.pod("web"));
+    web.serve_tcp(8080);
+    let mut services = bed.services();
+    let mut state = service("10.43.0.7", 80, vec![local(&web, 8080)]);
+    set(&mut services, "plain", state.clone());
+    state.cluster_ips = vec![ip("10.43.0.8")];
+    state.affinity_timeout_s = Some(60);
+    set(&mut services, "sticky", state);
+    // A program like a VPN: it marks packets before they are translated, and drops those that lost their mark.
+    let register = Register::new(0);
+    let from_pods = || Expressions::new().match_input_interface("kly", true, register);
+    let mut batch = NftBatch::new();
+    batch.add_table(Family::Ip, "mine");
+    for (name, base) in [("mark", (Hook::Prerouting, "filter", -150)), ("check", (Hook::Forward, "filter", 0))] {
+        batch.add_chain(Family::Ip, "mine", &ChainSpec { name, base: Some(base) });
+    }
+    batch.add_rule(Family::Ip, "mine", "mark", &from_pods().load_value(&MARK, register).store_mark(register));
+    let kept = from_pods().load_mark(register).equal(register, &MARK).verdict(Verdict::Accept);
+    batch.add_rule(Family::Ip, "mine", "check", &kept);
+    batch.add_rule(Family::Ip, "mine", "check", &from_pods().verdict(Verdict::Drop));
+    batch.commit(Nft::open_in(&bed.host).unwrap().socket()).unwrap();
+    for address in ["10.43.0.7", "10.43.0.8", "10.43.0.8"] {
+        assert_eq!(ask(&client.namespace, ip(address), 80).unwrap().0, "web");
+    }
+}
+
+#[test]
+fn tables_that_others_remove_come_back_under_traffic() {
+    let mut bed = Bed::new();
+    let (client, web) = (bed.pod("client"), bed.pod("web"));
+    web.serve_tcp(8080);
+    let mut options = Options::new(bed.host.clone());
+    options.pod_ranges = vec![prefix("10.42.0.0/16")];
+    options.service_ranges = vec![prefix("10.43.0.0/16")];
+    let mut state = service("10.43.0.7", 80, vec![local(&web, 8080)]);
+    state.ports[0].node_port = Some(30_080);
+    let all = [(key("web"), Arc::new(state.clone()))].into();
+    let handle = Services::start(options, all).unwrap();
+    eventually("the Service answers", || ask(&client.namespace, ip("10.43.0.7"), 80).is_ok());
+    let mut stream = connect(&client.namespace, ip("10.43.0.7"), 80).unwrap();
+    greeting(&mut stream).unwrap();
+    let mut nft = Nft::open_in(&bed.host).unwrap();
+    let damages: [&dyn Fn(&mut NftBatch); 3] = [
+        &|batch| batch.delete_table(Family::Ip, TABLE),
+        &|batch| batch.flush_chain(Family::Ip, TABLE, "prerouting"),
+        &|batch| batch.flush_chain(Family::Ip, TABLE, "services"),
+    ];
+    for (number, damage) in damages.iter().enumerate() {
+        let mut batch = NftBatch::new();
+        damage(&mut batch);
+        batch.commit(nft.socket()).unwrap();
+        assert!(ask(&client.namespace, ip("10.43.0.7"), 80).is_err(), "damage {number} shows");
+        eventually("the Service answers again by itself", || ask(&client.namespace, ip("10.43.0.7"), 80).is_ok());
+        assert_eq!(ask(&bed.outside, ip(HOST), 30_080).unwrap().0, "web");
+        stream.write_all(b"still here").unwrap();
+        stream.read_exact(&mut [0; 10]).unwrap();
+    }
+    // A change that meets missing tables repairs them at once, whatever the thread's next look would find.
+    let mut batch = NftBatch::new();
+    batch.delete_table(Family::Ip, TABLE);
+    batch.commit(nft.socket()).unwrap();
+    state.ports[0].node_port = Some(30_081);
+    handle.update(key("web"), Some(Arc::new(state))).unwrap();
+    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(handle.flush()).unwrap();
+    assert_eq!(ask(&bed.outside, ip(HOST), 30_081).unwrap().0, "web");
+    assert_eq!(ask(&client.namespace, ip("10.43.0.7"), 80).unwrap().0, "web");
+}
+
+#[test]
+fn a_look_finds_nothing_where_only_others_changed_their_own_tables() {
+    let bed = Bed::new();
+    let mut services = bed.services();
+    set(&mut services, "web", service("10.43.0.7", 80, Vec::new()));
+    assert!(!services.verify().unwrap());
+    let mut nft = Nft::open_in(&bed.host).unwrap();
+    let mut batch = NftBatch::new();
+    batch.add_table(Family::Inet, "mine");
+    batch.commit(nft.socket()).unwrap();
+    assert!(!services.verify().unwrap());
+    set(&mut services, "other", service("10.43.0.8", 80, Vec::new()));
+    assert!(!services.verify().unwrap(), "changes of our own are no damage");
+    purge(&bed.host).unwrap();
+    assert!(services.verify().unwrap());
+    assert!(!services.verify().unwrap());
 }
 
 #[test]

@@ -16,7 +16,7 @@ const SCRATCH: Register = Register::new(0);
 const PRIORITY_SOURCE: i32 = 100;
 const MTU_BYTES_DEFAULT: u32 = 1500;
 /// Connections that exist, or belong to one.
-const KNOWN_STATES: u32 = 2 | 4;
+const KNOWN_STATES: u8 = 2 | 4;
 /// A machine has a handful of base chains; one with more is not searched further.
 const CHAINS_MAX: usize = 256;
 const EOPNOTSUPP: i32 = 95;
@@ -163,7 +163,13 @@ impl Switch<'_> {
                 continue;
             }
             let from = || Expressions::new().match_input_interface(&bridge, false, SCRATCH);
-            let known = |rule: Expressions| rule.match_connection_state(KNOWN_STATES, SCRATCH);
+            let known = |rule: Expressions| {
+                if chain.is_of_iptables() {
+                    rule.match_connection_state_of_iptables(KNOWN_STATES)
+                } else {
+                    rule.match_connection_state(u32::from(KNOWN_STATES), SCRATCH)
+                }
+            };
             let rules = if chain.hook == Some(Hook::Forward as u32) {
                 vec![from(), known(Expressions::new().match_output_interface(&bridge, false, SCRATCH))]
             } else if chain.hook == Some(Hook::Input as u32) {

@@ -77,9 +77,14 @@ pub(crate) const MSG_NEW_SET: u16 = 9;
 pub(crate) const MSG_DELETE_SET: u16 = 11;
 pub(crate) const MSG_NEW_ELEMENT: u16 = 12;
 pub(crate) const MSG_DELETE_ELEMENT: u16 = 14;
+pub(crate) const MSG_NEW_GENERATION: u16 = 15;
+pub(crate) const MSG_GET_GENERATION: u16 = 16;
+
+pub(crate) const GENERATION_ID: u16 = 1;
 
 pub(crate) const TABLE_NAME: u16 = 1;
 pub(crate) const TABLE_FLAGS: u16 = 2;
+pub(crate) const TABLE_HANDLE: u16 = 4;
 pub(crate) const TABLE_FLAG_OWNER: u32 = 0x2;
 
 pub(crate) const CHAIN_TABLE: u16 = 1;
@@ -106,6 +111,7 @@ pub(crate) const SET_DATA_LENGTH: u16 = 7;
 pub(crate) const SET_DESCRIPTION: u16 = 9;
 pub(crate) const SET_ID: u16 = 10;
 pub(crate) const SET_TIMEOUT: u16 = 11;
+pub(crate) const SET_USERDATA: u16 = 13;
 pub(crate) const SET_DESCRIPTION_SIZE: u16 = 1;
 pub(crate) const SET_DESCRIPTION_CONCAT: u16 = 2;
 pub(crate) const SET_FIELD_LENGTH: u16 = 1;

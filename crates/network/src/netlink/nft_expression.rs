@@ -67,6 +67,7 @@ enum Part {
     Value { register: Register, value: Vec<u8> },
     Update { set: String, operation: u32, key: Register, data: Register, timeout_ms: u64 },
     Reject { kind: u32, code: u8 },
+    Extension { name: &'static str, revision: u32, information: Vec<u8> },
 }
 
 /// The expressions of one rule, in the order in which the kernel runs them.
@@ -198,6 +199,24 @@ impl Expressions {
             .compare(scratch, 1, &[0; 4])
     }
 
+    /// [`Expressions::match_connection_state`] as iptables writes it (`-m conntrack --ctstate`): in a table of iptables' the expression of
+    /// nftables would make iptables refuse the whole table. Needs xt_conntrack in the kernel, which iptables brings along.
+    #[must_use]
+    pub fn match_connection_state_of_iptables(mut self, bits: u8) -> Self {
+        /// The aligned size of xt_conntrack_mtinfo3, and where its match_flags and state_mask are.
+        const BYTES: usize = 168;
+        const FLAGS_AT: usize = 146;
+        const STATE_AT: usize = 150;
+        /// XT_CONNTRACK_STATE.
+        const FLAG_STATE: u16 = 1;
+        let mut information = vec![0; BYTES];
+        for (at, value) in [(FLAGS_AT, FLAG_STATE), (STATE_AT, u16::from(bits))] {
+            information.splice(at..at + 2, value.to_ne_bytes());
+        }
+        self.parts.push(Part::Extension { name: "conntrack", revision: 3, information });
+        self
+    }
+
     /// Matches connections whose conntrack status has any of these bits (0x20 destination translated).
     #[must_use]
     pub fn match_connection_status(self, bits: u32, scratch: Register) -> Self {
@@ -293,6 +312,16 @@ impl Expressions {
     pub fn bitwise(mut self, register: Register, mask: &[u8], flip: &[u8]) -> Self {
         self.parts.push(Part::Bitwise { register, mask: mask.to_vec(), flip: flip.to_vec() });
         self
+    }
+
+    /// Copies a register to others by way of the packet's mark, which keeps its value; `saved` holds it meanwhile.
+    ///
+    /// nft(8) takes what a map lookup found to have no length, and stops with a failed assertion where such a register is (part of) a
+    /// key. A mark has a length. Nothing can end the rule half-way, so the mark is put back whatever follows.
+    #[must_use]
+    pub fn copy_through_mark(self, from: Register, into: &[Register], saved: Register) -> Self {
+        let marked = self.load_mark(saved).store_mark(from);
+        into.iter().fold(marked, |rule, into| rule.load_mark(*into)).store_mark(saved)
     }
 
     /// Adds an element to a dynamic map from registers; of one that is there only the timeout is refreshed, not the value.
@@ -394,6 +423,7 @@ impl Part {
             Self::VerdictValue(_) | Self::Value { .. } => "immediate",
             Self::Update { .. } => "dynset",
             Self::Reject { .. } => "reject",
+            Self::Extension { .. } => "match",
         };
         batch.attribute_str(EXPRESSION_NAME, name);
         batch.nested(EXPRESSION_DATA, |batch| match self {
@@ -438,6 +468,11 @@ impl Part {
                 batch.attribute_be32(4, key.0);
                 batch.attribute_be32(5, data.0);
                 batch.attribute(6, &timeout_ms.to_be_bytes());
+            }
+            Self::Extension { name, revision, information } => {
+                batch.attribute_str(1, name);
+                batch.attribute_be32(2, *revision);
+                batch.attribute(3, information);
             }
             Self::Reject { kind, code } => {
                 batch.attribute_be32(1, *kind);

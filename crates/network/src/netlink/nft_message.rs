@@ -9,10 +9,11 @@ use super::nft_constants::{
     MSG_DELETE_ELEMENT, MSG_DELETE_RULE, MSG_DELETE_SET, MSG_DELETE_TABLE, MSG_NEW_CHAIN, MSG_NEW_ELEMENT,
     MSG_NEW_RULE, MSG_NEW_SET, MSG_NEW_TABLE, RULE_CHAIN, RULE_EXPRESSIONS, RULE_HANDLE, RULE_TABLE, RULE_USERDATA,
     SET_DATA_LENGTH, SET_DATA_TYPE, SET_DESCRIPTION, SET_DESCRIPTION_CONCAT, SET_DESCRIPTION_SIZE, SET_FIELD_LENGTH,
-    SET_FLAGS, SET_ID, SET_KEY_LENGTH, SET_KEY_TYPE, SET_NAME, SET_TABLE, SET_TIMEOUT, SUBSYSTEM_NFTABLES, TABLE_FLAGS,
-    TABLE_NAME,
+    SET_FLAGS, SET_ID, SET_KEY_LENGTH, SET_KEY_TYPE, SET_NAME, SET_TABLE, SET_TIMEOUT, SET_USERDATA,
+    SUBSYSTEM_NFTABLES, TABLE_FLAGS, TABLE_NAME,
 };
 use super::nft_expression::{Expressions, Verdict};
+use super::nft_types::{DataType, MapValue, byte_orders, concatenation, guess, guess_data};
 use super::socket::{FLAG_ACK, Socket};
 
 /// The list of elements in one message stays below the 64 KiB that an attribute can hold.
@@ -45,6 +46,20 @@ pub struct SetSpec<'a> {
     pub key_fields_bytes: &'a [u32],
     /// The length of the value; none for a set; zero for a verdict.
     pub data_bytes: Option<u32>,
+    /// Its properties.
+    pub flags: SetFlags,
+    /// The largest number of elements; none for unlimited.
+    pub size_max: Option<u32>,
+}
+
+/// A set or map to be made, with the types of its fields.
+pub struct TypedSetSpec<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// The fields of the key.
+    pub key: &'a [DataType],
+    /// What the key leads to.
+    pub value: MapValue<'a>,
     /// Its properties.
     pub flags: SetFlags,
     /// The largest number of elements; none for unlimited.
@@ -208,8 +223,34 @@ impl NftBatch {
         self.batch.end();
     }
 
-    /// Makes a set or map.
+    /// Makes a set or map whose fields are shown by nft(8) as their lengths suggest; [`NftBatch::add_typed_set`] names their types.
     pub fn add_set(&mut self, family: Family, table: &str, set: &SetSpec<'_>) {
+        let key = guess(set.key_fields_bytes, family);
+        let data = guess_data(set.data_bytes.unwrap_or(0), family);
+        self.add_set_of(family, table, set, &key, &data);
+    }
+
+    /// Makes a set or map.
+    pub fn add_typed_set(&mut self, family: Family, table: &str, set: &TypedSetSpec<'_>) {
+        let key_fields_bytes: Vec<u32> = set.key.iter().map(|field| field.bytes()).collect();
+        let (data_bytes, data) = match set.value {
+            MapValue::None => (None, &[][..]),
+            MapValue::Verdict => (Some(0), &[][..]),
+            MapValue::Data(fields) => {
+                (Some(fields.iter().map(|field| field.bytes().next_multiple_of(4)).sum()), fields)
+            }
+        };
+        let spec = SetSpec {
+            name: set.name,
+            key_fields_bytes: &key_fields_bytes,
+            data_bytes,
+            flags: set.flags,
+            size_max: set.size_max,
+        };
+        self.add_set_of(family, table, &spec, set.key, data);
+    }
+
+    fn add_set_of(&mut self, family: Family, table: &str, set: &SetSpec<'_>, key: &[DataType], data: &[DataType]) {
         self.begin(MSG_NEW_SET, family, FLAG_CREATE, format!("add set {table} {}", set.name));
         let id = self.next_set_id;
         self.next_set_id += 1;
@@ -236,14 +277,14 @@ impl NftBatch {
         batch.attribute_str(SET_TABLE, table);
         batch.attribute_str(SET_NAME, set.name);
         batch.attribute_be32(SET_FLAGS, flags);
-        batch.attribute_be32(SET_KEY_TYPE, 0);
+        batch.attribute_be32(SET_KEY_TYPE, concatenation(key));
         batch.attribute_be32(SET_KEY_LENGTH, key_bytes);
         match set.data_bytes {
             Some(0) => {
                 batch.attribute_be32(SET_DATA_TYPE, DATA_TYPE_VERDICT);
             }
             Some(bytes) => {
-                batch.attribute_be32(SET_DATA_TYPE, 0);
+                batch.attribute_be32(SET_DATA_TYPE, concatenation(data));
                 batch.attribute_be32(SET_DATA_LENGTH, bytes);
             }
             None => {}
@@ -253,6 +294,7 @@ impl NftBatch {
             // The default; each rule that adds elements names its own.
             batch.attribute(SET_TIMEOUT, &(10_800_000_u64).to_be_bytes());
         }
+        batch.attribute(SET_USERDATA, &byte_orders(key, data));
         batch.nested(SET_DESCRIPTION, |batch| {
             if let Some(size_max) = set.size_max {
                 batch.attribute_be32(SET_DESCRIPTION_SIZE, size_max);

@@ -1,12 +1,12 @@
 //! Reads nftables state that others own: tables, base chains, and the comments of rules.
 
-use super::error::Result;
+use super::error::{Error, Result};
 use super::message::{Batch, attributes, be32, be64, text};
 use super::namespace::NetworkNamespace;
 use super::nft_constants::{
-    CHAIN_HOOK, CHAIN_NAME, CHAIN_POLICY, CHAIN_TABLE, Family, HOOK_NUMBER, HOOK_PRIORITY, MSG_GET_CHAIN, MSG_GET_RULE,
-    MSG_GET_TABLE, RULE_CHAIN, RULE_HANDLE, RULE_TABLE, RULE_USERDATA, SUBSYSTEM_NFTABLES, TABLE_FLAG_OWNER,
-    TABLE_FLAGS, TABLE_NAME,
+    CHAIN_HOOK, CHAIN_NAME, CHAIN_POLICY, CHAIN_TABLE, Family, GENERATION_ID, HOOK_NUMBER, HOOK_PRIORITY,
+    MSG_GET_CHAIN, MSG_GET_GENERATION, MSG_GET_RULE, MSG_GET_TABLE, MSG_NEW_GENERATION, RULE_CHAIN, RULE_HANDLE,
+    RULE_TABLE, RULE_USERDATA, SUBSYSTEM_NFTABLES, TABLE_FLAG_OWNER, TABLE_FLAGS, TABLE_HANDLE, TABLE_NAME,
 };
 use super::socket::{Protocol, Socket};
 
@@ -17,6 +17,8 @@ pub struct TableInfo {
     pub family: Family,
     /// Its name.
     pub name: String,
+    /// The kernel's name of it: a table that is made anew has another.
+    pub handle: u64,
     /// Whether a program owns it exclusively, so that the kernel refuses changes by others.
     pub is_owned: bool,
 }
@@ -36,6 +38,16 @@ pub struct ChainInfo {
     pub priority: i32,
     /// Whether packets that reach its end are dropped.
     pub policy_drops: bool,
+}
+
+impl ChainInfo {
+    /// Whether iptables takes this chain for its own. It reads few expressions, and refuses to list or change a table that has others.
+    #[must_use]
+    pub fn is_of_iptables(&self) -> bool {
+        self.family != Family::Inet
+            && matches!(self.table.as_str(), "filter" | "nat" | "mangle" | "raw" | "security")
+            && matches!(self.name.as_str(), "PREROUTING" | "INPUT" | "FORWARD" | "OUTPUT" | "POSTROUTING")
+    }
 }
 
 /// A rule as found; its expressions are not decoded.
@@ -64,6 +76,23 @@ impl Nft {
         &mut self.socket
     }
 
+    /// The number of the namespace's last commit, by whomever.
+    pub(crate) fn generation(&mut self) -> Result<u32> {
+        let operation = "ask for the generation of nftables";
+        let mut found = None;
+        self.socket.get(
+            SUBSYSTEM_NFTABLES | MSG_GET_GENERATION,
+            operation,
+            |batch| batch.raw(&[0; 4]),
+            |kind, payload| {
+                if kind == SUBSYSTEM_NFTABLES | MSG_NEW_GENERATION {
+                    found = payload.get(4..).and_then(|rest| attributes(rest).find_kind(GENERATION_ID)).and_then(be32);
+                }
+            },
+        )?;
+        found.ok_or_else(|| Error::Malformed { operation: operation.to_owned(), reason: "no generation" })
+    }
+
     /// All tables of the families that Klynge deals with.
     pub fn tables(&mut self) -> Result<Vec<TableInfo>> {
         let mut found = Vec::new();
@@ -76,7 +105,12 @@ impl Nft {
                 let all = attributes(payload);
                 if let Some(name) = all.find_kind(TABLE_NAME) {
                     let flags = all.find_kind(TABLE_FLAGS).and_then(be32).unwrap_or(0);
-                    found.push(TableInfo { family, name: text(name), is_owned: flags & TABLE_FLAG_OWNER != 0 });
+                    found.push(TableInfo {
+                        family,
+                        name: text(name),
+                        handle: all.find_kind(TABLE_HANDLE).and_then(be64).unwrap_or(0),
+                        is_owned: flags & TABLE_FLAG_OWNER != 0,
+                    });
                 }
             },
         )?;

@@ -142,10 +142,33 @@ impl Socket {
         outcome.unwrap_or(Ok(()))
     }
 
+    /// Asks for one object and hands it to `each` as (message type, payload).
+    pub(crate) fn get(
+        &mut self,
+        kind: u16,
+        operation: &str,
+        fill: impl Fn(&mut Batch),
+        each: impl FnMut(u16, &[u8]),
+    ) -> Result<()> {
+        self.ask(kind, FLAG_ACK, operation, fill, each)
+    }
+
     /// Sends one dump request and hands every part of the answer to `each` as (message type, payload).
     pub fn dump(
         &mut self,
         kind: u16,
+        operation: &str,
+        fill: impl Fn(&mut Batch),
+        each: impl FnMut(u16, &[u8]),
+    ) -> Result<()> {
+        self.ask(kind, FLAG_DUMP, operation, fill, each)
+    }
+
+    /// Sends a request whose answer ends with "done" (a dump) or an acknowledgement.
+    fn ask(
+        &mut self,
+        kind: u16,
+        flags: u16,
         operation: &str,
         fill: impl Fn(&mut Batch),
         mut each: impl FnMut(u16, &[u8]),
@@ -154,7 +177,7 @@ impl Socket {
         loop {
             attempts += 1;
             let mut batch = Batch::new();
-            batch.begin(kind, FLAG_REQUEST | FLAG_DUMP, operation);
+            batch.begin(kind, FLAG_REQUEST | flags, operation);
             fill(&mut batch);
             batch.end();
             self.send(&batch)?;

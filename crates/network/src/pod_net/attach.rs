@@ -12,7 +12,9 @@ use super::reaper::{Reaper, reap};
 use super::rules;
 use super::vxlan::tunnel_links;
 use crate::POD_INTERFACE_PREFIX;
-use crate::netlink::{self, Neighbour, NetworkNamespace, Nft, NftBatch, Route, RouteBatch, Rtnetlink, VethPair};
+use crate::netlink::{
+    self, Neighbour, NetworkNamespace, Nft, NftBatch, Route, RouteBatch, Rtnetlink, TableWatch, VethPair, Watched,
+};
 
 /// The name of the interface inside a pod.
 const POD_INTERFACE: &str = "eth0";
@@ -37,6 +39,7 @@ pub struct PodNetwork {
     pub(super) mtu_bytes: u32,
     host_ports: HashMap<String, Vec<HostPort>>,
     reaper: Reaper,
+    watch: TableWatch,
     pub(super) peers: PeerState,
 }
 
@@ -65,7 +68,9 @@ impl PodNetwork {
             netlink::Error::System { operation: "start a thread that deletes interfaces".to_owned(), source }
         })?;
         let peers = PeerState::default();
-        let mut network = Self { options, rtnetlink, nft, pool, mtu_bytes, host_ports: HashMap::new(), reaper, peers };
+        let watch = TableWatch::default();
+        let host_ports = HashMap::new();
+        let mut network = Self { options, rtnetlink, nft, pool, mtu_bytes, host_ports, reaper, watch, peers };
         network.rebuild_rules()?;
         Ok(network)
     }
@@ -253,7 +258,24 @@ impl PodNetwork {
         let host_ports =
             self.host_ports.iter().flat_map(|(uid, ports)| pairs(ports, pool.addresses_of(uid).unwrap_or_default()));
         rules::add_tables(&mut batch, &self.options, host_ports);
-        Ok(batch.commit(self.nft.socket())?)
+        // Whatever fails from here on, the next look finds tables that are not those it knows.
+        self.watch = TableWatch::default();
+        batch.commit(self.nft.socket())?;
+        let watched = |family| Watched { family, table: rules::TABLE, chains: rules::CHAINS };
+        self.watch =
+            TableWatch::learn(&mut self.nft, rules::families(&self.options).into_iter().map(watched).collect())?;
+        Ok(())
+    }
+
+    /// Looks whether masquerading and host ports are still there and whole, and rebuilds them if not; true if it had to. To be called every
+    /// ten seconds or so: where nothing changed it costs one question to the kernel.
+    pub fn verify_rules(&mut self) -> Result<bool, Error> {
+        if self.watch.is_learnt() && self.watch.is_intact(&mut self.nft)? {
+            return Ok(false);
+        }
+        tracing::warn!("the tables of the pod network were removed or changed by another program; they are rebuilt");
+        self.rebuild_rules()?;
+        Ok(true)
     }
 }
 

@@ -13,6 +13,8 @@ const COMMENT: &str = "klynge: pods";
 /// A host has a handful of base chains; one with more is not searched further.
 const CHAINS_MAX: usize = 256;
 const SCRATCH: Register = Register::new(0);
+/// Established and related.
+const KNOWN_STATES: u8 = 2 | 4;
 
 /// A port of the host that pods may reach whatever the host's firewall says of its input: cluster DNS, the API server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,7 +59,7 @@ pub fn admit(nft: &mut Nft, admission: &Admission) -> Result<FirewallReport> {
     let owned: Vec<_> = tables.into_iter().filter(|table| table.is_owned).collect();
     for chain in foreign_chains(nft)? {
         let name = format!("{:?} {} {}", chain.family, chain.table, chain.name).to_lowercase();
-        let wanted = wanted_rules(&chain, admission, &tunnels);
+        let wanted = wanted_rules(&chain, admission, &tunnels, chain.is_of_iptables());
         let present = nft
             .rules(chain.family, &chain.table, &chain.name)?
             .iter()
@@ -70,12 +72,12 @@ pub fn admit(nft: &mut Nft, admission: &Admission) -> Result<FirewallReport> {
             report.refused.push(name);
             continue;
         }
-        let mut batch = NftBatch::new();
-        delete_ours(nft, &chain, &mut batch)?;
-        for rule in wanted.iter().rev() {
-            batch.insert_rule(chain.family, &chain.table, &chain.name, rule, COMMENT);
+        let mut outcome = insert(nft, &chain, &wanted);
+        if chain.is_of_iptables() && outcome.as_ref().is_err_and(|error| error.errno() != Some(libc::EPERM)) {
+            // A kernel without the extension: then iptables cannot use it either.
+            outcome = insert(nft, &chain, &wanted_rules(&chain, admission, &tunnels, false));
         }
-        match batch.commit(nft.socket()) {
+        match outcome {
             Ok(()) => report.admitted.push(name),
             // The chain went away or its owner changed meanwhile; the next round sees the new state.
             Err(error) if error.is_not_found() => {}
@@ -84,6 +86,16 @@ pub fn admit(nft: &mut Nft, admission: &Admission) -> Result<FirewallReport> {
         }
     }
     Ok(report)
+}
+
+/// Puts rules at a chain's head in place of those that we had there.
+fn insert(nft: &mut Nft, chain: &ChainInfo, wanted: &[Expressions]) -> Result<()> {
+    let mut batch = NftBatch::new();
+    delete_ours(nft, chain, &mut batch)?;
+    for rule in wanted.iter().rev() {
+        batch.insert_rule(chain.family, &chain.table, &chain.name, rule, COMMENT);
+    }
+    batch.commit(nft.socket())
 }
 
 /// Withdraws the accept rules.
@@ -112,7 +124,7 @@ fn may_drop(chain: &ChainInfo) -> bool {
     chain.policy_drops || is_filter
 }
 
-fn wanted_rules(chain: &ChainInfo, admission: &Admission, tunnels: &[Family]) -> Vec<Expressions> {
+fn wanted_rules(chain: &ChainInfo, admission: &Admission, tunnels: &[Family], for_iptables: bool) -> Vec<Expressions> {
     if !may_drop(chain) {
         return Vec::new();
     }
@@ -145,7 +157,12 @@ fn wanted_rules(chain: &ChainInfo, admission: &Admission, tunnels: &[Family]) ->
         rules.push(accept(of_tunnel.match_destination_port(TUNNEL_PORT, SCRATCH)));
     }
     // Answers of pods to the host's own connections, such as probes.
-    rules.push(accept(from_pods().match_connection_state(2 | 4, SCRATCH)));
+    let answers = if for_iptables {
+        from_pods().match_connection_state_of_iptables(KNOWN_STATES)
+    } else {
+        from_pods().match_connection_state(u32::from(KNOWN_STATES), SCRATCH)
+    };
+    rules.push(accept(answers));
     rules
 }
 
@@ -187,8 +204,8 @@ mod tests {
             policy_drops,
         };
         let admission = Admission::default();
-        assert_eq!(wanted_rules(&chain("filter", "FORWARD", true), &admission, &[]).len(), 2);
-        assert_eq!(wanted_rules(&chain("firewalld", "filter_FORWARD", false), &admission, &[]).len(), 2);
-        assert_eq!(wanted_rules(&chain("mine", "count", false), &admission, &[]).len(), 0);
+        assert_eq!(wanted_rules(&chain("filter", "FORWARD", true), &admission, &[], false).len(), 2);
+        assert_eq!(wanted_rules(&chain("firewalld", "filter_FORWARD", false), &admission, &[], false).len(), 2);
+        assert_eq!(wanted_rules(&chain("mine", "count", false), &admission, &[], false).len(), 0);
     }
 }

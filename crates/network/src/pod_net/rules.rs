@@ -6,12 +6,18 @@ use super::compile::HostPort;
 use super::host_setup::Options;
 use super::vxlan::TUNNEL_INTERFACE_PREFIX;
 use crate::Prefix;
-use crate::netlink::{ChainSpec, Element, Expressions, Family, Hook, NftBatch, Register, SetFlags, SetSpec, Verdict};
+use crate::netlink::{
+    ChainSpec, DataType, Element, Expressions, Family, Hook, MapValue, NftBatch, Register, SetFlags, TypedSetSpec,
+    Verdict,
+};
 use crate::prefix::address_bytes;
 use crate::services::MASQUERADE_MARK;
 
 /// The name of the tables (one for IPv4, one for IPv6).
 pub const TABLE: &str = "klynge-pods";
+
+/// The chains whose rules do not depend on single pods: all there are.
+pub(crate) const CHAINS: &[&str] = &["host-port", "prerouting", "output", "postrouting"];
 
 const KEY: Register = Register::new(0);
 const FOUND: Register = Register::new(9);
@@ -39,16 +45,18 @@ pub(crate) fn add_tables<'a>(
         }
         batch.delete_table_if_exists(family, TABLE);
         batch.add_table(family, TABLE);
-        let address = if family == Family::Ip6 { 16 } else { 4 };
-        for (name, key_fields_bytes) in [("host-ports", &[1, 2][..]), ("host-address-ports", &[address, 1, 2])] {
-            let set = SetSpec {
+        let address = DataType::address(family);
+        let by_port = [DataType::Protocol, DataType::Port];
+        let by_address = [address, DataType::Protocol, DataType::Port];
+        for (name, key) in [("host-ports", &by_port[..]), ("host-address-ports", &by_address)] {
+            let set = TypedSetSpec {
                 name,
-                key_fields_bytes,
-                data_bytes: Some(address + 4),
+                key,
+                value: MapValue::Data(&[address, DataType::Port]),
                 flags: SetFlags::default(),
                 size_max: None,
             };
-            batch.add_set(family, TABLE, &set);
+            batch.add_typed_set(family, TABLE, &set);
         }
         for (name, base) in [
             ("host-port", None),
@@ -74,31 +82,24 @@ fn add_host_port_rules(batch: &mut NftBatch, family: Family, options: &Options) 
     };
     let mut rule = |rule: Expressions| batch.add_rule(family, TABLE, "host-port", &rule);
     rule(Expressions::new().match_destination_prefix(&loopback, false, KEY).verdict(Verdict::Return));
-    let by_address = || {
-        Expressions::new()
-            .load_destination(family, KEY)
-            .load_protocol(KEY.plus(width))
-            .load_destination_port(KEY.plus(width + 1))
-    };
-    let by_port =
-        || Expressions::new().match_destination_is_local(KEY).load_protocol(KEY).load_destination_port(KEY.plus(1));
-    // A pod of this node that calls a host port may reach itself; the node's address makes the answer come back here.
-    for range in options.pod_ranges.iter().filter(|range| range.family() == family) {
-        rule(
-            by_address()
-                .lookup("host-address-ports", KEY, FOUND)
-                .match_source_prefix(range, false, KEY)
-                .set_mark_bits(MASQUERADE_MARK, KEY),
-        );
-        rule(
-            by_port()
-                .lookup("host-ports", KEY, FOUND)
-                .match_source_prefix(range, false, KEY)
-                .set_mark_bits(MASQUERADE_MARK, KEY),
-        );
+    // A pod of this node that calls a host port may reach itself; the node's address makes the answer come back here. The mark is set
+    // before the port is looked for, and taken back where nothing was found: a translation ends this chain.
+    let ranges = || options.pod_ranges.iter().filter(|range| range.family() == family);
+    let from_pods = |range: &Prefix| Expressions::new().match_source_prefix(range, false, KEY);
+    for range in ranges() {
+        rule(from_pods(range).set_mark_bits(MASQUERADE_MARK, KEY));
     }
-    rule(by_address().lookup("host-address-ports", KEY, FOUND).translate_destination(family, FOUND, FOUND.plus(width)));
-    rule(by_port().lookup("host-ports", KEY, FOUND).translate_destination(family, FOUND, FOUND.plus(width)));
+    let by_address = Expressions::new()
+        .load_destination(family, KEY)
+        .load_protocol(KEY.plus(width))
+        .load_destination_port(KEY.plus(width + 1));
+    rule(by_address.lookup("host-address-ports", KEY, FOUND).translate_destination(family, FOUND, FOUND.plus(width)));
+    let by_port =
+        Expressions::new().match_destination_is_local(KEY).load_protocol(KEY).load_destination_port(KEY.plus(1));
+    rule(by_port.lookup("host-ports", KEY, FOUND).translate_destination(family, FOUND, FOUND.plus(width)));
+    for range in ranges() {
+        rule(from_pods(range).clear_mark_bits(MASQUERADE_MARK, KEY));
+    }
 }
 
 fn add_masquerade_rules(batch: &mut NftBatch, family: Family, options: &Options) {

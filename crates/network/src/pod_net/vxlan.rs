@@ -8,8 +8,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use super::error::Error;
 use super::peers::{HostView, Underlay, link_address};
 use crate::netlink::{
-    ChainSpec, Element, Expressions, Hook, LinkAddress, LinkInfo, NftBatch, Register, RouteBatch, Rtnetlink, SetFlags,
-    SetSpec, Verdict, VxlanInfo,
+    ChainSpec, DataType, Element, Expressions, Hook, LinkAddress, LinkInfo, MapValue, NftBatch, Register, RouteBatch,
+    Rtnetlink, SetFlags, TypedSetSpec, Verdict, VxlanInfo,
 };
 use crate::prefix::address_bytes;
 
@@ -163,14 +163,14 @@ pub(crate) fn add_filter(batch: &mut NftBatch, underlay: Underlay, senders: impl
     let family = underlay.family();
     batch.delete_table_if_exists(family, TUNNEL_TABLE);
     batch.add_table(family, TUNNEL_TABLE);
-    let set = SetSpec {
+    let set = TypedSetSpec {
         name: SENDERS,
-        key_fields_bytes: &[if underlay == Underlay::V4 { 4 } else { 16 }],
-        data_bytes: None,
+        key: &[DataType::address(family)],
+        value: MapValue::None,
         flags: SetFlags::default(),
         size_max: None,
     };
-    batch.add_set(family, TUNNEL_TABLE, &set);
+    batch.add_typed_set(family, TUNNEL_TABLE, &set);
     batch.add_chain(family, TUNNEL_TABLE, &ChainSpec { name: "input", base: Some((Hook::Input, "filter", 0)) });
     let rule = Expressions::new()
         .match_protocol(PROTOCOL_UDP, SCRATCH)

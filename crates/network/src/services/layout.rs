@@ -1,9 +1,10 @@
 //! How Services lie in nftables: a few flat maps that changes touch, and a few chains that all Services share.
 //!
-//! A new connection looks its destination up in `service-ports` (or `node-ports`) and finds a slot, the number of a list of endpoints,
-//! and an action. The action's chain draws a number and finds the endpoint in `backends`. A change of a Service therefore only touches map
-//! elements. Actions are numbers and not verdicts on purpose: elements with verdicts would make the kernel revalidate every
-//! chain of the table at each commit, which costs time in proportion to all Services.
+//! A new connection looks its destination up in `service-ports` (or `node-ports`) and finds one number: a slot, which names a list of
+//! endpoints, and an action. The action's chain draws a number and finds the endpoint in `backends`. A change of a Service therefore only
+//! touches map elements. Actions are numbers and not verdicts on purpose: elements with verdicts would make the kernel revalidate every
+//! chain of the table at each commit, which costs time in proportion to all Services. What a map gave goes through the packet's mark
+//! before it becomes a key, for nft(8) to be able to read it (see `Expressions::copy_through_mark`).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -11,7 +12,10 @@ use super::compile::{Action, Balance, FrontKey, Masquerade};
 use super::program::Options;
 use crate::POD_INTERFACE_PREFIX;
 use crate::Prefix;
-use crate::netlink::{ChainSpec, Element, Expressions, Family, Hook, NftBatch, Register, SetFlags, SetSpec, Verdict};
+use crate::netlink::{
+    ChainSpec, DataType, Element, Expressions, Family, Hook, MapValue, NftBatch, Register, SetFlags, TypedSetSpec,
+    Verdict,
+};
 use crate::pod_net::TUNNEL_INTERFACE_PREFIX;
 use crate::prefix::address_bytes;
 
@@ -22,6 +26,9 @@ pub const TABLE: &str = "klynge-services";
 /// 0xff0000 Tailscale, 0xca6c wg-quick, 0x6d6f6c65 Mullvad; this bit is in none of them.
 pub const MASQUERADE_MARK: u32 = 0x1000_0000;
 
+/// The chains whose rules do not depend on single Services.
+pub(crate) const BASE_CHAINS: &[&str] = &["services", "is-outside", "prerouting", "output", "postrouting"];
+
 /// Before the -100 and 100 at which Docker, iptables and firewalld translate, so that a Service's port is not taken by them.
 const PRIORITY_DESTINATION: i32 = -105;
 const PRIORITY_SOURCE: i32 = 95;
@@ -30,10 +37,32 @@ pub(crate) const LOCAL_INDEX_OFFSET: u32 = 0x1_0000;
 /// Clients remembered per affinity timeout; past it new clients are balanced without being remembered.
 const AFFINITY_CLIENTS_MAX: u32 = 262_144;
 
+/// How many bits of a front's value are its action; the others are its slot.
+const ACTION_BITS: u32 = 13;
+/// The largest number of an action.
+pub(crate) const ACTION_ID_MAX: u32 = (1 << ACTION_BITS) - 1;
+/// The largest slot: ports of Services in both families together.
+pub(crate) const SLOT_MAX: u32 = (1 << (32 - ACTION_BITS)) - 1;
+/// The bits of a front's value that are its slot.
+const SLOT_MASK: u32 = !ACTION_ID_MAX;
+
+/// The key of a front: up to six registers.
 const KEY: Register = Register::new(0);
-const SLOT: Register = Register::new(9);
-const ACTION: Register = Register::new(10);
-const ALTERNATE: Register = Register::new(11);
+/// What a lookup found.
+const FOUND: Register = Register::new(6);
+/// The action of a front.
+const ACTION: Register = Register::new(7);
+/// A client under session affinity: its slot and address.
+const CLIENT: Register = Register::new(7);
+/// A slot, and beside it what chooses in it: a drawn number or a token.
+const SLOT: Register = Register::new(12);
+const CHOICE: Register = SLOT.plus(1);
+/// The token of an endpoint, to be remembered.
+const TOKEN: Register = Register::new(14);
+/// The packet's mark while a copy goes through it.
+const SAVED: Register = Register::new(15);
+/// The chosen endpoint; the front's key is not needed any more.
+const ENDPOINT: Register = Register::new(0);
 
 /// The sets that changes of Services touch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -41,6 +70,7 @@ pub(crate) enum SetName {
     ServicePorts,
     NodePorts,
     Backends,
+    Picks,
     Members,
     SourceRanges,
     Hairpins,
@@ -52,6 +82,7 @@ impl SetName {
             Self::ServicePorts => "service-ports",
             Self::NodePorts => "node-ports",
             Self::Backends => "backends",
+            Self::Picks => "picks",
             Self::Members => "members",
             Self::SourceRanges => "source-ranges",
             Self::Hairpins => "hairpins",
@@ -88,14 +119,6 @@ impl Kind {
         }
     }
 
-    /// Alternates have a map of their own: one map for both would look like a loop to the kernel.
-    const fn alternates(self) -> &'static str {
-        match self {
-            Self::Address => "address-alternates",
-            Self::NodePort => "node-port-alternates",
-        }
-    }
-
     /// Loads the key of the map of this kind, from register 0 on.
     fn load_key(self, family: Family, rule: Expressions) -> Expressions {
         match self {
@@ -112,10 +135,6 @@ impl Kind {
 
 const fn address_registers(family: Family) -> u32 {
     if matches!(family, Family::Ip6) { 4 } else { 1 }
-}
-
-const fn address_length(family: Family) -> u32 {
-    4 * address_registers(family)
 }
 
 /// The bytes of a port in a register.
@@ -135,27 +154,38 @@ pub(crate) fn front_bytes(key: &FrontKey) -> Vec<u8> {
     bytes
 }
 
+/// What a front's element says.
+pub(crate) const fn front_value(slot: u32, action: u32) -> [u8; 4] {
+    (slot << ACTION_BITS | action).to_ne_bytes()
+}
+
+/// A slot as keys have it.
+pub(crate) const fn slot_field(slot: u32) -> [u8; 4] {
+    (slot << ACTION_BITS).to_ne_bytes()
+}
+
 /// Makes the tables anew, with everything that does not depend on single Services.
 pub(crate) fn add_base(batch: &mut NftBatch, family: Family, options: &Options) {
-    let address = address_length(family);
+    let address = DataType::address(family);
     batch.delete_table_if_exists(family, TABLE);
     batch.add_table(family, TABLE);
     let plain = SetFlags::default();
     let interval = SetFlags { interval: true, ..plain };
-    let sets: [(&str, &[u32], Option<u32>, SetFlags); 10] = [
-        (SetName::ServicePorts.text(), &[address, 1, 2], Some(12), plain),
-        (SetName::NodePorts.text(), &[1, 2], Some(12), plain),
-        (SetName::Backends.text(), &[4, 4], Some(address + 4), plain),
-        (SetName::Members.text(), &[4, address, 2], None, plain),
-        (SetName::SourceRanges.text(), &[4, address], None, interval),
-        (SetName::Hairpins.text(), &[address, address], None, plain),
-        (Kind::Address.actions(), &[4], Some(0), plain),
-        (Kind::NodePort.actions(), &[4], Some(0), plain),
-        (Kind::Address.alternates(), &[4], Some(0), plain),
-        (Kind::NodePort.alternates(), &[4], Some(0), plain),
+    let (number, endpoint) = (MapValue::Data(&[DataType::Number]), [address, DataType::Port]);
+    let in_slot = [DataType::Number, DataType::Number];
+    let sets: [(&str, &[DataType], MapValue<'_>, SetFlags); 9] = [
+        (SetName::ServicePorts.text(), &[address, DataType::Protocol, DataType::Port], number, plain),
+        (SetName::NodePorts.text(), &[DataType::Protocol, DataType::Port], number, plain),
+        (SetName::Backends.text(), &in_slot, MapValue::Data(&endpoint), plain),
+        (SetName::Picks.text(), &in_slot, number, plain),
+        (SetName::Members.text(), &in_slot, MapValue::Data(&endpoint), plain),
+        (SetName::SourceRanges.text(), &[DataType::Number, address], MapValue::None, interval),
+        (SetName::Hairpins.text(), &[address, address], MapValue::None, plain),
+        (Kind::Address.actions(), &[DataType::Number], MapValue::Verdict, plain),
+        (Kind::NodePort.actions(), &[DataType::Number], MapValue::Verdict, plain),
     ];
-    for (name, key_fields_bytes, data_bytes, flags) in sets {
-        batch.add_set(family, TABLE, &SetSpec { name, key_fields_bytes, data_bytes, flags, size_max: None });
+    for (name, key, value, flags) in sets {
+        batch.add_typed_set(family, TABLE, &TypedSetSpec { name, key, value, flags, size_max: None });
     }
     for (name, base) in [
         ("services", None),
@@ -187,7 +217,11 @@ fn add_services_chain(batch: &mut NftBatch, family: Family, options: &Options) {
         rule(Expressions::new().match_destination_prefix(&address, false, KEY).verdict(Verdict::Return));
     }
     let found = |kind: Kind, rule: Expressions| {
-        kind.load_key(family, rule).lookup(kind.map(), KEY, SLOT).lookup_verdict(kind.actions(), ACTION)
+        kind.load_key(family, rule)
+            .lookup(kind.map(), KEY, FOUND)
+            .copy_through_mark(FOUND, &[ACTION], SAVED)
+            .bitwise(ACTION, &ACTION_ID_MAX.to_ne_bytes(), &[0; 4])
+            .lookup_verdict(kind.actions(), ACTION)
     };
     rule(found(Kind::Address, Expressions::new()));
     rule(found(Kind::NodePort, Expressions::new().match_destination_is_local(KEY)));
@@ -245,16 +279,15 @@ fn add_postrouting(batch: &mut NftBatch, family: Family, options: &Options) {
     rule(hairpin().masquerade());
 }
 
-/// Makes the map of a session affinity timeout.
+/// Makes the map of a session affinity timeout: what clients chose.
 pub(crate) fn add_affinity_map(batch: &mut NftBatch, family: Family, timeout_s: u32) {
-    let address = address_length(family);
-    batch.add_set(
+    batch.add_typed_set(
         family,
         TABLE,
-        &SetSpec {
+        &TypedSetSpec {
             name: &affinity_map(timeout_s),
-            key_fields_bytes: &[4, address],
-            data_bytes: Some(address + 4),
+            key: &[DataType::Number, DataType::address(family)],
+            value: MapValue::Data(&[DataType::Number]),
             flags: SetFlags { interval: false, dynamic: true, timeout: true },
             size_max: Some(AFFINITY_CLIENTS_MAX),
         },
@@ -265,53 +298,60 @@ fn affinity_map(timeout_s: u32) -> String {
     format!("affinity-{timeout_s}")
 }
 
-/// Makes the chain of an action and enters it into the map of actions (or of alternates).
-pub(crate) fn add_action(
-    batch: &mut NftBatch,
-    family: Family,
-    kind: Kind,
-    is_alternate: bool,
-    id: u32,
-    action: &Action,
-) {
-    let map = if is_alternate { kind.alternates() } else { kind.actions() };
+/// An action with its number, to be made.
+pub(crate) struct NewAction {
+    pub(crate) family: Family,
+    pub(crate) kind: Kind,
+    pub(crate) id: u32,
+    pub(crate) action: Action,
+    /// Where pods and the node itself go instead: an action that was made before.
+    pub(crate) alternate: Option<(u32, Action)>,
+}
+
+/// Makes the chain of an action and enters it into the map of actions.
+pub(crate) fn add_action(batch: &mut NftBatch, new: &NewAction) {
+    let NewAction { family, kind, id, action, alternate } = new;
+    let chain = action_chain(*kind, *id, action);
+    let alternate = alternate.map(|(id, action)| action_chain(*kind, id, &action));
+    batch.add_chain(*family, TABLE, &ChainSpec { name: &chain, base: None });
+    for rule in action_rules(*family, *kind, action, alternate) {
+        batch.add_rule(*family, TABLE, &chain, &rule);
+    }
+    let key = id.to_ne_bytes().to_vec();
+    let element = Element { key, key_end: None, value: None, verdict: Some(Verdict::Goto(chain)) };
+    batch.add_elements(*family, TABLE, kind.actions(), [&element]);
+}
+
+fn action_chain(kind: Kind, id: u32, action: &Action) -> String {
     let what = match action.balance {
         Balance::Cluster(count) => format!("cluster-{count}"),
         Balance::Local(count) => format!("local-{count}"),
         Balance::Reject => "reject".to_owned(),
         Balance::Drop => "drop".to_owned(),
     };
-    let chain = format!("{map}-{id}-{what}");
-    batch.add_chain(family, TABLE, &ChainSpec { name: &chain, base: None });
-    for rule in action_rules(family, kind, action) {
-        batch.add_rule(family, TABLE, &chain, &rule);
-    }
-    let element =
-        Element { key: id.to_ne_bytes().to_vec(), key_end: None, value: None, verdict: Some(Verdict::Goto(chain)) };
-    batch.add_elements(family, TABLE, map, [&element]);
+    format!("{}-{id}-{what}", kind.map())
 }
 
-fn action_rules(family: Family, kind: Kind, action: &Action) -> Vec<Expressions> {
+fn action_rules(family: Family, kind: Kind, action: &Action, alternate: Option<String>) -> Vec<Expressions> {
     let mut rules = Vec::new();
-    let find = |rule: Expressions| kind.load_key(family, rule).lookup(kind.map(), KEY, SLOT);
+    // Finds the front's slot, and puts it into registers.
+    let find = |rule: Expressions, into: &[Register]| {
+        let found = kind.load_key(family, rule).lookup(kind.map(), KEY, FOUND).copy_through_mark(FOUND, into, SAVED);
+        into.iter().fold(found, |rule, slot| rule.bitwise(*slot, &SLOT_MASK.to_ne_bytes(), &[0; 4]))
+    };
     if action.is_restricted {
-        let foreign = find(Expressions::new().match_source_is_foreign(KEY));
         rules.push(
-            foreign
-                .load_source(family, ACTION)
-                .contained(SetName::SourceRanges.text(), SLOT, true)
+            find(Expressions::new().match_source_is_foreign(KEY), &[CLIENT])
+                .load_source(family, CLIENT.plus(1))
+                .contained(SetName::SourceRanges.text(), CLIENT, true)
                 .verdict(Verdict::Drop),
         );
     }
-    if action.has_alternate {
+    if let Some(alternate) = alternate {
         // Pods keep their address; the node's own connections may come from an address that others hold as well.
-        let local = || Expressions::new().match_source_is_local(KEY);
-        rules.push(local().set_mark_bits(MASQUERADE_MARK, KEY));
-        rules.push(find(local()).lookup_verdict(kind.alternates(), ALTERNATE));
-        rules.push(
-            find(Expressions::new().match_input_interface(POD_INTERFACE_PREFIX, true, KEY))
-                .lookup_verdict(kind.alternates(), ALTERNATE),
-        );
+        let chosen = |rule: Expressions| rule.verdict(Verdict::Goto(alternate.clone()));
+        rules.push(chosen(Expressions::new().match_source_is_local(KEY).set_mark_bits(MASQUERADE_MARK, KEY)));
+        rules.push(chosen(Expressions::new().match_input_interface(POD_INTERFACE_PREFIX, true, KEY)));
     }
     match action.masquerade {
         Masquerade::Never => {}
@@ -331,30 +371,27 @@ fn action_rules(family: Family, kind: Kind, action: &Action) -> Vec<Expressions>
             return rules;
         }
     };
-    let endpoint = ACTION;
-    let endpoint_port = endpoint.plus(address_registers(family));
-    let draw =
-        || find(Expressions::new()).random(count, offset, ACTION).lookup(SetName::Backends.text(), SLOT, endpoint);
-    if let Some(timeout_s) = action.affinity_timeout_s {
-        let map = affinity_map(timeout_s);
-        let timeout_ms = u64::from(timeout_s) * 1000;
-        // The slot goes to register 0 a second time, beside the client's address: together the key of the client's memory.
-        let client = |rule: Expressions| rule.lookup(kind.map(), KEY, KEY).load_source(family, KEY.plus(1));
-        let remembered = client(find(Expressions::new())).lookup(&map, KEY, endpoint).contained(
-            SetName::Members.text(),
-            SLOT,
-            false,
-        );
-        rules.push(remembered.update(&map, KEY, endpoint, timeout_ms).translate_destination(
-            family,
-            endpoint,
-            endpoint_port,
-        ));
-        // What is remembered is of an endpoint that went, or nothing: it has to go first, for an update does not change a value.
-        let forgotten = client(draw()).forget(&map, KEY, endpoint, timeout_ms).update(&map, KEY, endpoint, timeout_ms);
-        rules.push(forgotten.translate_destination(family, endpoint, endpoint_port));
-    }
-    // Also the way out when the memory of clients is full.
-    rules.push(draw().translate_destination(family, endpoint, endpoint_port));
+    let translate =
+        |rule: Expressions| rule.translate_destination(family, ENDPOINT, ENDPOINT.plus(address_registers(family)));
+    let Some(timeout_s) = action.affinity_timeout_s else {
+        let drawn = find(Expressions::new(), &[SLOT]).random(count, offset, CHOICE);
+        rules.push(translate(drawn.lookup(SetName::Backends.text(), SLOT, ENDPOINT)));
+        return rules;
+    };
+    let map = affinity_map(timeout_s);
+    let timeout_ms = u64::from(timeout_s) * 1000;
+    let client = || find(Expressions::new(), &[SLOT, CLIENT]).load_source(family, CLIENT.plus(1));
+    let endpoint = |rule: Expressions| {
+        rule.copy_through_mark(FOUND, &[CHOICE, TOKEN], SAVED).lookup(SetName::Members.text(), SLOT, ENDPOINT)
+    };
+    // What is remembered of an endpoint that went is in no key of `members`.
+    let remembered = endpoint(client().lookup(&map, CLIENT, FOUND)).update(&map, CLIENT, TOKEN, timeout_ms);
+    rules.push(translate(remembered));
+    let picked = || endpoint(client().random(count, offset, CHOICE).lookup(SetName::Picks.text(), SLOT, FOUND));
+    // What is remembered has to go first, for an update does not change a value.
+    let forgotten = picked().forget(&map, CLIENT, TOKEN, timeout_ms).update(&map, CLIENT, TOKEN, timeout_ms);
+    rules.push(translate(forgotten));
+    // The way out when the memory of clients is full.
+    rules.push(translate(picked()));
     rules
 }

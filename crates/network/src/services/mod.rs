@@ -6,6 +6,7 @@ mod error;
 mod layout;
 mod program;
 mod state;
+mod tokens;
 mod worker;
 
 pub use compile::{Action, Balance, CompiledPort, Front, FrontKey, Masquerade, compile};

@@ -7,13 +7,19 @@ use std::sync::Arc;
 use super::claims::Claims;
 use super::compile::{Action, CompiledPort, FrontKey, compile};
 use super::error::Error;
-use super::layout::{self, Kind, LOCAL_INDEX_OFFSET, SetName, TABLE, front_bytes, port_bytes};
+use super::layout::{
+    self, ACTION_ID_MAX, Kind, LOCAL_INDEX_OFFSET, NewAction, SLOT_MAX, SetName, TABLE, front_bytes, front_value,
+    port_bytes, slot_field,
+};
 use super::state::{ServiceKey, ServiceState, TransportProtocol};
+use super::tokens::Tokens;
 use crate::Prefix;
-use crate::netlink::{Conntrack, Element, Family, Flow, FlowFilter, NetworkNamespace, Nft, NftBatch};
+use crate::netlink::{
+    Conntrack, Element, Family, Flow, FlowFilter, NetworkNamespace, Nft, NftBatch, TableWatch, Watched,
+};
 use crate::prefix::address_bytes;
 
-/// Past this many distinct actions (endpoint counts that came and went) the tables are rebuilt.
+/// Past this many distinct actions (endpoint counts that came and went), or twice those of the last rebuild, the tables are rebuilt.
 const ACTIONS_MAX: usize = 4096;
 
 /// Where and for which addresses Services are programmed.
@@ -59,15 +65,21 @@ pub struct Report {
     pub resynchronised: bool,
     /// UDP connections forgotten.
     pub purged_flows: usize,
+    /// Addresses and ports left out because there are no numbers left for them.
+    pub left_out: usize,
 }
 
 #[derive(Clone)]
 struct Programmed {
     port: CompiledPort,
     slot: u32,
+    /// Of the endpoints, where clients are remembered.
+    tokens: Tokens,
 }
 
 type Location = (Family, SetName);
+/// An action, and where pods and the node itself go instead.
+type ActionKey = (Family, Kind, Action, Option<Action>);
 
 /// Programs Services. Every call blocks on the kernel (well under a millisecond for one change): use it from a thread of its own.
 pub struct Programmer {
@@ -77,23 +89,27 @@ pub struct Programmer {
     wanted: HashMap<ServiceKey, Arc<ServiceState>>,
     programmed: HashMap<ServiceKey, Vec<Programmed>>,
     claims: Claims,
-    actions: HashMap<(Family, Kind, bool, Action), u32>,
+    actions: HashMap<ActionKey, u32>,
+    actions_max: usize,
     affinity_timeouts: HashSet<(Family, u32)>,
     hairpins: HashMap<IpAddr, u32>,
     free_slots: Vec<u32>,
     next_slot: u32,
+    next_token: u32,
     needs_resync: bool,
+    watch: TableWatch,
 }
 
 /// The messages and after-effects of one change, collected before anything is sent.
 #[derive(Default)]
 struct Plan {
-    new_actions: Vec<(Family, Kind, bool, u32, Action)>,
+    new_actions: Vec<NewAction>,
     new_affinities: Vec<(Family, u32)>,
     added: HashMap<Location, Vec<Element>>,
     deleted: HashMap<Location, Vec<Element>>,
     hairpin_changes: HashMap<IpAddr, i64>,
     stale: Vec<Stale>,
+    left_out: usize,
 }
 
 /// UDP connections that a change leaves behind.
@@ -116,11 +132,14 @@ impl Programmer {
             programmed: HashMap::new(),
             claims: Claims::default(),
             actions: HashMap::new(),
+            actions_max: ACTIONS_MAX,
             affinity_timeouts: HashSet::new(),
             hairpins: HashMap::new(),
             free_slots: Vec::new(),
             next_slot: 1,
+            next_token: 0,
             needs_resync: true,
+            watch: TableWatch::default(),
         })
     }
 
@@ -137,12 +156,35 @@ impl Programmer {
             };
             keys.push_back(key);
         }
-        if self.needs_resync || self.actions.len() > ACTIONS_MAX {
+        if self.needs_resync || self.actions.len() > self.actions_max {
             return self.resync();
         }
         let mut plan = Plan::default();
         self.plan(keys, &mut plan);
-        self.commit(NftBatch::new(), plan)
+        if plan.left_out > 0 {
+            // Numbers of actions that nothing uses any more are still taken.
+            return self.resync();
+        }
+        match self.commit(NftBatch::new(), plan) {
+            // Somebody flushed the tables or deleted elements.
+            Err(Error::Netlink(error)) if error.is_not_found() => {
+                tracing::warn!(%error, "the tables of Services were changed by another program; they are rebuilt");
+                self.resync()
+            }
+            other => other,
+        }
+    }
+
+    /// Looks whether the tables are still there and whole, and rebuilds them if not; true if it had to. To be called every few seconds:
+    /// where nothing changed it costs one question to the kernel.
+    pub fn verify(&mut self) -> Result<bool, Error> {
+        if !self.needs_resync && self.watch.is_intact(&mut self.nft)? {
+            return Ok(false);
+        }
+        if !self.needs_resync {
+            tracing::warn!("the tables of Services were removed or changed by another program; they are rebuilt");
+        }
+        self.resync().map(|_| true)
     }
 
     /// Replaces everything wanted and rebuilds the tables: at start, and when options change.
@@ -177,8 +219,19 @@ impl Programmer {
         let mut plan = Plan::default();
         self.plan(keys.into(), &mut plan);
         plan.stale.clear();
+        self.actions_max = (2 * self.actions.len()).max(ACTIONS_MAX);
         let mut report = self.commit(batch, plan)?;
+        let watched = |family: &Family| Watched { family: *family, table: TABLE, chains: layout::BASE_CHAINS };
+        self.watch = TableWatch::learn(&mut self.nft, self.options.families.iter().map(watched).collect())?;
         report.resynchronised = true;
+        if report.left_out > 0 {
+            tracing::error!(
+                report.left_out,
+                slots_max = SLOT_MAX,
+                actions_max = ACTION_ID_MAX,
+                "more Services than this node has numbers for: the last of them are not reachable here"
+            );
+        }
         report.purged_flows = self.purge_orphans();
         Ok(report)
     }
@@ -203,13 +256,23 @@ impl Programmer {
             let mut after = Vec::with_capacity(ports.len());
             for mut port in ports {
                 let old = before.iter().find(|old| identity(&old.port) == identity(&port));
-                let slot = old.map_or_else(|| self.allocate_slot(), |old| old.slot);
+                let Some(slot) = old.map(|old| old.slot).or_else(|| self.allocate_slot()) else {
+                    plan.left_out += port.fronts.len();
+                    continue;
+                };
                 if let Some(old) = old {
                     keep_order(&old.port.cluster, &mut port.cluster);
                     keep_order(&old.port.local, &mut port.local);
                 }
-                self.difference(old, Some(&Programmed { port: port.clone(), slot }), plan);
-                after.push(Programmed { port, slot });
+                let tokens = if port.has_affinity {
+                    let endpoints = port.cluster.iter().chain(&port.local);
+                    Tokens::renewed(old.map(|old| &old.tokens), endpoints, &mut self.next_token)
+                } else {
+                    Tokens::default()
+                };
+                let new = Programmed { port, slot, tokens };
+                self.difference(old, Some(&new), plan);
+                after.push(new);
             }
             for old in &before {
                 if !after.iter().any(|new| identity(&new.port) == identity(&old.port)) {
@@ -223,10 +286,11 @@ impl Programmer {
         }
     }
 
-    fn allocate_slot(&mut self) -> u32 {
-        self.free_slots.pop().unwrap_or_else(|| {
-            self.next_slot += 1;
-            self.next_slot - 1
+    fn allocate_slot(&mut self) -> Option<u32> {
+        self.free_slots.pop().or_else(|| {
+            let slot = self.next_slot;
+            self.next_slot = (slot + 1).min(SLOT_MAX + 1);
+            (slot <= SLOT_MAX).then_some(slot)
         })
     }
 
@@ -257,8 +321,8 @@ impl Programmer {
 
     /// All elements of a port, which follow from it and its slot alone.
     fn elements(&mut self, programmed: &Programmed, plan: &mut Plan) -> Vec<(Location, Element)> {
-        let Programmed { port, slot } = programmed;
-        let slot = slot.to_ne_bytes();
+        let Programmed { port, slot: number, tokens } = programmed;
+        let slot = slot_field(*number);
         let mut elements = Vec::with_capacity(port.fronts.len() + port.cluster.len() + port.local.len());
         let mut add = |set: SetName, key: Vec<u8>, key_end: Option<Vec<u8>>, value: Option<Vec<u8>>| {
             elements.push(((port.family, set), Element { key, key_end, value, verdict: None }));
@@ -266,29 +330,30 @@ impl Programmer {
         let mut is_restricted = false;
         for front in &port.fronts {
             let kind = Kind::of(&front.key);
-            let action = self.action_id(port.family, kind, false, front.action, plan);
-            let alternate = if front.action.has_alternate {
-                self.action_id(port.family, kind, true, front.alternate, plan)
-            } else {
-                0
+            let alternate = front.action.has_alternate.then_some(front.alternate);
+            let Some(action) = self.action_id((port.family, kind, front.action, alternate), plan) else {
+                plan.left_out += 1;
+                continue;
             };
             is_restricted |= front.action.is_restricted;
-            let value = [slot, action.to_ne_bytes(), alternate.to_ne_bytes()].concat();
             let set = if kind == Kind::Address { SetName::ServicePorts } else { SetName::NodePorts };
-            add(set, front_bytes(&front.key), None, Some(value));
+            add(set, front_bytes(&front.key), None, Some(front_value(*number, action).to_vec()));
         }
         let endpoint_bytes =
             |(ip, endpoint_port): &(IpAddr, u16)| [address_bytes(*ip), port_bytes(*endpoint_port).to_vec()].concat();
         for (list, offset) in [(&port.cluster, 0), (&port.local, LOCAL_INDEX_OFFSET)] {
             for (index, endpoint) in (offset..).zip(list) {
-                add(SetName::Backends, [slot, index.to_ne_bytes()].concat(), None, Some(endpoint_bytes(endpoint)));
+                let key = [slot, index.to_ne_bytes()].concat();
+                if port.has_affinity {
+                    let token = tokens.of(endpoint).unwrap_or(0);
+                    add(SetName::Picks, key, None, Some(token.to_ne_bytes().to_vec()));
+                } else {
+                    add(SetName::Backends, key, None, Some(endpoint_bytes(endpoint)));
+                }
             }
         }
-        if port.has_affinity {
-            let members: HashSet<_> = port.cluster.iter().chain(&port.local).collect();
-            for endpoint in members {
-                add(SetName::Members, [slot.to_vec(), endpoint_bytes(endpoint)].concat(), None, None);
-            }
+        for (endpoint, token) in tokens.iter() {
+            add(SetName::Members, [slot, token.to_ne_bytes()].concat(), None, Some(endpoint_bytes(endpoint)));
         }
         if is_restricted {
             for range in outermost(&port.source_ranges) {
@@ -300,17 +365,28 @@ impl Programmer {
         elements
     }
 
-    fn action_id(&mut self, family: Family, kind: Kind, is_alternate: bool, action: Action, plan: &mut Plan) -> u32 {
-        let next = u32::try_from(self.actions.len()).unwrap_or(u32::MAX - 1) + 1;
-        *self.actions.entry((family, kind, is_alternate, action)).or_insert_with(|| {
-            plan.new_actions.push((family, kind, is_alternate, next, action));
-            if let Some(timeout_s) = action.affinity_timeout_s
-                && self.affinity_timeouts.insert((family, timeout_s))
-            {
-                plan.new_affinities.push((family, timeout_s));
-            }
-            next
-        })
+    /// The number of an action, which is made if it is new; none if there is no number left.
+    fn action_id(&mut self, key: ActionKey, plan: &mut Plan) -> Option<u32> {
+        if let Some(id) = self.actions.get(&key) {
+            return Some(*id);
+        }
+        let (family, kind, action, alternate) = key;
+        let alternate = match alternate {
+            Some(alternate) => Some((self.action_id((family, kind, alternate, None), plan)?, alternate)),
+            None => None,
+        };
+        let id = u32::try_from(self.actions.len()).ok()? + 1;
+        if id > ACTION_ID_MAX {
+            return None;
+        }
+        self.actions.insert(key, id);
+        plan.new_actions.push(NewAction { family, kind, id, action, alternate });
+        if let Some(timeout_s) = action.affinity_timeout_s
+            && self.affinity_timeouts.insert((family, timeout_s))
+        {
+            plan.new_affinities.push((family, timeout_s));
+        }
+        Some(id)
     }
 
     fn commit(&mut self, mut batch: NftBatch, mut plan: Plan) -> Result<Report, Error> {
@@ -333,8 +409,8 @@ impl Programmer {
         for (family, timeout_s) in &plan.new_affinities {
             layout::add_affinity_map(&mut batch, *family, *timeout_s);
         }
-        for (family, kind, is_alternate, id, action) in &plan.new_actions {
-            layout::add_action(&mut batch, *family, *kind, *is_alternate, *id, action);
+        for action in &plan.new_actions {
+            layout::add_action(&mut batch, action);
         }
         for ((family, set), elements) in &plan.deleted {
             batch.delete_elements(*family, TABLE, set.text(), elements);
@@ -350,6 +426,7 @@ impl Programmer {
             deleted: plan.deleted.values().map(Vec::len).sum(),
             resynchronised: false,
             purged_flows: plan.stale.iter().map(|stale| self.purge_stale(stale)).sum(),
+            left_out: plan.left_out,
         })
     }
 

@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::time::Duration;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
@@ -15,6 +15,8 @@ use super::state::{ServiceKey, ServiceState};
 const QUEUE_LENGTH_MAX: usize = 4096;
 /// How long after a failure the next attempt follows by itself.
 const RETRY_DELAY_MS: u64 = 1000;
+/// How often the kernel's tables are looked at.
+const VERIFY_PERIOD_MS: u64 = 2000;
 
 enum Message {
     Change(ServiceKey, Option<Arc<ServiceState>>),
@@ -78,18 +80,13 @@ impl Handle {
 
 fn run(mut programmer: Programmer, services: HashMap<ServiceKey, Arc<ServiceState>>, receiver: &Receiver<Message>) {
     let mut failed = report(programmer.replace(services).map(|_| ()));
+    let mut verified = Instant::now();
     loop {
-        let first = if failed {
-            match receiver.recv_timeout(Duration::from_millis(RETRY_DELAY_MS)) {
-                Ok(message) => Some(message),
-                Err(std::sync::mpsc::RecvTimeoutError::Timeout) => None,
-                Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => return,
-            }
-        } else {
-            match receiver.recv() {
-                Ok(message) => Some(message),
-                Err(_) => return,
-            }
+        let wait_ms = if failed { RETRY_DELAY_MS } else { VERIFY_PERIOD_MS };
+        let first = match receiver.recv_timeout(Duration::from_millis(wait_ms)) {
+            Ok(message) => Some(message),
+            Err(RecvTimeoutError::Timeout) => None,
+            Err(RecvTimeoutError::Disconnected) => return,
         };
         let mut changes: Vec<(ServiceKey, Option<Arc<ServiceState>>)> = Vec::new();
         let mut waiters = Vec::new();
@@ -99,6 +96,11 @@ fn run(mut programmer: Programmer, services: HashMap<ServiceKey, Arc<ServiceStat
                 outcome = result;
             }
         };
+        // Also while changes come without a pause: those may not touch what is missing.
+        if first.is_none() || verified.elapsed() >= Duration::from_millis(VERIFY_PERIOD_MS) {
+            merge(programmer.verify().map(drop));
+            verified = Instant::now();
+        }
         // Everything that waits already goes into the same transaction.
         for message in first.into_iter().chain(receiver.try_iter().take(QUEUE_LENGTH_MAX)) {
             match message {

@@ -99,6 +99,10 @@ impl PodNetwork for NetworkAdapter {
         .await
     }
 
+    async fn verify_rules(&self) -> Result<(), String> {
+        self.with(move |network| network.verify_rules().map(drop).map_err(|error| error.to_string())).await
+    }
+
     async fn recover(&self, live: Vec<(Arc<Pod>, String, u32)>) -> Result<(), String> {
         self.with(move |network| {
             // A pod whose process went away meanwhile has no namespace any more: it is not live.

@@ -165,6 +165,8 @@ pub trait PodNetwork: Send + Sync + 'static {
     async fn set_peers(&self, peers: Vec<Peer>) -> Result<Vec<String>, String>;
     /// Repairs what others removed of these routes; sentences as of [`Self::set_peers`].
     async fn verify_peers(&self) -> Result<Vec<String>, String>;
+    /// Makes rules anew that other programs removed: masquerading, host ports.
+    async fn verify_rules(&self) -> Result<(), String>;
     /// After a restart: keeps exactly these pods.
     async fn recover(&self, live: Vec<(Arc<Pod>, String, u32)>) -> Result<(), String>;
 }

@@ -37,6 +37,8 @@ pub async fn keep_peers(own_name: String, client: Arc<dyn ClusterClient>, networ
     let mut peers: BTreeMap<String, Peer> = BTreeMap::new();
     let mut told: Vec<String> = Vec::new();
     let mut retry: Option<Duration> = None;
+    let mut looks = tokio::time::interval(VERIFY_EVERY);
+    looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         let mut verify = false;
         let mut dirty = tokio::select! {
@@ -44,10 +46,15 @@ pub async fn keep_peers(own_name: String, client: Arc<dyn ClusterClient>, networ
                 Some(change) => take(&own_name, &mut peers, change),
                 None => return,
             },
-            () = tokio::time::sleep(retry.unwrap_or(VERIFY_EVERY)) => {
+            // A look of its own: in a large cluster some Node changes every second.
+            _ = looks.tick() => {
+                if let Err(error) = network.verify_rules().await {
+                    tracing::warn!(%error, "the pod network's rules could not be verified");
+                }
                 verify = retry.is_none() && !peers.is_empty();
                 retry.is_some()
             }
+            () = tokio::time::sleep(retry.unwrap_or(VERIFY_EVERY)), if retry.is_some() => true,
         };
         while let Ok(change) = changes.try_recv() {
             dirty |= take(&own_name, &mut peers, change);
