@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use hickory_proto::op::{Edns, Message, Query, ResponseCode};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
-use klynge_network::dns::{Dns, DnsEndpoint, DnsKind, DnsPort, DnsService, Handle, Options};
+use klynge_network::dns::{Dns, DnsEndpoint, DnsKind, DnsPort, DnsService, Handle, Options, Outside};
 use klynge_network::services::{ServiceKey, TransportProtocol};
 
 /// A resolver "outside": knows a few names, counts its questions.
@@ -101,7 +101,7 @@ fn server() -> Server {
         vec!["10.43.0.0/16".parse().unwrap(), "10.42.0.0/16".parse().unwrap(), "fd00:43::/112".parse().unwrap()];
     options.resolv_conf = vec![PathBuf::from("/nonexistent")];
     // A resolver on another port than 53 can only be named as a stub domain: the root is the domain of everything.
-    options.stub_domains = vec![(String::new(), vec![upstream.address])];
+    options.outside.stub_domains = vec![(String::new(), vec![upstream.address])];
     let handle = Dns::run(options).unwrap();
     let address = handle.addresses()[0];
     drop(inside);
@@ -369,4 +369,35 @@ fn a_resolver_that_asks_us_back_is_found_out() {
     }
     drop(handle);
     drop(inside);
+}
+
+#[test]
+fn who_is_asked_changes_while_it_runs() {
+    let server = server();
+    let other = upstream();
+    let handle = server.handle.as_ref().unwrap();
+    let ask = |name: &str| server.ask(name, RecordType::A).metadata.response_code;
+    let counts = || (server.upstream.questions.load(Ordering::SeqCst), other.questions.load(Ordering::SeqCst));
+    assert_eq!(ask("one.example."), ResponseCode::NoError);
+    assert_eq!(counts(), (1, 0));
+    // A domain of its own, the most specific one first; everything else as before.
+    let stubs = vec![(String::new(), vec![server.upstream.address]), ("corp.example".to_owned(), vec![other.address])];
+    handle.set_outside(&Outside { stub_domains: stubs, servers: Vec::new() }).unwrap();
+    assert_eq!((ask("a.corp.example."), counts()), (ResponseCode::NoError, (1, 1)));
+    assert_eq!((ask("corp.example."), counts()), (ResponseCode::NoError, (1, 2)));
+    assert_eq!((ask("acorp.example."), counts()), (ResponseCode::NoError, (2, 2)));
+    // What was answered by others before is asked again.
+    assert_eq!((ask("one.example."), counts()), (ResponseCode::NoError, (3, 2)));
+    // A name that is none changes nothing.
+    let bad = Outside { stub_domains: vec![("a..b".to_owned(), vec![other.address])], servers: Vec::new() };
+    assert!(handle.set_outside(&bad).is_err());
+    assert_eq!((ask("b.corp.example."), counts()), (ResponseCode::NoError, (3, 3)));
+    // General servers instead of the host's.
+    handle.set_outside(&Outside { stub_domains: Vec::new(), servers: vec![other.address] }).unwrap();
+    let begun = Instant::now();
+    while ask("two.example.") != ResponseCode::NoError {
+        assert!(begun.elapsed() < Duration::from_secs(20), "the new servers are not asked");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(counts().0, 3);
 }

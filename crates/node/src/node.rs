@@ -4,7 +4,7 @@ use crate::agent::{
     Api, Containers, Dispatcher, NodeBackend, Paths, PodNetwork, PodRegistry, Recorder, References, Shared, Tasks,
     Tokens,
 };
-use crate::feed::{Feed, Sinks, keep_peers};
+use crate::feed::{Feed, Sinks, keep_dns_config, keep_peers};
 use crate::lifecycle::{Allocatable, NodeAddresses, Requests};
 use crate::machine::{Facts, ImageThresholds, Machine, MachineOptions, Thresholds, renew_lease};
 use crate::streaming::{Backend, Gate, serve};
@@ -119,6 +119,10 @@ impl Node {
             },
             pods: options.pods_max,
         };
+        if let Some(dns) = &options.dns {
+            let kept = data.join("dns.json");
+            tasks.spawn(keep_dns_config(Arc::clone(&options.client), Arc::clone(dns), kept));
+        }
         // Services first: pods that go on need their addresses at once.
         let for_links = Arc::clone(&shared);
         let sinks = Sinks {

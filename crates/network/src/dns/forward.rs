@@ -28,10 +28,13 @@ const ROUNDS_MAX: usize = 2;
 /// The name below which we ask ourselves whether we are our own upstream.
 const LOOP_SUFFIX: &[u8] = b"\x0bklynge-loop\x00";
 
+/// A domain that has servers of its own.
+type StubDomain = (Name, Arc<[SocketAddr]>);
+
 /// Names outside the cluster.
 pub(crate) struct Forwarder {
     namespace: Option<NetworkNamespace>,
-    stub_domains: Vec<(Name, Vec<SocketAddr>)>,
+    stub_domains: RwLock<Arc<[StubDomain]>>,
     servers: RwLock<Arc<[SocketAddr]>>,
     preferred: AtomicUsize,
     cache: Mutex<Cache>,
@@ -41,12 +44,10 @@ pub(crate) struct Forwarder {
 }
 
 impl Forwarder {
-    pub(crate) fn new(namespace: Option<NetworkNamespace>, mut stub_domains: Vec<(Name, Vec<SocketAddr>)>) -> Self {
-        // The most specific domain is found first.
-        stub_domains.sort_by_key(|(domain, _)| std::cmp::Reverse(domain.wire().len()));
+    pub(crate) fn new(namespace: Option<NetworkNamespace>) -> Self {
         Self {
             namespace,
-            stub_domains,
+            stub_domains: RwLock::new(Arc::from([])),
             servers: RwLock::new(Arc::from([])),
             preferred: AtomicUsize::new(0),
             cache: Mutex::new(Cache::default()),
@@ -54,6 +55,16 @@ impl Forwarder {
             probe_came_back: AtomicBool::new(false),
             failures: AtomicU64::new(0),
         }
+    }
+
+    /// Takes the servers of some domains into use; all others are asked of the general ones.
+    pub(crate) fn set_stub_domains(&self, domains: Vec<(Name, Vec<SocketAddr>)>) {
+        let mut domains: Vec<StubDomain> =
+            domains.into_iter().map(|(domain, servers)| (domain, servers.into())).collect();
+        // The most specific domain is found first.
+        domains.sort_by_key(|(domain, _)| std::cmp::Reverse(domain.wire().len()));
+        *self.stub_domains.write().unwrap_or_else(PoisonError::into_inner) = domains.into();
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     /// Takes new servers into use at once, and then out again those that lead back here.
@@ -160,8 +171,9 @@ impl Forwarder {
     }
 
     fn servers_for(&self, name: &[u8]) -> Arc<[SocketAddr]> {
-        match self.stub_domains.iter().find(|(domain, _)| is_within(name, domain.wire())) {
-            Some((_, servers)) => servers.as_slice().into(),
+        let domains = Arc::clone(&self.stub_domains.read().unwrap_or_else(PoisonError::into_inner));
+        match domains.iter().find(|(domain, _)| is_within(name, domain.wire())) {
+            Some((_, servers)) => Arc::clone(servers),
             None => Arc::clone(&self.servers.read().unwrap_or_else(PoisonError::into_inner)),
         }
     }

@@ -14,6 +14,6 @@ mod zone;
 pub use error::Error;
 pub use name::{Name, NameError};
 pub use resolv_conf::{HostResolvers, host_resolvers};
-pub use server::{Dns, Handle, Options, Statistics};
+pub use server::{Dns, Handle, Options, Outside, Statistics};
 pub use state::{DnsEndpoint, DnsKind, DnsPort, DnsService};
 pub use zone::Zone;

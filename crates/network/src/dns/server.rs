@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::runtime;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 use super::answer::{Outcome, answer};
 use super::error::Error;
@@ -48,8 +49,23 @@ pub struct Options {
     pub reverse_ranges: Vec<Prefix>,
     /// Where the host's resolvers are listed, in order.
     pub resolv_conf: Vec<PathBuf>,
+    /// Who is asked about what, to begin with.
+    pub outside: Outside,
+}
+
+/// Who is asked about names outside the cluster.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Outside {
     /// Domains that have servers of their own.
     pub stub_domains: Vec<(String, Vec<SocketAddr>)>,
+    /// Who is asked about everything else; the host's resolvers where there are none here.
+    pub servers: Vec<SocketAddr>,
+}
+
+impl Outside {
+    fn domains(&self) -> Result<Vec<(Name, Vec<SocketAddr>)>, NameError> {
+        self.stub_domains.iter().map(|(domain, servers)| Ok((Name::parse(domain)?, servers.clone()))).collect()
+    }
 }
 
 impl Options {
@@ -62,7 +78,7 @@ impl Options {
             domain: domain.into(),
             reverse_ranges: Vec::new(),
             resolv_conf: vec!["/etc/resolv.conf".into(), "/run/systemd/resolve/resolv.conf".into()],
-            stub_domains: Vec::new(),
+            outside: Outside::default(),
         }
     }
 }
@@ -93,6 +109,8 @@ pub struct Handle {
 struct Shared {
     zone: RwLock<Zone>,
     forwarder: Forwarder,
+    /// Who is asked instead of the host's resolvers; empty for these.
+    servers: watch::Sender<Vec<SocketAddr>>,
     forwards: Arc<Semaphore>,
     stop: AtomicBool,
     turn: AtomicUsize,
@@ -106,14 +124,11 @@ impl Dns {
     /// Starts to serve; must be called within a tokio runtime. When it returns, the addresses answer.
     pub fn run(options: Options) -> Result<Handle, Error> {
         let addresses: Vec<IpAddr> = options.listen.iter().map(SocketAddr::ip).collect();
-        let stub_domains = options
-            .stub_domains
-            .iter()
-            .map(|(domain, servers)| Ok((Name::parse(domain)?, servers.clone())))
-            .collect::<Result<Vec<_>, NameError>>()?;
+        let domains = options.outside.domains()?;
         let shared = Arc::new(Shared {
             zone: RwLock::new(Zone::new(&options.domain, options.reverse_ranges.clone(), &addresses)?),
-            forwarder: Forwarder::new(options.namespace.clone(), stub_domains),
+            forwarder: Forwarder::new(options.namespace.clone()),
+            servers: watch::channel(options.outside.servers.clone()).0,
             forwards: Arc::new(Semaphore::new(FORWARDS_MAX)),
             stop: AtomicBool::new(false),
             turn: AtomicUsize::new(0),
@@ -122,6 +137,7 @@ impl Dns {
             cached: AtomicU64::new(0),
             resolvers: RwLock::new(HostResolvers::default()),
         });
+        shared.forwarder.set_stub_domains(domains);
         let mut handle = Handle { shared: Arc::clone(&shared), sockets: Vec::new(), tasks: Vec::new() };
         let runtime = runtime::Handle::current();
         for address in &options.listen {
@@ -179,6 +195,20 @@ impl Handle {
         for key in gone {
             zone.set(&key, None);
         }
+    }
+
+    /// Changes who is asked about names outside the cluster; the next question goes there.
+    ///
+    /// # Errors
+    /// A stub domain that is no domain name; then nothing is changed.
+    pub fn set_outside(&self, outside: &Outside) -> Result<(), NameError> {
+        self.shared.forwarder.set_stub_domains(outside.domains()?);
+        self.shared.servers.send_if_modified(|servers| {
+            let is_other = *servers != outside.servers;
+            servers.clone_from(&outside.servers);
+            is_other
+        });
+        Ok(())
     }
 
     /// The addresses that answer.
@@ -363,16 +393,20 @@ async fn serve_client(shared: &Shared, mut stream: tokio::net::TcpStream) -> io:
 /// Follows the host's resolvers, which change with networks and VPNs.
 async fn watch_resolvers(shared: Arc<Shared>, options: Options) {
     let own: Vec<SocketAddr> = options.listen.clone();
-    let mut known: Option<HostResolvers> = None;
+    let mut known: Option<(HostResolvers, Vec<SocketAddr>)> = None;
+    let mut configured = shared.servers.subscribe();
     loop {
         let paths = options.resolv_conf.clone();
         let found = tokio::task::spawn_blocking(move || host_resolvers(&paths)).await.unwrap_or_default();
+        let found = (found, configured.borrow_and_update().clone());
         if known.as_ref() != Some(&found) {
-            let others = found.servers.iter().copied().filter(|server| !own.contains(server)).collect();
-            *shared.resolvers.write().unwrap_or_else(PoisonError::into_inner) = found.clone();
+            let servers = if found.1.is_empty() { &found.0.servers } else { &found.1 };
+            let others = servers.iter().copied().filter(|server| !own.contains(server)).collect();
+            *shared.resolvers.write().unwrap_or_else(PoisonError::into_inner) = found.0.clone();
             shared.forwarder.set_servers(others).await;
             known = Some(found);
         }
-        tokio::time::sleep(Duration::from_millis(RESOLVERS_INTERVAL_MS)).await;
+        // Its sender lives as long as this.
+        let _ = timeout(Duration::from_millis(RESOLVERS_INTERVAL_MS), configured.changed()).await;
     }
 }
