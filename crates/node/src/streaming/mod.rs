@@ -2,6 +2,7 @@
 
 mod backend;
 mod log_reader;
+mod port_channels;
 mod port_forward;
 mod process;
 mod remote;

@@ -3,7 +3,7 @@
 use super::backend::{Backend, ExecRequest};
 use super::log_reader::{self, LogOptions};
 use super::remote::{self, Remote};
-use super::{port_forward, process, websocket};
+use super::{port_channels, port_forward, process, websocket};
 use crate::agent::Tasks;
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -129,7 +129,7 @@ async fn route(request: Request<Incoming>, backend: Arc<dyn Backend>, tasks: Tas
             run(&backend, namespace, pod, container, &query).await
         }
         ["portForward", namespace, pod] | ["portForward", namespace, pod, _] => {
-            forward(request, backend, &tasks, namespace, pod)
+            forward(request, backend, &tasks, &query, namespace, pod)
         }
         _ => plain(StatusCode::NOT_FOUND, "text/plain; charset=utf-8", "404 page not found\n"),
     }
@@ -378,13 +378,26 @@ fn forward(
     mut request: Request<Incoming>,
     backend: Arc<dyn Backend>,
     tasks: &Tasks,
+    query: &Query,
     namespace: &str,
     pod: &str,
 ) -> Response<Body> {
-    let upgrade = match negotiate(request.headers(), &[port_forward::PROTOCOL], &[websocket::TUNNEL]) {
+    let spoken = [&[websocket::TUNNEL][..], &port_channels::PROTOCOLS].concat();
+    let upgrade = match negotiate(request.headers(), &[port_forward::PROTOCOL], &spoken) {
         Ok(upgrade) => upgrade,
         Err(response) => return response,
     };
+    let mut ports = Vec::new();
+    if let Upgrade::WebSocket { protocol, .. } = &upgrade
+        && protocol != websocket::TUNNEL
+    {
+        // The API has them as `ports`, the kubelet as `port`.
+        let given = query.0.iter().filter(|(name, _)| name == "port" || name == "ports");
+        ports = match port_channels::ports(given.map(|(_, value)| value.as_str()), protocol) {
+            Ok(ports) => ports,
+            Err(why) => return failed(&Status::bad_request(why)),
+        };
+    }
     let response = switching(&upgrade);
     let upgraded = hyper::upgrade::on(&mut request);
     let (namespace, pod) = (namespace.to_owned(), pod.to_owned());
@@ -395,6 +408,9 @@ fn forward(
         };
         match upgrade {
             Upgrade::Spdy(_) => port_forward::serve(connection, backend, namespace, pod).await,
+            Upgrade::WebSocket { protocol, .. } if protocol != websocket::TUNNEL => {
+                port_channels::serve(connection, &protocol, ports, backend, namespace, pod).await;
+            }
             Upgrade::WebSocket { .. } => {
                 let (inner, mut helpers) = websocket::tunnel(connection).await;
                 port_forward::serve(inner, backend, namespace, pod).await;

@@ -404,3 +404,46 @@ async fn plain_requests_and_refusals() {
     let head = ask(&mut connection, &upgrade("/exec/d/p/c?command=ls&output=1", &["v9.channel.k8s.io"])).await;
     assert!(head.starts_with("http/1.1 403"), "{head}");
 }
+
+#[tokio::test]
+async fn port_forward_over_channels() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        loop {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            let mut bytes = [0; 2];
+            socket.read_exact(&mut bytes).await.unwrap();
+            socket.write_all(format!("echo {}", String::from_utf8_lossy(&bytes)).as_bytes()).await.unwrap();
+        }
+    });
+    let closed = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let refused = closed.local_addr().unwrap().port();
+    drop(closed);
+    let (_local, connect) = Local::start();
+    for protocol in ["v4.channel.k8s.io", "v4.base64.channel.k8s.io"] {
+        let base64 = protocol.contains("base64");
+        let path = format!("ws://node/portForward/d/p?port={port},{refused}");
+        let mut request = path.into_client_request().unwrap();
+        request.headers_mut().insert("Sec-WebSocket-Protocol", protocol.parse().unwrap());
+        let (mut socket, response) = tokio_tungstenite::client_async(request, connect()).await.unwrap();
+        assert_eq!(response.headers()["sec-websocket-protocol"], protocol);
+        socket.send(super::websocket::message(base64, 0, b"hi")).await.unwrap();
+        // The server closes when the pod has closed the one connection and refused the other.
+        let mut channels: BTreeMap<u8, Vec<u8>> = BTreeMap::new();
+        while let Some(Ok(message)) = socket.next().await {
+            let Some(bytes) = super::websocket::decoded(message, base64) else { continue };
+            channels.entry(bytes[0]).or_default().extend_from_slice(&bytes[1..]);
+        }
+        let begins = |port: u16, rest: &[u8]| [&port.to_le_bytes(), rest].concat();
+        assert_eq!(channels[&0], begins(port, b"echo hi"), "{protocol}");
+        assert_eq!(channels[&1], begins(port, b""), "{protocol}");
+        assert_eq!(channels[&2], begins(refused, b""), "{protocol}");
+        let failure = String::from_utf8_lossy(&channels[&3][2..]).into_owned();
+        assert!(failure.starts_with(&format!("error forwarding port {refused} to pod d/p: ")), "{failure}");
+    }
+    // Without ports there is nothing to forward.
+    let mut request = "ws://node/portForward/d/p".into_client_request().unwrap();
+    request.headers_mut().insert("Sec-WebSocket-Protocol", "v4.channel.k8s.io".parse().unwrap());
+    assert!(tokio_tungstenite::client_async(request, connect()).await.is_err());
+}

@@ -41,7 +41,28 @@ struct WebSocketOutput<S> {
     base64: bool,
 }
 
-fn message(base64: bool, channel: u8, data: &[u8]) -> Message {
+/// The server's side of a WebSocket.
+pub(super) async fn open<S: AsyncRead + AsyncWrite + Unpin>(connection: S) -> WebSocketStream<S> {
+    WebSocketStream::from_raw_socket(connection, Role::Server, Some(config())).await
+}
+
+/// The bytes of a message with the channel in front; None for what carries none, or does not parse.
+pub(super) fn decoded(message: Message, base64: bool) -> Option<Bytes> {
+    match message {
+        Message::Binary(bytes) if !base64 => Some(bytes),
+        Message::Text(text) if base64 => {
+            let (channel, body) = text.split_at_checked(1)?;
+            let body = base64::engine::general_purpose::STANDARD.decode(body).ok()?;
+            let channel = channel.as_bytes().first()?.wrapping_sub(b'0');
+            Some(Bytes::from([vec![channel], body].concat()))
+        }
+        Message::Text(text) => Some(text.into()), // some clients send what they type as text
+        _ => None,                                // tungstenite answers pings
+    }
+}
+
+/// A message for a channel.
+pub(super) fn message(base64: bool, channel: u8, data: &[u8]) -> Message {
     if base64 {
         let mut text = String::with_capacity(1 + data.len() * 4 / 3 + 4);
         text.push(char::from(b'0' + channel));
@@ -79,7 +100,7 @@ pub(super) async fn remote<S>(connection: S, protocol: &str, lowest: Option<u8>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let socket = WebSocketStream::from_raw_socket(connection, Role::Server, Some(config())).await;
+    let socket = open(connection).await;
     let (mut sink, stream) = socket.split();
     let base64 = protocol.contains("base64");
     if let Some(lowest) = lowest {
@@ -103,19 +124,10 @@ async fn read_messages<S: AsyncRead + AsyncWrite + Unpin + Send>(
 ) {
     let mut stdin = Some(stdin);
     while let Some(Ok(message)) = stream.next().await {
-        let data = match message {
-            Message::Binary(bytes) if !base64 => bytes,
-            Message::Text(text) if base64 => {
-                let Some((channel, body)) = text.split_at_checked(1) else { continue };
-                let Ok(body) = base64::engine::general_purpose::STANDARD.decode(body) else { return };
-                let channel = channel.as_bytes().first().map_or(0, |digit| digit.wrapping_sub(b'0'));
-                Bytes::from([vec![channel], body].concat())
-            }
-            Message::Text(text) => text.into(), // some clients send what they type as text
-            Message::Close(_) => return,
-            Message::Ping(_) | Message::Pong(_) => continue, // tungstenite answers pings
-            _ => continue,
-        };
+        if matches!(message, Message::Close(_)) {
+            return;
+        }
+        let Some(data) = decoded(message, base64) else { continue };
         match data.first() {
             Some(0) => {
                 if let Some(sender) = &stdin
@@ -141,7 +153,7 @@ pub(super) async fn tunnel<S>(connection: S) -> (DuplexStream, JoinSet<()>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let socket = WebSocketStream::from_raw_socket(connection, Role::Server, Some(config())).await;
+    let socket = open(connection).await;
     let (ours, theirs) = tokio::io::duplex(128 << 10);
     let (mut sink, mut stream) = socket.split();
     let (mut read, mut write) = tokio::io::split(theirs);
