@@ -1,6 +1,7 @@
 //! What every room of the server shares: store, table, identity, configuration; and one resolved request.
 
 use crate::auth::{Attributes, Authenticator, Authorizer, Reviewer, Tokens, User};
+use crate::pki::Pki;
 use crate::proxy::{NodeConnector, Tunnels};
 use crate::serve::metrics::Metrics;
 use crate::serve::openapi::Documents;
@@ -26,6 +27,7 @@ pub(crate) struct Core {
     pub(crate) authenticator: Authenticator,
     pub(crate) authorizer: Arc<Authorizer>,
     pub(crate) tokens: Arc<Tokens>,
+    pub(crate) pki: Arc<Pki>,
     pub(crate) reviewer: Reviewer,
     pub(crate) connector: Arc<dyn NodeConnector>,
     /// Connections that other machines' agents opened.

@@ -100,6 +100,7 @@ impl Server {
             table: RwLock::new(Arc::new(table)),
             authorizer,
             tokens,
+            pki: Arc::clone(&pki),
             connector,
             tunnels: Tunnels::default(),
             service_range,

@@ -78,5 +78,6 @@ pub(crate) fn all() -> Vec<Box<dyn Runner>> {
         runner::<controllers::service_cidr::ServiceCidrController>(),
         runner::<controllers::stateful_set::StatefulSetController>(),
         runner::<controllers::taint_eviction::TaintEvictionController>(),
+        runner::<controllers::token_secrets::TokenSecretController>(),
     ]
 }

@@ -32,6 +32,7 @@ pub mod service_account;
 pub mod service_cidr;
 pub mod stateful_set;
 pub mod taint_eviction;
+pub mod token_secrets;
 
 pub use action::{Action, Create, Event, EventType, Failure, Plan, Precondition, Propagation, Resource, Target};
 pub use controller::{Change, Controller};

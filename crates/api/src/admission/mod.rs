@@ -7,6 +7,7 @@ mod plugin;
 mod pods;
 mod roles;
 mod service_accounts;
+mod token_secrets;
 mod volumes;
 
 pub(crate) use namespaces::namespace_of;

@@ -1,6 +1,6 @@
 //! The plug-in seam and the list that says which run, in which order. Webhooks will be entries of the same list.
 
-use super::{namespaces, node_restriction, nodes, pods, roles, service_accounts, volumes};
+use super::{namespaces, node_restriction, nodes, pods, roles, service_accounts, token_secrets, volumes};
 use crate::core::Call;
 use async_trait::async_trait;
 use object::{Status, Value};
@@ -61,6 +61,7 @@ const PLUGINS: &[&dyn Plugin] = &[
     &nodes::Taints,
     &node_restriction::NodeRestriction,
     &service_accounts::ServiceAccounts,
+    &token_secrets::TokenSecrets,
     &pods::Priority,
     &pods::Tolerations,
     &volumes::DefaultStorageClass,

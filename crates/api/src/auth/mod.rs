@@ -6,6 +6,7 @@ mod default_policy;
 mod escalation;
 mod impersonation;
 mod join_token;
+mod legacy_token;
 mod node_authorizer;
 mod node_graph;
 mod node_references;
