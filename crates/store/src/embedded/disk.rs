@@ -95,7 +95,12 @@ impl File for RealFile {
     }
 
     fn sync(&self) -> io::Result<()> {
-        Ok(rustix::fs::fdatasync(&self.0)?)
+        rustix::fs::fdatasync(&self.0)?;
+        // A file without a name is durable for nobody: whoever removed it has removed what is written to it as well.
+        if rustix::fs::fstat(&self.0)?.st_nlink == 0 {
+            return Err(io::Error::other("somebody has removed the file while it is in use; restore a backup"));
+        }
+        Ok(())
     }
 
     fn truncate(&self, length: u64) -> io::Result<()> {

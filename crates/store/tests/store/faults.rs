@@ -164,6 +164,22 @@ impl Drop for SmallDisk {
 }
 
 #[tokio::test]
+async fn a_store_that_is_removed_while_in_use_acknowledges_nothing_more() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("store");
+    let store = open(Options::new(&path)).unwrap();
+    write(&store, "pods/a", "kept").await.unwrap();
+    std::fs::remove_dir_all(&path).unwrap();
+    match write(&store, "pods/b", "lost").await {
+        Err(CommitError::Stopped { reason }) => {
+            assert!(reason.contains("removed the file while it is in use"), "{reason}")
+        }
+        other => unreachable!("{other:?}"),
+    }
+    assert!(!store.stopped().await.closed);
+}
+
+#[tokio::test]
 async fn a_really_full_disk_heals_through_deletes() {
     let Some(disk) = SmallDisk::mount() else {
         // Past the harness's capture, so that a skipped test is seen.
