@@ -3,8 +3,10 @@
 
 mod follow;
 mod peers;
+mod topology;
 mod translate;
 
 pub use follow::{Feed, Sinks};
 pub use peers::{keep_peers, peer};
+pub use topology::Place;
 pub use translate::{ServiceObjects, dns_service, linked_service, service_state};
