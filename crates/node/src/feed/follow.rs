@@ -1,16 +1,17 @@
 //! Follows Services and EndpointSlices and keeps the data plane to them; what was known is kept on the disk, so that a
 //! restarted node balances and answers before, and without, the API.
 
+use super::health::HealthChecks;
 use super::topology::Place;
 use super::translate::{ServiceObjects, dns_service, linked_service, service_state};
 use crate::agent::{Change, ServiceLinks, follow};
 use client::{ClusterClient, Query, Target};
 use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use network::services::ServiceKey;
+use network::services::{ServiceKey, ServiceState};
 use object::GroupVersionResource;
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,6 +38,7 @@ pub struct Feed {
     sinks: Sinks,
     checkpoint: PathBuf,
     objects: BTreeMap<(String, String), ServiceObjects>,
+    health: HealthChecks,
 }
 
 #[derive(Default, Serialize, Deserialize)]
@@ -74,7 +76,7 @@ impl Feed {
     #[must_use]
     pub fn new(node: String, sinks: Sinks, checkpoint: PathBuf) -> Self {
         let place = Place { node, zone: String::new() };
-        let mut feed = Feed { place, sinks, checkpoint, objects: BTreeMap::new() };
+        let mut feed = Feed { place, sinks, checkpoint, objects: BTreeMap::new(), health: HealthChecks::default() };
         let saved = std::fs::read(&feed.checkpoint).ok().and_then(|bytes| serde_json::from_slice::<Saved>(&bytes).ok());
         // A checkpoint of another version is only a cache: it is not used.
         for saved in saved.into_iter().filter(|saved| saved.version == VERSION) {
@@ -96,13 +98,21 @@ impl Feed {
         feed
     }
 
-    fn tell_all(&self) {
+    fn tell_all(&mut self) {
         let key = |key: &Key| ServiceKey::new(key.0.clone(), key.1.clone());
         if let Some(services) = &self.sinks.services {
-            let all = self.objects.iter().filter_map(|(name, objects)| {
-                service_state(objects, &self.place).map(|state| (key(name), Arc::new(state)))
-            });
-            if let Err(error) = services.replace(all.collect()) {
+            let all: HashMap<ServiceKey, Arc<ServiceState>> = self
+                .objects
+                .iter()
+                .filter_map(|(name, objects)| {
+                    service_state(objects, &self.place).map(|state| (key(name), Arc::new(state)))
+                })
+                .collect();
+            self.health.retain(&all.keys().cloned().collect());
+            for (key, state) in &all {
+                self.health.update(key, Some(state));
+            }
+            if let Err(error) = services.replace(all) {
                 tracing::error!(%error, "Services could not be programmed");
             }
         }
@@ -114,17 +124,19 @@ impl Feed {
         self.tell_links();
     }
 
-    fn tell(&self, changed: &Key) {
+    fn tell(&mut self, changed: &Key) {
         let key = ServiceKey::new(changed.0.clone(), changed.1.clone());
         let none = ServiceObjects::default();
         let objects = self.objects.get(changed).unwrap_or(&none);
         if let Some(dns) = &self.sinks.dns {
             dns.update(&key, dns_service(objects));
         }
-        if let Some(services) = &self.sinks.services
-            && let Err(error) = services.update(key, service_state(objects, &self.place).map(Arc::new))
-        {
-            tracing::error!(%error, "a Service could not be programmed");
+        if let Some(services) = &self.sinks.services {
+            let state = service_state(objects, &self.place);
+            self.health.update(&key, state.as_ref());
+            if let Err(error) = services.update(key, state.map(Arc::new)) {
+                tracing::error!(%error, "a Service could not be programmed");
+            }
         }
     }
 

@@ -2,6 +2,7 @@
 //! other nodes, for routes to their pods.
 
 mod follow;
+mod health;
 mod peers;
 mod topology;
 mod translate;
