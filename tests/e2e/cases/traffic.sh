@@ -1,11 +1,16 @@
 # Services that keep traffic near (trafficDistribution), on three nodes in two zones; and what stands behind them when near ones are gone.
 dev() { "$BINARY" --data-dir "$WORK/near" dev "$@"; }
-trap 'dev down --all >/dev/null 2>&1 || true' EXIT
+trap 'dev down --all >/dev/null 2>&1 || true; nft delete table ip filter 2>/dev/null || true' EXIT
 unset KUBECONFIG
 admin=$WORK/near.kubeconfig
 d() { k --kubeconfig "$admin" "$@"; }
 
+# a firewall made with iptables, which goes on reading its table beside the rules that let the nodes through
+iptables-nft -P FORWARD DROP
+iptables-nft -A INPUT -i lo -j ACCEPT
 dev up --name near --nodes 3 --subnet 198.51.100.64/28 --image "$WORK/test.tar" --kubeconfig "$admin"
+says '-o [^ ]+ -m conntrack --ctstate RELATED,ESTABLISHED .*-j ACCEPT' iptables-nft -S FORWARD
+iptables-nft-save >/dev/null
 d label node near-1 near-2 topology.kubernetes.io/zone=east
 d label node near-3 topology.kubernetes.io/zone=west
 d apply -f - <<YAML
