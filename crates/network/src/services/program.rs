@@ -20,7 +20,8 @@ use crate::netlink::{
 use crate::prefix::address_bytes;
 
 /// Past this many distinct actions (endpoint counts that came and went), or twice those of the last rebuild, the tables are rebuilt.
-const ACTIONS_MAX: usize = 4096;
+/// Making an action costs the kernel a walk over all others: a thousand take it half a second, all that have a number half a minute.
+const ACTIONS_MAX: usize = 1024;
 
 /// Where and for which addresses Services are programmed.
 #[derive(Clone, Debug)]
@@ -91,7 +92,8 @@ pub struct Programmer {
     claims: Claims,
     actions: HashMap<ActionKey, u32>,
     actions_max: usize,
-    affinity_timeouts: HashSet<(Family, u32)>,
+    action_id_max: u32,
+    affinities: HashSet<Family>,
     hairpins: HashMap<IpAddr, u32>,
     free_slots: Vec<u32>,
     next_slot: u32,
@@ -104,7 +106,7 @@ pub struct Programmer {
 #[derive(Default)]
 struct Plan {
     new_actions: Vec<NewAction>,
-    new_affinities: Vec<(Family, u32)>,
+    new_affinities: Vec<Family>,
     added: HashMap<Location, Vec<Element>>,
     deleted: HashMap<Location, Vec<Element>>,
     hairpin_changes: HashMap<IpAddr, i64>,
@@ -133,7 +135,8 @@ impl Programmer {
             claims: Claims::default(),
             actions: HashMap::new(),
             actions_max: ACTIONS_MAX,
-            affinity_timeouts: HashSet::new(),
+            action_id_max: ACTION_ID_MAX,
+            affinities: HashSet::new(),
             hairpins: HashMap::new(),
             free_slots: Vec::new(),
             next_slot: 1,
@@ -204,7 +207,7 @@ impl Programmer {
         self.programmed.clear();
         self.claims = Claims::default();
         self.actions.clear();
-        self.affinity_timeouts.clear();
+        self.affinities.clear();
         self.hairpins.clear();
         self.free_slots.clear();
         self.next_slot = 1;
@@ -376,15 +379,13 @@ impl Programmer {
             None => None,
         };
         let id = u32::try_from(self.actions.len()).ok()? + 1;
-        if id > ACTION_ID_MAX {
+        if id > self.action_id_max {
             return None;
         }
         self.actions.insert(key, id);
         plan.new_actions.push(NewAction { family, kind, id, action, alternate });
-        if let Some(timeout_s) = action.affinity_timeout_s
-            && self.affinity_timeouts.insert((family, timeout_s))
-        {
-            plan.new_affinities.push((family, timeout_s));
+        if action.affinity_timeout_s.is_some() && self.affinities.insert(family) {
+            plan.new_affinities.push(family);
         }
         Some(id)
     }
@@ -406,8 +407,8 @@ impl Programmer {
                 self.hairpins.insert(address, has);
             }
         }
-        for (family, timeout_s) in &plan.new_affinities {
-            layout::add_affinity_map(&mut batch, *family, *timeout_s);
+        for family in &plan.new_affinities {
+            layout::add_affinity_map(&mut batch, *family);
         }
         for action in &plan.new_actions {
             layout::add_action(&mut batch, action);
@@ -584,6 +585,7 @@ fn stale_flows(old: Option<&CompiledPort>, new: Option<&CompiledPort>) -> Vec<St
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
+    use crate::services::{Endpoint, ServicePort};
 
     #[test]
     fn endpoints_that_stay_keep_their_place() {
@@ -599,6 +601,39 @@ mod tests {
             keep_order(&list(old), &mut result);
             assert_eq!(result, list(wanted), "{old:?} -> {new:?}");
         }
+    }
+
+    #[test]
+    fn more_kinds_of_services_than_there_are_numbers_for_leave_out_the_last() {
+        let mut options = Options::new(NetworkNamespace::create().unwrap());
+        options.families = vec![Family::Ip];
+        let mut programmer = Programmer::new(options).unwrap();
+        programmer.action_id_max = 20;
+        // Each timeout is an action of its own.
+        let state = |number: u8| {
+            Some(Arc::new(ServiceState {
+                cluster_ips: vec![IpAddr::from([10, 43, 0, number])],
+                affinity_timeout_s: Some(u32::from(number)),
+                ports: vec![ServicePort {
+                    port: 80,
+                    endpoints: vec![Endpoint::ready(IpAddr::from([10, 42, 0, number]), 80)],
+                    ..ServicePort::default()
+                }],
+                ..ServiceState::default()
+            }))
+        };
+        let key = |number: u8| ServiceKey::new("default", format!("s{number:03}"));
+        let report =
+            programmer.replace((1..=23).map(|number| (key(number), state(number).unwrap())).collect()).unwrap();
+        assert_eq!((report.resynchronised, report.left_out), (true, 3));
+        let report = programmer.apply([(key(24), state(24))]).unwrap();
+        assert_eq!((report.resynchronised, report.left_out), (true, 4), "a rebuild was tried");
+        // Where some go, others get their numbers.
+        let report = programmer.apply((1..=4).map(|number| (key(number), None))).unwrap();
+        assert_eq!((report.resynchronised, report.left_out), (false, 0));
+        let report = programmer.apply([(key(24), state(24))]).unwrap();
+        assert_eq!((report.resynchronised, report.left_out), (true, 0));
+        assert_eq!(programmer.actions.len(), 20);
     }
 
     #[test]
