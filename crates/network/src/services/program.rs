@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::claims::Claims;
 use super::compile::{Action, CompiledPort, FrontKey, compile};
 use super::error::Error;
+use super::flows::{Stale, purge_orphans, purge_stale, stale_flows};
 use super::layout::{
     self, ACTION_ID_MAX, Kind, LOCAL_INDEX_OFFSET, NewAction, SLOT_MAX, SetName, TABLE, front_bytes, front_value,
     port_bytes, slot_field,
@@ -14,9 +15,7 @@ use super::layout::{
 use super::state::{ServiceKey, ServiceState, TransportProtocol};
 use super::tokens::Tokens;
 use crate::Prefix;
-use crate::netlink::{
-    Conntrack, Element, Family, Flow, FlowFilter, NetworkNamespace, Nft, NftBatch, TableWatch, Watched,
-};
+use crate::netlink::{Conntrack, Element, Family, NetworkNamespace, Nft, NftBatch, TableWatch, Watched};
 use crate::prefix::address_bytes;
 
 /// Past this many distinct actions (endpoint counts that came and went), or twice those of the last rebuild, the tables are rebuilt.
@@ -114,13 +113,6 @@ struct Plan {
     left_out: usize,
 }
 
-/// UDP connections that a change leaves behind.
-struct Stale {
-    front: FrontKey,
-    /// Endpoints that went; empty: connections that never were translated.
-    endpoints: Vec<(IpAddr, u16)>,
-}
-
 impl Programmer {
     /// Opens the sockets. Nothing is changed before the first [`Programmer::resync`] or [`Programmer::apply`].
     pub fn new(options: Options) -> Result<Self, Error> {
@@ -216,6 +208,8 @@ impl Programmer {
         for family in &self.options.families {
             layout::add_base(&mut batch, *family, &self.options);
         }
+        let of_family = |family: &Family| Watched::made_by(&batch, *family, TABLE, layout::BASE_CHAINS);
+        let watched = self.options.families.iter().map(of_family).collect();
         let mut keys: Vec<_> = self.wanted.keys().cloned().collect();
         // A fixed order makes the same Service win a contested address after every restart.
         keys.sort_unstable();
@@ -224,8 +218,7 @@ impl Programmer {
         plan.stale.clear();
         self.actions_max = (2 * self.actions.len()).max(ACTIONS_MAX);
         let mut report = self.commit(batch, plan)?;
-        let watched = |family: &Family| Watched { family: *family, table: TABLE, chains: layout::BASE_CHAINS };
-        self.watch = TableWatch::learn(&mut self.nft, self.options.families.iter().map(watched).collect())?;
+        self.watch = TableWatch::learn(&mut self.nft, watched)?;
         report.resynchronised = true;
         if report.left_out > 0 {
             tracing::error!(
@@ -235,7 +228,10 @@ impl Programmer {
                 "more Services than this node has numbers for: the last of them are not reachable here"
             );
         }
-        report.purged_flows = self.purge_orphans();
+        report.purged_flows = {
+            let ports = self.programmed.values().flatten().map(|programmed| &programmed.port);
+            purge_orphans(&mut self.conntrack, &self.options.families, ports)
+        };
         Ok(report)
     }
 
@@ -426,85 +422,8 @@ impl Programmer {
             added: plan.added.values().map(Vec::len).sum(),
             deleted: plan.deleted.values().map(Vec::len).sum(),
             resynchronised: false,
-            purged_flows: plan.stale.iter().map(|stale| self.purge_stale(stale)).sum(),
+            purged_flows: plan.stale.iter().map(|stale| purge_stale(&mut self.conntrack, stale)).sum(),
             left_out: plan.left_out,
-        })
-    }
-
-    /// Forgets UDP connections to endpoints that went. A failure is told and not fatal: they time out by themselves.
-    fn purge_stale(&mut self, stale: &Stale) -> usize {
-        let filter = match stale.front {
-            FrontKey::Address { ip, protocol, port } => FlowFilter {
-                protocol: protocol.number(),
-                destination: Some(ip),
-                destination_port: Some(port),
-                ipv6: ip.is_ipv6(),
-            },
-            FrontKey::NodePort { family, protocol, port } => FlowFilter {
-                protocol: protocol.number(),
-                destination: None,
-                destination_port: Some(port),
-                ipv6: family == Family::Ip6,
-            },
-        };
-        let is_stale = |flow: &Flow| {
-            let answers = (flow.reply_source, flow.reply_source_port);
-            if stale.endpoints.is_empty() {
-                answers == (flow.destination, flow.destination_port)
-            } else {
-                stale.endpoints.contains(&answers)
-            }
-        };
-        self.forget(&filter, is_stale)
-    }
-
-    /// After a restart: forgets UDP connections through Services to endpoints that went meanwhile.
-    fn purge_orphans(&mut self) -> usize {
-        let mut endpoints: HashMap<FrontKey, Vec<(IpAddr, u16)>> = HashMap::new();
-        for Programmed { port, .. } in self.programmed.values().flatten() {
-            if port.protocol == TransportProtocol::Udp {
-                for front in &port.fronts {
-                    endpoints.insert(front.key, port.cluster.iter().chain(&port.local).copied().collect());
-                }
-            }
-        }
-        if endpoints.is_empty() {
-            return 0;
-        }
-        let protocol = TransportProtocol::Udp;
-        let mut purged = 0;
-        for family in self.options.families.clone() {
-            let filter = FlowFilter {
-                protocol: protocol.number(),
-                destination: None,
-                destination_port: None,
-                ipv6: family == Family::Ip6,
-            };
-            purged += self.forget(&filter, |flow| {
-                let answers = (flow.reply_source, flow.reply_source_port);
-                let by_address = FrontKey::Address { ip: flow.destination, protocol, port: flow.destination_port };
-                match endpoints.get(&by_address) {
-                    Some(list) => !list.contains(&answers),
-                    None => {
-                        let by_port = FrontKey::NodePort { family, protocol, port: flow.destination_port };
-                        answers.0 != flow.destination
-                            && endpoints.get(&by_port).is_some_and(|list| !list.contains(&answers))
-                    }
-                }
-            });
-        }
-        purged
-    }
-
-    fn forget(&mut self, filter: &FlowFilter, is_stale: impl Fn(&Flow) -> bool) -> usize {
-        let outcome = self.conntrack.list(filter).and_then(|mut flows| {
-            flows.retain(|flow| is_stale(flow));
-            self.conntrack.delete(filter.protocol, &flows)?;
-            Ok(flows.len())
-        });
-        outcome.unwrap_or_else(|error| {
-            tracing::warn!(%error, "cannot forget connections to endpoints that are gone; they end by timeout");
-            0
         })
     }
 }
@@ -554,31 +473,6 @@ fn outermost(ranges: &[Prefix]) -> Vec<Prefix> {
         }
     }
     kept
-}
-
-fn stale_flows(old: Option<&CompiledPort>, new: Option<&CompiledPort>) -> Vec<Stale> {
-    let lists = |port: Option<&CompiledPort>| -> HashSet<(IpAddr, u16)> {
-        port.map(|port| port.cluster.iter().chain(&port.local).copied().collect()).unwrap_or_default()
-    };
-    let Some(any) = new.or(old) else { return Vec::new() };
-    if any.protocol != TransportProtocol::Udp {
-        return Vec::new();
-    }
-    let (before, after) = (lists(old), lists(new));
-    let gone: Vec<_> = before.difference(&after).copied().collect();
-    let mut stale = Vec::new();
-    if !gone.is_empty() {
-        for front in old.iter().flat_map(|port| &port.fronts) {
-            stale.push(Stale { front: front.key, endpoints: gone.clone() });
-        }
-    }
-    if before.is_empty() && !after.is_empty() {
-        // Packets that were sent before the first endpoint came left connections that point nowhere.
-        for front in new.iter().flat_map(|port| &port.fronts) {
-            stale.push(Stale { front: front.key, endpoints: Vec::new() });
-        }
-    }
-    stale
 }
 
 #[cfg(test)]
