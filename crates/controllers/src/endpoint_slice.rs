@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ObjectReference, Pod, Service};
-use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
+use k8s_openapi::api::discovery::v1::{
+    Endpoint, EndpointConditions, EndpointHints, EndpointPort, EndpointSlice, ForNode, ForZone,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use crate::action::{Action, Event, Plan};
@@ -20,6 +22,8 @@ const SERVICE_NAME: &str = "kubernetes.io/service-name";
 const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 const MANAGER: &str = "endpointslice-controller.k8s.io";
 const ZONE: &str = "topology.kubernetes.io/zone";
+const TOPOLOGY_MODE: &str = "service.kubernetes.io/topology-mode";
+const TOPOLOGY_AWARE_HINTS: &str = "service.kubernetes.io/topology-aware-hints";
 
 /// The EndpointSlice controller.
 #[derive(Debug)]
@@ -235,7 +239,9 @@ fn endpoint(view: &View, service: &Service, pod: &Pod, address: &str) -> Endpoin
     let ready = service_pods::publishes_not_ready(service) || serving && !terminating;
     let node_name = Some(pods::node_name(pod)).filter(|name| !name.is_empty());
     let node = node_name.and_then(|name| view.nodes.get("", name));
+    let zone = node.and_then(|node| meta::label(&node.metadata, ZONE)).map(str::to_owned);
     Endpoint {
+        hints: if ready { hints(service, zone.as_deref(), node_name) } else { None },
         addresses: vec![address.to_owned()],
         conditions: Some(EndpointConditions {
             ready: Some(ready),
@@ -251,7 +257,21 @@ fn endpoint(view: &View, service: &Service, pod: &Pod, address: &str) -> Endpoin
             uid: pod.metadata.uid.clone(),
             ..ObjectReference::default()
         }),
-        zone: node.and_then(|node| meta::label(&node.metadata, ZONE)).map(str::to_owned),
+        zone,
         ..Endpoint::default()
     }
+}
+
+/// For whom a ready endpoint is, by spec.trafficDistribution: the nodes of its zone, or its node and then those of its zone. The annotation for
+/// topology aware routing outranks the field; its proportional hints are not made, and traffic then goes to all endpoints, as upstream has it
+/// where it cannot make them either.
+fn hints(service: &Service, zone: Option<&str>, node: Option<&str>) -> Option<EndpointHints> {
+    let is_topology_aware = [TOPOLOGY_MODE, TOPOLOGY_AWARE_HINTS]
+        .iter()
+        .any(|name| meta::annotation(&service.metadata, name).is_some_and(|mode| mode == "Auto" || mode == "auto"));
+    let distribution = service.spec.as_ref()?.traffic_distribution.as_deref().filter(|_| !is_topology_aware)?;
+    let for_zones = zone.map(|name| vec![ForZone { name: name.to_owned() }]);
+    let for_nodes =
+        node.filter(|_| distribution == "PreferSameNode").map(|name| vec![ForNode { name: name.to_owned() }]);
+    (for_zones.is_some() || for_nodes.is_some()).then_some(EndpointHints { for_nodes, for_zones })
 }

@@ -222,6 +222,51 @@ fn endpoints_follow_readiness_and_termination() {
 }
 
 #[test]
+fn hints_say_whom_an_endpoint_is_for() {
+    let mut cluster = Cluster::new().with::<EndpointSliceController>();
+    cluster.apply(
+        json!({"kind": "Node", "metadata": {"name": "node-a", "labels": {"topology.kubernetes.io/zone": "z1"}}}),
+    );
+    cluster.apply(json!({"kind": "Node", "metadata": {"name": "nowhere"}}));
+    cluster.never_ready.insert("web".into());
+    let running = |name: &str, node: &str, address: &str, ready: &str| {
+        pod(
+            name,
+            json!({"spec": {"nodeName": node}, "status": {"phase": "Running", "podIP": address,
+                "conditions": [{"type": "Ready", "status": ready}]}}),
+        )
+    };
+    cluster.apply(running("one", "node-a", "10.0.9.1", "True"));
+    cluster.apply(running("two", "nowhere", "10.0.9.2", "True"));
+    cluster.apply(running("starting", "node-a", "10.0.9.3", "False"));
+    let hints = |cluster: &mut Cluster, changes: Value| {
+        cluster.apply(service(changes));
+        cluster.settle();
+        let slices = cluster.all("EndpointSlice");
+        let of = |name: &str| {
+            let mut endpoints = slices.iter().flat_map(|slice| slice["endpoints"].as_array().unwrap().iter());
+            endpoints.find(|endpoint| endpoint["targetRef"]["name"] == name).unwrap()["hints"].clone()
+        };
+        assert_eq!(of("starting"), Value::Null, "only ready endpoints are for somebody");
+        (of("one"), of("two"))
+    };
+    let zone = json!([{"name": "z1"}]);
+    let distribution = |name: &str| json!({"spec": {"trafficDistribution": name}});
+    assert_eq!(hints(&mut cluster, json!({})), (Value::Null, Value::Null));
+    for name in ["PreferClose", "PreferSameZone"] {
+        assert_eq!(hints(&mut cluster, distribution(name)), (json!({"forZones": zone}), Value::Null), "{name}");
+    }
+    assert_eq!(
+        hints(&mut cluster, distribution("PreferSameNode")),
+        (json!({"forZones": zone, "forNodes": [{"name": "node-a"}]}), json!({"forNodes": [{"name": "nowhere"}]}))
+    );
+    let mut annotated = distribution("PreferSameNode");
+    annotated["metadata"] = json!({"annotations": {"service.kubernetes.io/topology-mode": "Auto"}});
+    assert_eq!(hints(&mut cluster, annotated), (Value::Null, Value::Null), "the annotation outranks the field");
+    assert_eq!(hints(&mut cluster, json!({})), (Value::Null, Value::Null), "hints go with the field");
+}
+
+#[test]
 fn slices_hold_a_hundred_and_change_as_little_as_possible() {
     let mut cluster = Cluster::new().with::<EndpointSliceController>();
     cluster.apply(service(json!({"spec": {"ports": [{"port": 80, "targetPort": 8080}]}})));

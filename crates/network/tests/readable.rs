@@ -157,6 +157,9 @@ fn nft_lists_all_tables_while_they_are_in_use() {
     ] {
         assert!(listed.contains(wanted), "{wanted:?} is not in:\n{listed}");
     }
+    for (wanted, what) in [("timeout 10m expires", "sticky"), ("timeout 1m expires", "here")] {
+        assert!(listed.contains(wanted), "a client of {what} is remembered for its own time:\n{listed}");
+    }
     let remembered = |listed: &str| listed.matches("expires").count();
     assert!(remembered(&listed) >= 4, "clients that are remembered are listed:\n{listed}");
     let json: serde_json::Value = serde_json::from_str(&output(&bed.host, &nft, &["-j", "list", "ruleset"])).unwrap();

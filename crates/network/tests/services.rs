@@ -333,7 +333,9 @@ fn tables_that_others_remove_come_back_under_traffic() {
         damage(&mut batch);
         batch.commit(nft.socket()).unwrap();
         assert!(ask(&client.namespace, ip("10.43.0.7"), 80).is_err(), "damage {number} shows");
-        eventually("the Service answers again by itself", || ask(&client.namespace, ip("10.43.0.7"), 80).is_ok());
+        eventually(&format!("the Service answers again by itself after damage {number}"), || {
+            ask(&client.namespace, ip("10.43.0.7"), 80).is_ok()
+        });
         assert_eq!(ask(&bed.outside, ip(HOST), 30_080).unwrap().0, "web");
         stream.write_all(b"still here").unwrap();
         stream.read_exact(&mut [0; 10]).unwrap();

@@ -98,6 +98,8 @@ pub(super) fn validate_service(service: &Value) -> Vec<Cause> {
     let policies = ["Cluster", "Local"];
     one_of(&mut causes, service, &["spec", "internalTrafficPolicy"], "spec.internalTrafficPolicy", &policies);
     one_of(&mut causes, service, &["spec", "externalTrafficPolicy"], "spec.externalTrafficPolicy", &policies);
+    let distributions = ["PreferClose", "PreferSameNode", "PreferSameZone"];
+    one_of(&mut causes, service, &["spec", "trafficDistribution"], "spec.trafficDistribution", &distributions);
     let families = ["PreferDualStack", "RequireDualStack", "SingleStack"];
     one_of(&mut causes, service, &["spec", "ipFamilyPolicy"], "spec.ipFamilyPolicy", &families);
     let timeout = &["spec", "sessionAffinityConfig", "clientIP", "timeoutSeconds"];

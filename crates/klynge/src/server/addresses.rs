@@ -3,7 +3,7 @@
 use crate::cli::{Failure, ServerArguments};
 use controllers::node_ranges::PodRange;
 use network::Prefix;
-use network::netlink::Rtnetlink;
+use network::netlink::{AddressInfo, LinkInfo, Rtnetlink};
 use std::io;
 use std::net::{IpAddr, UdpSocket};
 use std::path::Path;
@@ -12,9 +12,10 @@ use std::path::Path;
 const NODE_LENGTH_IPV4: u8 = 24;
 const NODE_LENGTH_IPV6: u8 = 64;
 
-/// The address that others reach this host at: the source address of its default route; loopback where it has none.
+/// The address that others reach this host at: the source address of its default route; without one the first address of an interface,
+/// hardware before what programs made; loopback where there is nothing else, which pods cannot reach.
 pub(crate) fn advertised() -> IpAddr {
-    routed_from(true).unwrap_or(IpAddr::from([127, 0, 0, 1]))
+    routed_from(true).unwrap_or_else(without_default_route)
 }
 
 /// The source address of the host's default route of a family.
@@ -54,6 +55,29 @@ pub(crate) fn node_addresses(
         addresses.push(second);
     }
     Ok(addresses)
+}
+
+fn without_default_route() -> IpAddr {
+    let found = Rtnetlink::open().and_then(|mut rtnetlink| Ok((rtnetlink.links()?, rtnetlink.addresses()?)));
+    let found = found.map(|(links, addresses)| first_address(&links, &addresses)).unwrap_or_else(|error| {
+        tracing::warn!(%error, "cannot read this host's addresses");
+        None
+    });
+    found.unwrap_or_else(|| {
+        tracing::warn!(
+            "this host has no address but loopback's: pods will not reach the API; name one with --advertise"
+        );
+        IpAddr::from([127, 0, 0, 1])
+    })
+}
+
+fn first_address(links: &[LinkInfo], addresses: &[AddressInfo]) -> Option<IpAddr> {
+    let candidates = addresses.iter().filter(|held| held.is_global && held.address.is_ipv4()).filter_map(|held| {
+        let link = links.iter().find(|link| link.index == held.interface && link.is_up && link.name != "lo")?;
+        let is_ours = link.name.starts_with(network::POD_INTERFACE_PREFIX) || link.name.starts_with("klynge");
+        (!is_ours).then_some((!link.kind.is_empty(), link.index, held.address))
+    });
+    candidates.min().map(|(.., address)| address)
 }
 
 /// The host's name as a node's name: lower case, as DNS-1123 wants it.
@@ -225,6 +249,45 @@ pub(super) fn joined(ranges: &[Prefix]) -> String {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
+
+    #[test]
+    fn without_a_default_route_hardware_comes_first() {
+        let link = |index, name: &str, kind: &str, is_up| LinkInfo {
+            index,
+            name: name.to_owned(),
+            alias: String::new(),
+            mtu_bytes: 1500,
+            address: None,
+            is_up,
+            kind: kind.to_owned(),
+            vxlan: None,
+        };
+        let links = [
+            link(1, "lo", "", true),
+            link(2, "docker0", "bridge", true),
+            link(3, "eth9", "", false),
+            link(4, "eth0", "", true),
+            link(5, "kly0", "veth", true),
+        ];
+        let held = |interface, address: &str, is_global| AddressInfo {
+            interface,
+            address: address.parse().unwrap(),
+            prefix_length: 24,
+            is_global,
+        };
+        let all = [
+            held(1, "127.0.0.1", false),
+            held(1, "10.43.0.10", true),
+            held(2, "172.17.0.1", true),
+            held(3, "192.0.2.9", true),
+            held(4, "2001:db8::4", true),
+            held(4, "192.0.2.4", true),
+            held(5, "192.0.2.5", true),
+        ];
+        assert_eq!(first_address(&links, &all), Some("192.0.2.4".parse().unwrap()));
+        assert_eq!(first_address(&links, &all[..3]), Some("172.17.0.1".parse().unwrap()));
+        assert_eq!(first_address(&links, &all[..2]), None);
+    }
 
     #[test]
     fn ranges_may_not_hold_the_hosts_own_addresses() {

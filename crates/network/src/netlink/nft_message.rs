@@ -1,5 +1,7 @@
 //! One nftables transaction: tables, chains, sets, elements and rules, all of them or none.
 
+use std::collections::HashMap;
+
 use super::error::Result;
 use super::message::Batch;
 use super::nft_constants::{
@@ -83,6 +85,7 @@ pub struct Element {
 pub struct NftBatch {
     pub(super) batch: Batch,
     next_set_id: u32,
+    rules: HashMap<(Family, String, String), usize>,
 }
 
 impl Default for NftBatch {
@@ -99,7 +102,7 @@ impl NftBatch {
         batch.begin(BATCH_BEGIN, FLAG_REQUEST, "begin an nftables transaction");
         batch.raw(&[0, 0, 0, 10]);
         batch.end();
-        Self { batch, next_set_id: 1 }
+        Self { batch, next_set_id: 1, rules: HashMap::new() }
     }
 
     /// Whether nothing has been added.
@@ -112,6 +115,11 @@ impl NftBatch {
     #[must_use]
     pub fn byte_count(&self) -> usize {
         self.batch.byte_count()
+    }
+
+    /// How many rules are added to a chain.
+    pub(crate) fn rule_count(&self, family: Family, table: &str, chain: &str) -> usize {
+        self.rules.get(&(family, table.to_owned(), chain.to_owned())).copied().unwrap_or(0)
     }
 
     /// Carries the transaction out: everything, or nothing and an error.
@@ -213,6 +221,7 @@ impl NftBatch {
         flags: u16,
         comment: Option<&str>,
     ) {
+        *self.rules.entry((family, table.to_owned(), chain.to_owned())).or_default() += 1;
         self.begin(MSG_NEW_RULE, family, FLAG_CREATE | flags, format!("add a rule to {table} {chain}"));
         self.batch.attribute_str(RULE_TABLE, table);
         self.batch.attribute_str(RULE_CHAIN, chain);

@@ -258,19 +258,19 @@ impl PodNetwork {
         let host_ports =
             self.host_ports.iter().flat_map(|(uid, ports)| pairs(ports, pool.addresses_of(uid).unwrap_or_default()));
         rules::add_tables(&mut batch, &self.options, host_ports);
-        // Whatever fails from here on, the next look finds tables that are not those it knows.
+        let of_family = |family| Watched::made_by(&batch, family, rules::TABLE, rules::CHAINS);
+        let watched = rules::families(&self.options).into_iter().map(of_family).collect();
+        // Whatever fails from here on, the next look finds tables that it does not know.
         self.watch = TableWatch::default();
         batch.commit(self.nft.socket())?;
-        let watched = |family| Watched { family, table: rules::TABLE, chains: rules::CHAINS };
-        self.watch =
-            TableWatch::learn(&mut self.nft, rules::families(&self.options).into_iter().map(watched).collect())?;
+        self.watch = TableWatch::learn(&mut self.nft, watched)?;
         Ok(())
     }
 
     /// Looks whether masquerading and host ports are still there and whole, and rebuilds them if not; true if it had to. To be called every
     /// ten seconds or so: where nothing changed it costs one question to the kernel.
     pub fn verify_rules(&mut self) -> Result<bool, Error> {
-        if self.watch.is_learnt() && self.watch.is_intact(&mut self.nft)? {
+        if self.watch.is_intact(&mut self.nft)? {
             return Ok(false);
         }
         tracing::warn!("the tables of the pod network were removed or changed by another program; they are rebuilt");

@@ -135,7 +135,7 @@ pub fn compile(service: &ServiceState) -> Vec<CompiledPort> {
 fn compile_port(service: &ServiceState, port: &ServicePort, family: Family) -> CompiledPort {
     let in_family = |ip: &&IpAddr| ip.is_ipv6() == (family == Family::Ip6);
     let of_family: Vec<&Endpoint> = port.endpoints.iter().filter(|endpoint| in_family(&&endpoint.ip)).collect();
-    let cluster = usable(of_family.iter().copied());
+    let cluster = usable(of_family.iter().copied().filter(|endpoint| endpoint.is_preferred));
     let needs_local =
         service.external_policy == TrafficPolicy::Local || service.internal_policy == TrafficPolicy::Local;
     let local =
@@ -234,7 +234,7 @@ mod tests {
     use super::*;
 
     fn endpoint(ip: &str, node_local: bool, ready: bool, terminating: bool) -> Endpoint {
-        Endpoint { ip: ip.parse().unwrap(), port: 8080, node_local, ready, serving: true, terminating }
+        Endpoint { node_local, ready, terminating, ..Endpoint::ready(ip.parse().unwrap(), 8080) }
     }
 
     fn service(endpoints: Vec<Endpoint>) -> ServiceState {
@@ -281,6 +281,17 @@ mod tests {
         state.internal_policy = TrafficPolicy::Local;
         let cluster = compile(&state)[0].fronts[0].clone();
         assert_eq!(cluster.action.balance, Balance::Drop);
+    }
+
+    #[test]
+    fn only_preferred_endpoints_serve_a_cluster_policy_and_all_local_ones_a_local_policy() {
+        let mut state =
+            service(vec![endpoint("10.42.0.2", true, true, false), endpoint("10.42.1.2", false, true, false)]);
+        state.ports[0].endpoints[0].is_preferred = false;
+        state.external_policy = TrafficPolicy::Local;
+        let port = compile(&state).remove(0);
+        assert_eq!(port.cluster, [("10.42.1.2".parse().unwrap(), 8080)]);
+        assert_eq!(port.local, [("10.42.0.2".parse().unwrap(), 8080)]);
     }
 
     #[test]

@@ -34,7 +34,7 @@ const PRIORITY_DESTINATION: i32 = -105;
 const PRIORITY_SOURCE: i32 = 95;
 /// Endpoints of this node are numbered from here within a slot.
 pub(crate) const LOCAL_INDEX_OFFSET: u32 = 0x1_0000;
-/// Clients remembered per affinity timeout; past it new clients are balanced without being remembered.
+/// Clients remembered per family; past it new clients are balanced without being remembered.
 const AFFINITY_CLIENTS_MAX: u32 = 262_144;
 
 /// How many bits of a front's value are its action; the others are its slot.
@@ -279,23 +279,23 @@ fn add_postrouting(batch: &mut NftBatch, family: Family, options: &Options) {
     rule(hairpin().masquerade());
 }
 
-/// Makes the map of a session affinity timeout: what clients chose.
-pub(crate) fn add_affinity_map(batch: &mut NftBatch, family: Family, timeout_s: u32) {
+/// The map of what clients chose. The kernel sets its buckets aside at once, 4 MiB: it is made when the first Service needs it, and is one for all
+/// timeouts, which elements have each their own.
+const AFFINITY: &str = "affinity";
+
+/// Makes the map of what clients chose.
+pub(crate) fn add_affinity_map(batch: &mut NftBatch, family: Family) {
     batch.add_typed_set(
         family,
         TABLE,
         &TypedSetSpec {
-            name: &affinity_map(timeout_s),
+            name: AFFINITY,
             key: &[DataType::Number, DataType::address(family)],
             value: MapValue::Data(&[DataType::Number]),
             flags: SetFlags { interval: false, dynamic: true, timeout: true },
             size_max: Some(AFFINITY_CLIENTS_MAX),
         },
     );
-}
-
-fn affinity_map(timeout_s: u32) -> String {
-    format!("affinity-{timeout_s}")
 }
 
 /// An action with its number, to be made.
@@ -378,18 +378,17 @@ fn action_rules(family: Family, kind: Kind, action: &Action, alternate: Option<S
         rules.push(translate(drawn.lookup(SetName::Backends.text(), SLOT, ENDPOINT)));
         return rules;
     };
-    let map = affinity_map(timeout_s);
     let timeout_ms = u64::from(timeout_s) * 1000;
     let client = || find(Expressions::new(), &[SLOT, CLIENT]).load_source(family, CLIENT.plus(1));
     let endpoint = |rule: Expressions| {
         rule.copy_through_mark(FOUND, &[CHOICE, TOKEN], SAVED).lookup(SetName::Members.text(), SLOT, ENDPOINT)
     };
     // What is remembered of an endpoint that went is in no key of `members`.
-    let remembered = endpoint(client().lookup(&map, CLIENT, FOUND)).update(&map, CLIENT, TOKEN, timeout_ms);
+    let remembered = endpoint(client().lookup(AFFINITY, CLIENT, FOUND)).update(AFFINITY, CLIENT, TOKEN, timeout_ms);
     rules.push(translate(remembered));
     let picked = || endpoint(client().random(count, offset, CHOICE).lookup(SetName::Picks.text(), SLOT, FOUND));
     // What is remembered has to go first, for an update does not change a value.
-    let forgotten = picked().forget(&map, CLIENT, TOKEN, timeout_ms).update(&map, CLIENT, TOKEN, timeout_ms);
+    let forgotten = picked().forget(AFFINITY, CLIENT, TOKEN, timeout_ms).update(AFFINITY, CLIENT, TOKEN, timeout_ms);
     rules.push(translate(forgotten));
     // The way out when the memory of clients is full.
     rules.push(translate(picked()));

@@ -3,6 +3,7 @@
 mod claims;
 mod compile;
 mod error;
+mod flows;
 mod layout;
 mod program;
 mod state;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::claims::Claims;
 use super::compile::{Action, CompiledPort, FrontKey, compile};
 use super::error::Error;
+use super::flows::{Stale, purge_orphans, purge_stale, stale_flows};
 use super::layout::{
     self, ACTION_ID_MAX, Kind, LOCAL_INDEX_OFFSET, NewAction, SLOT_MAX, SetName, TABLE, front_bytes, front_value,
     port_bytes, slot_field,
@@ -14,13 +15,12 @@ use super::layout::{
 use super::state::{ServiceKey, ServiceState, TransportProtocol};
 use super::tokens::Tokens;
 use crate::Prefix;
-use crate::netlink::{
-    Conntrack, Element, Family, Flow, FlowFilter, NetworkNamespace, Nft, NftBatch, TableWatch, Watched,
-};
+use crate::netlink::{Conntrack, Element, Family, NetworkNamespace, Nft, NftBatch, TableWatch, Watched};
 use crate::prefix::address_bytes;
 
 /// Past this many distinct actions (endpoint counts that came and went), or twice those of the last rebuild, the tables are rebuilt.
-const ACTIONS_MAX: usize = 4096;
+/// Making an action costs the kernel a walk over all others: a thousand take it half a second, all that have a number half a minute.
+const ACTIONS_MAX: usize = 1024;
 
 /// Where and for which addresses Services are programmed.
 #[derive(Clone, Debug)]
@@ -91,7 +91,8 @@ pub struct Programmer {
     claims: Claims,
     actions: HashMap<ActionKey, u32>,
     actions_max: usize,
-    affinity_timeouts: HashSet<(Family, u32)>,
+    action_id_max: u32,
+    affinities: HashSet<Family>,
     hairpins: HashMap<IpAddr, u32>,
     free_slots: Vec<u32>,
     next_slot: u32,
@@ -104,19 +105,12 @@ pub struct Programmer {
 #[derive(Default)]
 struct Plan {
     new_actions: Vec<NewAction>,
-    new_affinities: Vec<(Family, u32)>,
+    new_affinities: Vec<Family>,
     added: HashMap<Location, Vec<Element>>,
     deleted: HashMap<Location, Vec<Element>>,
     hairpin_changes: HashMap<IpAddr, i64>,
     stale: Vec<Stale>,
     left_out: usize,
-}
-
-/// UDP connections that a change leaves behind.
-struct Stale {
-    front: FrontKey,
-    /// Endpoints that went; empty: connections that never were translated.
-    endpoints: Vec<(IpAddr, u16)>,
 }
 
 impl Programmer {
@@ -133,7 +127,8 @@ impl Programmer {
             claims: Claims::default(),
             actions: HashMap::new(),
             actions_max: ACTIONS_MAX,
-            affinity_timeouts: HashSet::new(),
+            action_id_max: ACTION_ID_MAX,
+            affinities: HashSet::new(),
             hairpins: HashMap::new(),
             free_slots: Vec::new(),
             next_slot: 1,
@@ -204,7 +199,7 @@ impl Programmer {
         self.programmed.clear();
         self.claims = Claims::default();
         self.actions.clear();
-        self.affinity_timeouts.clear();
+        self.affinities.clear();
         self.hairpins.clear();
         self.free_slots.clear();
         self.next_slot = 1;
@@ -213,6 +208,8 @@ impl Programmer {
         for family in &self.options.families {
             layout::add_base(&mut batch, *family, &self.options);
         }
+        let of_family = |family: &Family| Watched::made_by(&batch, *family, TABLE, layout::BASE_CHAINS);
+        let watched = self.options.families.iter().map(of_family).collect();
         let mut keys: Vec<_> = self.wanted.keys().cloned().collect();
         // A fixed order makes the same Service win a contested address after every restart.
         keys.sort_unstable();
@@ -221,8 +218,7 @@ impl Programmer {
         plan.stale.clear();
         self.actions_max = (2 * self.actions.len()).max(ACTIONS_MAX);
         let mut report = self.commit(batch, plan)?;
-        let watched = |family: &Family| Watched { family: *family, table: TABLE, chains: layout::BASE_CHAINS };
-        self.watch = TableWatch::learn(&mut self.nft, self.options.families.iter().map(watched).collect())?;
+        self.watch = TableWatch::learn(&mut self.nft, watched)?;
         report.resynchronised = true;
         if report.left_out > 0 {
             tracing::error!(
@@ -232,7 +228,10 @@ impl Programmer {
                 "more Services than this node has numbers for: the last of them are not reachable here"
             );
         }
-        report.purged_flows = self.purge_orphans();
+        report.purged_flows = {
+            let ports = self.programmed.values().flatten().map(|programmed| &programmed.port);
+            purge_orphans(&mut self.conntrack, &self.options.families, ports)
+        };
         Ok(report)
     }
 
@@ -376,15 +375,13 @@ impl Programmer {
             None => None,
         };
         let id = u32::try_from(self.actions.len()).ok()? + 1;
-        if id > ACTION_ID_MAX {
+        if id > self.action_id_max {
             return None;
         }
         self.actions.insert(key, id);
         plan.new_actions.push(NewAction { family, kind, id, action, alternate });
-        if let Some(timeout_s) = action.affinity_timeout_s
-            && self.affinity_timeouts.insert((family, timeout_s))
-        {
-            plan.new_affinities.push((family, timeout_s));
+        if action.affinity_timeout_s.is_some() && self.affinities.insert(family) {
+            plan.new_affinities.push(family);
         }
         Some(id)
     }
@@ -406,8 +403,8 @@ impl Programmer {
                 self.hairpins.insert(address, has);
             }
         }
-        for (family, timeout_s) in &plan.new_affinities {
-            layout::add_affinity_map(&mut batch, *family, *timeout_s);
+        for family in &plan.new_affinities {
+            layout::add_affinity_map(&mut batch, *family);
         }
         for action in &plan.new_actions {
             layout::add_action(&mut batch, action);
@@ -425,85 +422,8 @@ impl Programmer {
             added: plan.added.values().map(Vec::len).sum(),
             deleted: plan.deleted.values().map(Vec::len).sum(),
             resynchronised: false,
-            purged_flows: plan.stale.iter().map(|stale| self.purge_stale(stale)).sum(),
+            purged_flows: plan.stale.iter().map(|stale| purge_stale(&mut self.conntrack, stale)).sum(),
             left_out: plan.left_out,
-        })
-    }
-
-    /// Forgets UDP connections to endpoints that went. A failure is told and not fatal: they time out by themselves.
-    fn purge_stale(&mut self, stale: &Stale) -> usize {
-        let filter = match stale.front {
-            FrontKey::Address { ip, protocol, port } => FlowFilter {
-                protocol: protocol.number(),
-                destination: Some(ip),
-                destination_port: Some(port),
-                ipv6: ip.is_ipv6(),
-            },
-            FrontKey::NodePort { family, protocol, port } => FlowFilter {
-                protocol: protocol.number(),
-                destination: None,
-                destination_port: Some(port),
-                ipv6: family == Family::Ip6,
-            },
-        };
-        let is_stale = |flow: &Flow| {
-            let answers = (flow.reply_source, flow.reply_source_port);
-            if stale.endpoints.is_empty() {
-                answers == (flow.destination, flow.destination_port)
-            } else {
-                stale.endpoints.contains(&answers)
-            }
-        };
-        self.forget(&filter, is_stale)
-    }
-
-    /// After a restart: forgets UDP connections through Services to endpoints that went meanwhile.
-    fn purge_orphans(&mut self) -> usize {
-        let mut endpoints: HashMap<FrontKey, Vec<(IpAddr, u16)>> = HashMap::new();
-        for Programmed { port, .. } in self.programmed.values().flatten() {
-            if port.protocol == TransportProtocol::Udp {
-                for front in &port.fronts {
-                    endpoints.insert(front.key, port.cluster.iter().chain(&port.local).copied().collect());
-                }
-            }
-        }
-        if endpoints.is_empty() {
-            return 0;
-        }
-        let protocol = TransportProtocol::Udp;
-        let mut purged = 0;
-        for family in self.options.families.clone() {
-            let filter = FlowFilter {
-                protocol: protocol.number(),
-                destination: None,
-                destination_port: None,
-                ipv6: family == Family::Ip6,
-            };
-            purged += self.forget(&filter, |flow| {
-                let answers = (flow.reply_source, flow.reply_source_port);
-                let by_address = FrontKey::Address { ip: flow.destination, protocol, port: flow.destination_port };
-                match endpoints.get(&by_address) {
-                    Some(list) => !list.contains(&answers),
-                    None => {
-                        let by_port = FrontKey::NodePort { family, protocol, port: flow.destination_port };
-                        answers.0 != flow.destination
-                            && endpoints.get(&by_port).is_some_and(|list| !list.contains(&answers))
-                    }
-                }
-            });
-        }
-        purged
-    }
-
-    fn forget(&mut self, filter: &FlowFilter, is_stale: impl Fn(&Flow) -> bool) -> usize {
-        let outcome = self.conntrack.list(filter).and_then(|mut flows| {
-            flows.retain(|flow| is_stale(flow));
-            self.conntrack.delete(filter.protocol, &flows)?;
-            Ok(flows.len())
-        });
-        outcome.unwrap_or_else(|error| {
-            tracing::warn!(%error, "cannot forget connections to endpoints that are gone; they end by timeout");
-            0
         })
     }
 }
@@ -555,35 +475,11 @@ fn outermost(ranges: &[Prefix]) -> Vec<Prefix> {
     kept
 }
 
-fn stale_flows(old: Option<&CompiledPort>, new: Option<&CompiledPort>) -> Vec<Stale> {
-    let lists = |port: Option<&CompiledPort>| -> HashSet<(IpAddr, u16)> {
-        port.map(|port| port.cluster.iter().chain(&port.local).copied().collect()).unwrap_or_default()
-    };
-    let Some(any) = new.or(old) else { return Vec::new() };
-    if any.protocol != TransportProtocol::Udp {
-        return Vec::new();
-    }
-    let (before, after) = (lists(old), lists(new));
-    let gone: Vec<_> = before.difference(&after).copied().collect();
-    let mut stale = Vec::new();
-    if !gone.is_empty() {
-        for front in old.iter().flat_map(|port| &port.fronts) {
-            stale.push(Stale { front: front.key, endpoints: gone.clone() });
-        }
-    }
-    if before.is_empty() && !after.is_empty() {
-        // Packets that were sent before the first endpoint came left connections that point nowhere.
-        for front in new.iter().flat_map(|port| &port.fronts) {
-            stale.push(Stale { front: front.key, endpoints: Vec::new() });
-        }
-    }
-    stale
-}
-
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
+    use crate::services::{Endpoint, ServicePort};
 
     #[test]
     fn endpoints_that_stay_keep_their_place() {
@@ -599,6 +495,39 @@ mod tests {
             keep_order(&list(old), &mut result);
             assert_eq!(result, list(wanted), "{old:?} -> {new:?}");
         }
+    }
+
+    #[test]
+    fn more_kinds_of_services_than_there_are_numbers_for_leave_out_the_last() {
+        let mut options = Options::new(NetworkNamespace::create().unwrap());
+        options.families = vec![Family::Ip];
+        let mut programmer = Programmer::new(options).unwrap();
+        programmer.action_id_max = 20;
+        // Each timeout is an action of its own.
+        let state = |number: u8| {
+            Some(Arc::new(ServiceState {
+                cluster_ips: vec![IpAddr::from([10, 43, 0, number])],
+                affinity_timeout_s: Some(u32::from(number)),
+                ports: vec![ServicePort {
+                    port: 80,
+                    endpoints: vec![Endpoint::ready(IpAddr::from([10, 42, 0, number]), 80)],
+                    ..ServicePort::default()
+                }],
+                ..ServiceState::default()
+            }))
+        };
+        let key = |number: u8| ServiceKey::new("default", format!("s{number:03}"));
+        let report =
+            programmer.replace((1..=23).map(|number| (key(number), state(number).unwrap())).collect()).unwrap();
+        assert_eq!((report.resynchronised, report.left_out), (true, 3));
+        let report = programmer.apply([(key(24), state(24))]).unwrap();
+        assert_eq!((report.resynchronised, report.left_out), (true, 4), "a rebuild was tried");
+        // Where some go, others get their numbers.
+        let report = programmer.apply((1..=4).map(|number| (key(number), None))).unwrap();
+        assert_eq!((report.resynchronised, report.left_out), (false, 0));
+        let report = programmer.apply([(key(24), state(24))]).unwrap();
+        assert_eq!((report.resynchronised, report.left_out), (true, 0));
+        assert_eq!(programmer.actions.len(), 20);
     }
 
     #[test]

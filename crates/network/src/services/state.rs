@@ -64,6 +64,8 @@ pub struct Endpoint {
     pub port: u16,
     /// Whether it runs on this node.
     pub node_local: bool,
+    /// Whether a Cluster policy uses it while it is ready; false keeps traffic near (spec.trafficDistribution).
+    pub is_preferred: bool,
     /// EndpointConditions.ready.
     pub ready: bool,
     /// EndpointConditions.serving.
@@ -76,7 +78,7 @@ impl Endpoint {
     /// A ready endpoint on another node.
     #[must_use]
     pub const fn ready(ip: IpAddr, port: u16) -> Self {
-        Self { ip, port, node_local: false, ready: true, serving: true, terminating: false }
+        Self { ip, port, node_local: false, is_preferred: true, ready: true, serving: true, terminating: false }
     }
 }
 

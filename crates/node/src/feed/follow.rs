@@ -1,15 +1,17 @@
 //! Follows Services and EndpointSlices and keeps the data plane to them; what was known is kept on the disk, so that a
 //! restarted node balances and answers before, and without, the API.
 
+use super::health::HealthChecks;
+use super::topology::Place;
 use super::translate::{ServiceObjects, dns_service, linked_service, service_state};
 use crate::agent::{Change, ServiceLinks, follow};
 use client::{ClusterClient, Query, Target};
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use network::services::ServiceKey;
+use network::services::{ServiceKey, ServiceState};
 use object::GroupVersionResource;
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,15 +34,19 @@ pub struct Sinks {
 
 /// The feed.
 pub struct Feed {
-    node: String,
+    place: Place,
     sinks: Sinks,
     checkpoint: PathBuf,
     objects: BTreeMap<(String, String), ServiceObjects>,
+    health: HealthChecks,
 }
 
 #[derive(Default, Serialize, Deserialize)]
 struct Saved {
     version: u32,
+    /// The node's zone, as it was last known.
+    #[serde(default)]
+    zone: String,
     services: Vec<Service>,
     slices: Vec<EndpointSlice>,
 }
@@ -69,10 +75,12 @@ impl Feed {
     /// Reads the checkpoint and tells the data plane what it holds.
     #[must_use]
     pub fn new(node: String, sinks: Sinks, checkpoint: PathBuf) -> Self {
-        let mut feed = Feed { node, sinks, checkpoint, objects: BTreeMap::new() };
+        let place = Place { node, zone: String::new() };
+        let mut feed = Feed { place, sinks, checkpoint, objects: BTreeMap::new(), health: HealthChecks::default() };
         let saved = std::fs::read(&feed.checkpoint).ok().and_then(|bytes| serde_json::from_slice::<Saved>(&bytes).ok());
         // A checkpoint of another version is only a cache: it is not used.
         for saved in saved.into_iter().filter(|saved| saved.version == VERSION) {
+            feed.place.zone = saved.zone;
             for service in saved.services {
                 let key = key_of_service(&service);
                 feed.objects.entry(key).or_default().service = Some(Arc::new(service));
@@ -90,13 +98,21 @@ impl Feed {
         feed
     }
 
-    fn tell_all(&self) {
+    fn tell_all(&mut self) {
         let key = |key: &Key| ServiceKey::new(key.0.clone(), key.1.clone());
         if let Some(services) = &self.sinks.services {
-            let all = self.objects.iter().filter_map(|(name, objects)| {
-                service_state(objects, &self.node).map(|state| (key(name), Arc::new(state)))
-            });
-            if let Err(error) = services.replace(all.collect()) {
+            let all: HashMap<ServiceKey, Arc<ServiceState>> = self
+                .objects
+                .iter()
+                .filter_map(|(name, objects)| {
+                    service_state(objects, &self.place).map(|state| (key(name), Arc::new(state)))
+                })
+                .collect();
+            self.health.retain(&all.keys().cloned().collect());
+            for (key, state) in &all {
+                self.health.update(key, Some(state));
+            }
+            if let Err(error) = services.replace(all) {
                 tracing::error!(%error, "Services could not be programmed");
             }
         }
@@ -108,17 +124,19 @@ impl Feed {
         self.tell_links();
     }
 
-    fn tell(&self, changed: &Key) {
+    fn tell(&mut self, changed: &Key) {
         let key = ServiceKey::new(changed.0.clone(), changed.1.clone());
         let none = ServiceObjects::default();
         let objects = self.objects.get(changed).unwrap_or(&none);
         if let Some(dns) = &self.sinks.dns {
             dns.update(&key, dns_service(objects));
         }
-        if let Some(services) = &self.sinks.services
-            && let Err(error) = services.update(key, service_state(objects, &self.node).map(Arc::new))
-        {
-            tracing::error!(%error, "a Service could not be programmed");
+        if let Some(services) = &self.sinks.services {
+            let state = service_state(objects, &self.place);
+            self.health.update(&key, state.as_ref());
+            if let Err(error) = services.update(key, state.map(Arc::new)) {
+                tracing::error!(%error, "a Service could not be programmed");
+            }
         }
     }
 
@@ -144,7 +162,11 @@ impl Feed {
         let (service_client, service_target) = (Arc::clone(&client), target("", "services"));
         following.spawn(follow::<Service>(service_client, service_target, Query::default(), service_sender));
         let slice_target = target("discovery.k8s.io", "endpointslices");
-        following.spawn(follow::<EndpointSlice>(client, slice_target, Query::default(), slice_sender));
+        let slice_client = Arc::clone(&client);
+        following.spawn(follow::<EndpointSlice>(slice_client, slice_target, Query::default(), slice_sender));
+        let (node_sender, mut nodes) = mpsc::channel(16);
+        let own = Query { fields: format!("metadata.name={}", self.place.node), ..Query::default() };
+        following.spawn(follow::<Node>(client, target("", "nodes"), own, node_sender));
         let mut dirty = false;
         let mut first = (false, false);
         loop {
@@ -160,12 +182,29 @@ impl Feed {
                     self.take_slice(change, first == (true, true));
                     dirty = true;
                 }
+                Some(change) = nodes.recv() => dirty |= self.take_node(change, first == (true, true)),
                 () = tokio::time::sleep(CHECKPOINT_AFTER), if dirty => {
                     dirty = false;
                     self.save().await;
                 }
             }
         }
+    }
+
+    /// Our own Node; whether it has come to another zone.
+    fn take_node(&mut self, change: Change<Node>, complete: bool) -> bool {
+        let node = match change {
+            Change::All(nodes) => nodes.into_iter().next(),
+            Change::Put(node) => Some(node),
+            Change::Gone(_) => None,
+        };
+        // Without a Node the place stays: it comes back, and its pods are where they were.
+        let Some(place) = node.map(|node| Place::of(&node)).filter(|place| *place != self.place) else { return false };
+        self.place = place;
+        if complete {
+            self.tell_all();
+        }
+        true
     }
 
     /// `complete`: both lists have come. Before, a Service would lose the endpoints that the checkpoint knows.
@@ -249,7 +288,7 @@ impl Feed {
         let services = self.objects.values().filter_map(|objects| objects.service.as_deref().cloned()).collect();
         let slices =
             self.objects.values().flat_map(|objects| objects.slices.values().map(|slice| (**slice).clone())).collect();
-        let saved = Saved { version: VERSION, services, slices };
+        let saved = Saved { version: VERSION, zone: self.place.zone.clone(), services, slices };
         let path = self.checkpoint.clone();
         let written = tokio::task::spawn_blocking(move || -> std::io::Result<()> {
             let bytes = serde_json::to_vec(&saved)?;

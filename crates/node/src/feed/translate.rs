@@ -1,5 +1,6 @@
 //! Services and EndpointSlices as the plain data of the data plane. Pure.
 
+use super::topology::{Hint, Place, prefer};
 use crate::environment::LinkedService;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -43,7 +44,7 @@ fn number(port: i32) -> Option<u16> {
 
 /// What load balancing needs; None for a Service without cluster address (headless, ExternalName) or without the object.
 #[must_use]
-pub fn service_state(objects: &ServiceObjects, node: &str) -> Option<ServiceState> {
+pub fn service_state(objects: &ServiceObjects, place: &Place) -> Option<ServiceState> {
     let service = objects.service.as_ref()?;
     let spec = service.spec.as_ref()?;
     let cluster_ips = cluster_ips(service);
@@ -66,22 +67,26 @@ pub fn service_state(objects: &ServiceObjects, node: &str) -> Option<ServiceStat
                 let ready = conditions.ready.unwrap_or(true);
                 let ip = endpoint.addresses.iter().find_map(|text| text.parse().ok());
                 let Some(ip) = ip else { continue };
-                endpoints.push(Endpoint {
+                let hint = Hint::of(endpoint.hints.as_ref(), place);
+                let endpoint = Endpoint {
                     ip,
                     port: target,
-                    node_local: endpoint.node_name.as_deref() == Some(node),
+                    node_local: endpoint.node_name.as_deref() == Some(&place.node),
+                    is_preferred: true,
                     ready,
                     serving: conditions.serving.unwrap_or(ready),
                     terminating: conditions.terminating.unwrap_or(false),
-                });
+                };
+                endpoints.push((endpoint, hint));
             }
         }
+        prefer(&mut endpoints);
         Some(ServicePort {
             name: wanted.to_owned(),
             protocol,
             port: number(port.port)?,
             node_port: port.node_port.and_then(number),
-            endpoints,
+            endpoints: endpoints.into_iter().map(|(endpoint, _)| endpoint).collect(),
         })
     });
     let policy = |text: Option<&str>| if text == Some("Local") { TrafficPolicy::Local } else { TrafficPolicy::Cluster };
@@ -186,10 +191,11 @@ mod tests {
 
     #[test]
     fn services_with_and_without_a_cluster_address() {
+        let here = Place { node: "n".to_owned(), zone: String::new() };
         let ports = json!([{"name": "http", "port": 80, "targetPort": 8080, "nodePort": 30080}]);
         let normal = objects(json!({"clusterIP": "10.96.0.5", "clusterIPs": ["10.96.0.5"], "ports": ports,
             "externalTrafficPolicy": "Local", "sessionAffinity": "ClientIP"}));
-        let state = service_state(&normal, "n").unwrap();
+        let state = service_state(&normal, &here).unwrap();
         assert_eq!((state.external_policy, state.affinity_timeout_s), (TrafficPolicy::Local, Some(10_800)));
         let port = &state.ports[0];
         assert_eq!((port.port, port.node_port), (80, Some(30080)));
@@ -199,7 +205,7 @@ mod tests {
         assert_eq!(dns_service(&normal).unwrap().kind, DnsKind::ClusterIps(vec!["10.96.0.5".parse().unwrap()]));
         let headless = objects(json!({"clusterIP": "None", "ports": ports}));
         assert!(
-            service_state(&headless, "n").is_none() && linked_service(headless.service.as_ref().unwrap()).is_none()
+            service_state(&headless, &here).is_none() && linked_service(headless.service.as_ref().unwrap()).is_none()
         );
         let dns = dns_service(&headless).unwrap();
         let only_ready = DnsEndpoint { ip: "10.0.0.1".parse().unwrap(), hostname: Some("web-0".into()) };
