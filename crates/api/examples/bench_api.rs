@@ -40,6 +40,7 @@ async fn serve(directory: &Path) {
         service_range: AddressRange::parse("10.96.0.0/16").unwrap(),
         cluster_domain: "cluster.local".to_owned(),
         connector: Arc::new(NoNodes),
+        own_node: None,
     })
     .await
     .unwrap();

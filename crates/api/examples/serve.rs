@@ -29,6 +29,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         service_range: range,
         cluster_domain: "cluster.local".to_owned(),
         connector: Arc::new(NoNodes),
+        own_node: None,
     })
     .await?;
     let admin =

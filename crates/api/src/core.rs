@@ -1,6 +1,7 @@
 //! What every room of the server shares: store, table, identity, configuration; and one resolved request.
 
 use crate::auth::{Attributes, Authenticator, Authorizer, Reviewer, Tokens, User};
+use crate::heartbeat::Heartbeats;
 use crate::proxy::{NodeConnector, Tunnels};
 use crate::serve::metrics::Metrics;
 use crate::serve::openapi::Documents;
@@ -28,6 +29,8 @@ pub(crate) struct Core {
     pub(crate) connector: Arc<dyn NodeConnector>,
     /// Connections that other machines' agents opened.
     pub(crate) tunnels: Tunnels,
+    /// Signs of life of other machines' agents.
+    pub(crate) heartbeats: Heartbeats,
     pub(crate) service_range: AddressRange,
     pub(crate) advertise: IpAddr,
     pub(crate) port: u16,

@@ -22,6 +22,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::sync::Mutex;
+use tokio::task::AbortHandle;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
@@ -36,7 +37,13 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct Https {
     endpoint: Endpoint,
     tls: RwLock<Tls>,
-    connection: Mutex<Option<SendRequest<Full<Bytes>>>>,
+    connection: Mutex<Option<Connected>>,
+}
+
+/// The connection of the moment and the task that drives it.
+struct Connected {
+    sender: SendRequest<Full<Bytes>>,
+    driver: AbortHandle,
 }
 
 /// What the client proves itself with, for each protocol.
@@ -82,6 +89,17 @@ impl Https {
         *self.tls.write().unwrap_or_else(PoisonError::into_inner) = tls;
         *self.connection.lock().await = None;
         Ok(())
+    }
+
+    /// Breaks the connection, and every watch on it, so that they begin anew at once. For whoever knows that the way to the
+    /// server was cut: the kernel would wait for its next retransmission, which takes about as long as the cut did.
+    pub fn reconnect(&self) {
+        // While another request connects, there is nothing to break.
+        if let Ok(mut slot) = self.connection.try_lock()
+            && let Some(connected) = slot.take()
+        {
+            connected.driver.abort();
+        }
     }
 
     /// A connection of its own that speaks another protocol after a GET of `path` with `Upgrade: protocol`.
@@ -131,18 +149,18 @@ impl Https {
         opened.map_err(|late| refused("talk TLS with", &late))?.map_err(|error| refused("talk TLS with", &error))
     }
 
-    async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, Status> {
+    async fn connect(&self) -> Result<Connected, Status> {
         let config = Arc::clone(&self.tls.read().unwrap_or_else(PoisonError::into_inner).http2);
         let stream = self.stream(config).await?;
         let (sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
             .await
             .map_err(|error| Status::unavailable(format!("cannot talk HTTP/2 with the server: {error}")))?;
-        tokio::spawn(async move {
+        let driver = tokio::spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "connection to the API server ended");
             }
         });
-        Ok(sender)
+        Ok(Connected { sender, driver: driver.abort_handle() })
     }
 
     async fn send(
@@ -154,9 +172,9 @@ impl Https {
     ) -> Result<http::Response<Incoming>, Status> {
         let mut sender = {
             let mut slot = self.connection.lock().await;
-            match slot.as_ref().filter(|sender| !sender.is_closed()) {
-                Some(sender) => sender.clone(),
-                None => slot.insert(self.connect().await?).clone(),
+            match slot.as_ref().filter(|connected| !connected.sender.is_closed()) {
+                Some(connected) => connected.sender.clone(),
+                None => slot.insert(self.connect().await?).sender.clone(),
             }
         };
         let uri = format!("https://{}:{}{path}", bracketed(&self.endpoint.host), self.endpoint.port);

@@ -66,6 +66,7 @@ pub async fn start_with(directory: tempfile::TempDir, connector: Arc<dyn NodeCon
         service_range: range,
         cluster_domain: "cluster.local".to_owned(),
         connector,
+        own_node: None,
     })
     .await
     .unwrap();

@@ -2,7 +2,7 @@
 
 use super::addresses;
 use super::agent::{self, Agent, AgentOptions};
-use super::{ClusterFacts, checked_node_name};
+use super::{ClusterFacts, checked_node_name, heartbeats};
 use crate::cli::{Failure, Global, ServerArguments};
 use crate::commands::kubeconfig;
 use crate::service::notify;
@@ -62,6 +62,7 @@ pub(super) async fn serve(global: &Global, arguments: &ServerArguments) -> Resul
         service_range,
         cluster_domain: CLUSTER_DOMAIN.to_owned(),
         connector,
+        own_node: (!arguments.no_agent).then(|| node_name.clone()),
     })
     .await
     .map_err(|error| Failure::Failed(error.to_string()))?;
@@ -82,12 +83,16 @@ pub(super) async fn serve(global: &Global, arguments: &ServerArguments) -> Resul
         pod_ranges: vec![prefixes.for_nodes()],
         other_resources: other_resources(),
         leadership: None,
+        heartbeats: Some(heartbeats::for_controllers(server.heartbeats())),
+        fast_failover: arguments.fast_failover,
     });
     let agent = match prepared {
         Some(prepared) => {
             let client = server.client(&format!("system:node:{node_name}"), &["system:nodes"]);
             let api_port = server.address().port();
-            let options = AgentOptions { client, ranges: prefixes.clone(), advertise, api_port, joined: false };
+            let contact = Arc::default();
+            let options =
+                AgentOptions { client, ranges: prefixes.clone(), advertise, api_port, joined: false, contact };
             Some(Agent::start(prepared, global, options).await?)
         }
         None => None,
