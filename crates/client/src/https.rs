@@ -18,11 +18,11 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use object::{Map, Status, Value, json};
 use rustls::ClientConfig;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use std::os::fd::AsFd as _;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::sync::Mutex;
-use tokio::task::AbortHandle;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
@@ -40,10 +40,10 @@ pub struct Https {
     connection: Mutex<Option<Connected>>,
 }
 
-/// The connection of the moment and the task that drives it.
+/// The connection of the moment, and its socket once more, by which it is broken: what drives HTTP/2 lives as long as its streams.
 struct Connected {
     sender: SendRequest<Full<Bytes>>,
-    driver: AbortHandle,
+    socket: std::net::TcpStream,
 }
 
 /// What the client proves itself with, for each protocol.
@@ -98,7 +98,8 @@ impl Https {
         if let Ok(mut slot) = self.connection.try_lock()
             && let Some(connected) = slot.take()
         {
-            connected.driver.abort();
+            // One that is broken already is as good.
+            let _ = connected.socket.shutdown(std::net::Shutdown::Both);
         }
     }
 
@@ -152,15 +153,17 @@ impl Https {
     async fn connect(&self) -> Result<Connected, Status> {
         let config = Arc::clone(&self.tls.read().unwrap_or_else(PoisonError::into_inner).http2);
         let stream = self.stream(config).await?;
+        let socket = stream.get_ref().0.as_fd().try_clone_to_owned();
+        let socket = std::net::TcpStream::from(socket.map_err(|error| Status::unavailable(error.to_string()))?);
         let (sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
             .await
             .map_err(|error| Status::unavailable(format!("cannot talk HTTP/2 with the server: {error}")))?;
-        let driver = tokio::spawn(async move {
+        tokio::spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "connection to the API server ended");
             }
         });
-        Ok(Connected { sender, driver: driver.abort_handle() })
+        Ok(Connected { sender, socket })
     }
 
     async fn send(
