@@ -175,6 +175,7 @@ impl Observer {
     pub(crate) fn beat(&mut self, name: &str, number: u64, now: Duration) -> bool {
         let Some(node) = self.nodes.get_mut(name).filter(|node| node.link == Link::Open(number)) else { return false };
         (node.beat, node.proof, node.unanswered) = (now, now, false);
+        node.held_until = Duration::ZERO;
         node.turn(Presence::Healthy, now);
         if self.cut_off {
             self.cut_off = false;
