@@ -56,7 +56,7 @@ def ready(pod):
 
 
 def endpoints():
-    return [e for s in call("GET", SLICES)["items"] for e in s.get("endpoints") or [] if e["conditions"]["ready"]]
+    return [e for s in call("GET", SLICES + "?labelSelector=kubernetes.io/service-name%3Dweb")["items"] for e in s.get("endpoints") or [] if e["conditions"]["ready"]]
 
 
 def node(name):
@@ -70,7 +70,9 @@ def until(what, check, limit=60):
     begun = time.monotonic()
     while not check():
         if time.monotonic() - begun > limit:
-            raise SystemExit(f"not within {limit} s: {what}")
+            states = [(p["metadata"]["name"], p["status"].get("phase"), ready(p)) for p in pods()]
+            raise SystemExit(f"not within {limit} s: {what}; {states}, {len(endpoints())} endpoints, "
+                             f"{[node(f'bench-{n}') for n in (1, 2, 3)]}")
         time.sleep(0.005)
     return (time.monotonic() - begun) * 1000
 
