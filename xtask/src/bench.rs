@@ -15,7 +15,7 @@ const BENCHMARKS: &[(&str, &str, &str)] = &[
 ];
 
 /// Benchmarks that need a running cluster: scripts beside the end-to-end tests.
-const SCRIPTS: &[&str] = &["start", "idle", "pod-start"];
+const SCRIPTS: &[&str] = &["start", "idle", "pod-start", "node-loss"];
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {

@@ -41,6 +41,7 @@ async fn serve(directory: &Path) {
         second_service_range: None,
         cluster_domain: "cluster.local".to_owned(),
         connector: Arc::new(NoNodes),
+        own_node: None,
     })
     .await
     .unwrap();

@@ -30,6 +30,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         second_service_range: None,
         cluster_domain: "cluster.local".to_owned(),
         connector: Arc::new(NoNodes),
+        own_node: None,
     })
     .await?;
     let admin =

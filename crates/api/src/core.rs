@@ -1,6 +1,7 @@
 //! What every room of the server shares: store, table, identity, configuration; and one resolved request.
 
 use crate::auth::{Attributes, Authenticator, Authorizer, Reviewer, Tokens, User};
+use crate::heartbeat::Heartbeats;
 use crate::pki::Pki;
 use crate::proxy::{NodeConnector, Tunnels};
 use crate::serve::metrics::Metrics;
@@ -32,6 +33,8 @@ pub(crate) struct Core {
     pub(crate) connector: Arc<dyn NodeConnector>,
     /// Connections that other machines' agents opened.
     pub(crate) tunnels: Tunnels,
+    /// Signs of life of other machines' agents.
+    pub(crate) heartbeats: Heartbeats,
     /// Where Services' addresses come from, and those of the other family.
     pub(crate) service_range: AddressRange,
     pub(crate) second_service_range: Option<AddressRange>,

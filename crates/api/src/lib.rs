@@ -4,6 +4,7 @@ mod admission;
 pub mod auth;
 mod bootstrap;
 mod core;
+mod heartbeat;
 mod housekeeping;
 mod local;
 mod negotiate;
@@ -16,6 +17,7 @@ mod server;
 mod watch;
 mod write;
 
+pub use heartbeat::{Picture, Presence, Seen, Silence};
 pub use local::tree;
 pub use proxy::{Connection, NoNodes, NodeConnector};
 pub use server::{Error, Options, Server};

@@ -3,6 +3,7 @@
 use crate::auth::{Authenticator, Authorizer, NodeGraph, Reviewer, Tokens, User};
 use crate::bootstrap;
 use crate::core::{Core, StoredObjects};
+use crate::heartbeat::{self, Heartbeats, Picture};
 use crate::housekeeping;
 use crate::local::LocalClient;
 use crate::pki::{self, Pki};
@@ -38,6 +39,8 @@ pub struct Options {
     pub cluster_domain: String,
     /// How nodes' agents are reached.
     pub connector: Arc<dyn NodeConnector>,
+    /// The node of this process, if it has one: it lives as long as the server does.
+    pub own_node: Option<String>,
 }
 
 /// Why a server does not start.
@@ -66,6 +69,7 @@ pub struct Server {
     address: SocketAddr,
     listener: JoinHandle<()>,
     chores: JoinHandle<()>,
+    beats: JoinHandle<()>,
 }
 
 impl Server {
@@ -74,7 +78,7 @@ impl Server {
     /// # Errors
     /// A taken port, TLS that cannot be set up, a store that refuses writes.
     pub async fn start(options: Options) -> Result<Self, Error> {
-        let Options { store, table, pki, bind, advertise, cluster_domain, connector, .. } = options;
+        let Options { store, table, pki, bind, advertise, cluster_domain, connector, own_node, .. } = options;
         let (service_range, second_service_range) = (options.service_range, options.second_service_range);
         let listen = |source| Error::Listen { address: bind, source };
         let listener = TcpListener::bind(bind).await.map_err(listen)?;
@@ -103,6 +107,7 @@ impl Server {
             pki: Arc::clone(&pki),
             connector,
             tunnels: Tunnels::default(),
+            heartbeats: Heartbeats::default(),
             service_range,
             second_service_range,
             advertise,
@@ -121,8 +126,12 @@ impl Server {
         }
         core.ready.store(true, Ordering::Release);
         core.authorizer.refresh(objects.as_ref());
+        if let Some(node) = own_node {
+            core.heartbeats.set_own(&node);
+        }
+        let beats = tokio::spawn(heartbeat::run(Arc::clone(&core)));
         let chores = tokio::spawn(housekeeping::run(Arc::clone(&core), pki));
-        Ok(Server { core, address, listener: serving, chores })
+        Ok(Server { core, address, listener: serving, chores, beats })
     }
 
     /// Where it listens.
@@ -137,12 +146,19 @@ impl Server {
         Arc::new(LocalClient::new(Arc::clone(&self.core), User::named(user, groups)))
     }
 
+    /// What is known of the nodes that have heartbeats, at each change.
+    #[must_use]
+    pub fn heartbeats(&self) -> tokio::sync::watch::Receiver<Arc<Picture>> {
+        self.core.heartbeats.picture()
+    }
+
     /// Ends watches, lets requests finish for a few seconds, and closes.
     pub async fn stop(self) {
         self.core.stopping.send_replace(true);
         // A listener that panicked has nothing left to close.
         let _ = self.listener.await;
         let _ = self.chores.await;
+        let _ = self.beats.await;
     }
 }
 

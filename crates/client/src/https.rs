@@ -18,6 +18,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use object::{Map, Status, Value, json};
 use rustls::ClientConfig;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use std::os::fd::AsFd as _;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::net::TcpStream;
@@ -36,7 +37,13 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct Https {
     endpoint: Endpoint,
     tls: RwLock<Tls>,
-    connection: Mutex<Option<SendRequest<Full<Bytes>>>>,
+    connection: Mutex<Option<Connected>>,
+}
+
+/// The connection of the moment, and its socket once more, by which it is broken: what drives HTTP/2 lives as long as its streams.
+struct Connected {
+    sender: SendRequest<Full<Bytes>>,
+    socket: std::net::TcpStream,
 }
 
 /// What the client proves itself with, for each protocol.
@@ -82,6 +89,18 @@ impl Https {
         *self.tls.write().unwrap_or_else(PoisonError::into_inner) = tls;
         *self.connection.lock().await = None;
         Ok(())
+    }
+
+    /// Breaks the connection, and every watch on it, so that they begin anew at once. For whoever knows that the way to the
+    /// server was cut: the kernel would wait for its next retransmission, which takes about as long as the cut did.
+    pub fn reconnect(&self) {
+        // While another request connects, there is nothing to break.
+        if let Ok(mut slot) = self.connection.try_lock()
+            && let Some(connected) = slot.take()
+        {
+            // One that is broken already is as good.
+            let _ = connected.socket.shutdown(std::net::Shutdown::Both);
+        }
     }
 
     /// A connection of its own that speaks another protocol after a GET of `path` with `Upgrade: protocol`.
@@ -131,9 +150,11 @@ impl Https {
         opened.map_err(|late| refused("talk TLS with", &late))?.map_err(|error| refused("talk TLS with", &error))
     }
 
-    async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, Status> {
+    async fn connect(&self) -> Result<Connected, Status> {
         let config = Arc::clone(&self.tls.read().unwrap_or_else(PoisonError::into_inner).http2);
         let stream = self.stream(config).await?;
+        let socket = stream.get_ref().0.as_fd().try_clone_to_owned();
+        let socket = std::net::TcpStream::from(socket.map_err(|error| Status::unavailable(error.to_string()))?);
         let (sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
             .await
             .map_err(|error| Status::unavailable(format!("cannot talk HTTP/2 with the server: {error}")))?;
@@ -142,7 +163,7 @@ impl Https {
                 tracing::debug!(%error, "connection to the API server ended");
             }
         });
-        Ok(sender)
+        Ok(Connected { sender, socket })
     }
 
     async fn send(
@@ -154,9 +175,9 @@ impl Https {
     ) -> Result<http::Response<Incoming>, Status> {
         let mut sender = {
             let mut slot = self.connection.lock().await;
-            match slot.as_ref().filter(|sender| !sender.is_closed()) {
-                Some(sender) => sender.clone(),
-                None => slot.insert(self.connect().await?).clone(),
+            match slot.as_ref().filter(|connected| !connected.sender.is_closed()) {
+                Some(connected) => connected.sender.clone(),
+                None => slot.insert(self.connect().await?).sender.clone(),
             }
         };
         let uri = format!("https://{}:{}{path}", bracketed(&self.endpoint.host), self.endpoint.port);

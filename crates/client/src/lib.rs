@@ -1,5 +1,6 @@
 //! One [`ClusterClient`] for every room that reads or changes the cluster: in process or over HTTPS.
 
+mod heartbeat;
 mod https;
 mod kubeconfig;
 mod path;
@@ -7,6 +8,9 @@ mod request;
 mod tls;
 mod tunnel;
 
+pub use heartbeat::{
+    BEAT_PERIOD, BEAT_PERIOD_MAX, Frame, FrameKind, HEARTBEAT_PATH, HEARTBEAT_PROTOCOL, beat as serve_heartbeat,
+};
 pub use https::Https;
 pub use kubeconfig::Endpoint;
 pub use path::path;

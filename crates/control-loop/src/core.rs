@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use client::ClusterClient;
-use controllers::{Change, Key, Resource, Typed, View};
+use controllers::{Change, Key, Picture, Resource, Typed, View};
 use jiff::Timestamp;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
@@ -60,6 +60,7 @@ struct Core {
     tasks: JoinSet<()>,
     clock: Clock,
     leadership: Option<watch::Receiver<bool>>,
+    heartbeats: Option<watch::Receiver<Arc<Picture>>>,
 }
 
 /// Runs until told to stop.
@@ -77,6 +78,7 @@ pub(crate) async fn run(options: Options, mut stopped: watch::Receiver<bool>) {
             leadership.borrow_and_update();
             leadership.clone()
         });
+        let seen_again = core.heartbeats.clone();
         let busy = core.advance();
         let wait = if busy { Duration::ZERO } else { core.next_wait() };
         tokio::select! {
@@ -91,6 +93,7 @@ pub(crate) async fn run(options: Options, mut stopped: watch::Receiver<bool>) {
                 }
             }
             () = changed(leads_again) => {}
+            () = changed(seen_again) => core.look_at_heartbeats(),
             () = tokio::time::sleep(wait) => {}
         }
     }
@@ -99,9 +102,9 @@ pub(crate) async fn run(options: Options, mut stopped: watch::Receiver<bool>) {
     while core.tasks.join_next().await.is_some() {}
 }
 
-/// Ends when leadership changes; never, where there is only one server.
-async fn changed(leadership: Option<watch::Receiver<bool>>) {
-    match leadership {
+/// Ends when what is watched changes; never, where nothing is.
+async fn changed<T>(watched: Option<watch::Receiver<T>>) {
+    match watched {
         Some(mut receiver) => {
             if receiver.changed().await.is_err() {
                 std::future::pending::<()>().await;
@@ -154,6 +157,22 @@ impl Core {
             tasks: JoinSet::new(),
             clock: options.clock.clone(),
             leadership: options.leadership.clone(),
+            heartbeats: options.heartbeats.clone(),
+        }
+    }
+
+    /// Nodes that are seen otherwise than before concern some controllers.
+    fn look_at_heartbeats(&mut self) {
+        let Some(heartbeats) = &mut self.heartbeats else { return };
+        let now = Arc::clone(&heartbeats.borrow_and_update());
+        let before = std::mem::replace(&mut self.view.settings.seen, Arc::clone(&now));
+        let names: std::collections::BTreeSet<&String> = now.keys().chain(before.keys()).collect();
+        for node in names.into_iter().filter(|node| now.get(*node) != before.get(*node)) {
+            for seat in &mut self.seats {
+                for key in seat.runner.seen(&self.view, node) {
+                    seat.queue.add(key);
+                }
+            }
         }
     }
 

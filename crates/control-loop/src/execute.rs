@@ -94,19 +94,30 @@ impl Executor {
                         outcome.note(result);
                     }
                 }
-                Action::Patch { target, subresource, precondition, mut patch } => {
-                    add_precondition(&mut patch, &precondition);
-                    let verb = Verb::Patch(PatchKind::Merge, to_object_value(&patch), self.write_options());
-                    let result = self.call(&target, subresource, verb).await;
-                    // What is gone needs no change.
-                    let gone = result.as_ref().is_err_and(Status::is_not_found);
-                    if !gone {
-                        outcome.note(as_failure(result, &target.resource, false));
+                Action::Patch { .. } => {
+                    let mut batch = vec![action];
+                    while batch.len() < BESIDE_MAX
+                        && let Some(next) = actions.next_if(|action| matches!(action, Action::Patch { .. }))
+                    {
+                        batch.push(next);
+                    }
+                    for result in join_all(batch.into_iter().map(|action| self.patch(action))).await {
+                        result.into_iter().for_each(|result| outcome.note(result));
                     }
                 }
             }
         }
         outcome
+    }
+
+    /// None where there was nothing to change any more.
+    async fn patch(&self, action: Action) -> Option<Result<(Resource, u64), Failure>> {
+        let Action::Patch { target, subresource, precondition, mut patch } = action else { return None };
+        add_precondition(&mut patch, &precondition);
+        let verb = Verb::Patch(PatchKind::Merge, to_object_value(&patch), self.write_options());
+        let result = self.call(&target, subresource, verb).await;
+        let gone = result.as_ref().is_err_and(Status::is_not_found);
+        (!gone).then(|| as_failure(result, &target.resource, false))
     }
 
     async fn create(&self, create: &Create) -> Result<(Resource, u64), Failure> {

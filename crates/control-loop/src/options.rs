@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use client::ClusterClient;
 use controllers::node_ranges::PodRange;
-use controllers::{Resource, Settings};
+use controllers::{Picture, Resource, Settings};
 use jiff::Timestamp;
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use tokio::sync::watch;
@@ -42,6 +42,10 @@ pub struct Options {
     pub other_resources: Vec<Resource>,
     /// True while this server leads; none where there is only one server.
     pub leadership: Option<watch::Receiver<bool>>,
+    /// What heartbeats tell of nodes; none where all are judged by their Leases.
+    pub heartbeats: Option<watch::Receiver<Arc<Picture>>>,
+    /// Whether all pods want fast failover that do not say otherwise.
+    pub fast_failover: bool,
 }
 
 /// The control loop.
@@ -82,5 +86,7 @@ pub(crate) fn settings(options: &Options, resources: &[Resource]) -> Settings {
         pod_ranges: options.pod_ranges.clone(),
         mirrored: named.collect(),
         incomplete: true,
+        seen: options.heartbeats.as_ref().map(|picture| Arc::clone(&picture.borrow())).unwrap_or_default(),
+        fast_failover: options.fast_failover,
     }
 }

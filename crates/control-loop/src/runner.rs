@@ -10,6 +10,7 @@ pub(crate) trait Runner: Send {
     fn name(&self) -> &'static str;
     fn component(&self) -> &'static str;
     fn keys(&self, view: &View, change: Change<'_>) -> Vec<Key>;
+    fn seen(&self, view: &View, node: &str) -> Vec<Key>;
     fn plan(&mut self, view: &View, key: &Key, now: Timestamp) -> Plan;
     fn failed(&mut self, key: &Key, failure: &Failure);
 }
@@ -29,6 +30,10 @@ impl<C: Controller> Runner for Adapter<C> {
 
     fn keys(&self, view: &View, change: Change<'_>) -> Vec<Key> {
         C::keys(view, change)
+    }
+
+    fn seen(&self, view: &View, node: &str) -> Vec<Key> {
+        C::seen(view, node)
     }
 
     fn plan(&mut self, view: &View, key: &Key, now: Timestamp) -> Plan {
@@ -68,6 +73,7 @@ pub(crate) fn all() -> Vec<Box<dyn Runner>> {
         runner::<controllers::endpoint_slice::EndpointSliceController>(),
         runner::<controllers::endpoint_slice_mirroring::EndpointSliceMirroringController>(),
         runner::<controllers::endpoints::EndpointsController>(),
+        runner::<controllers::fast_failover::FastFailoverController>(),
         runner::<controllers::garbage::GarbageCollector>(),
         runner::<controllers::namespace::NamespaceController>(),
         runner::<controllers::node_lifecycle::NodeLifecycleController>(),

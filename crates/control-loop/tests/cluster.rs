@@ -23,6 +23,8 @@ fn start(store: &Store) -> Handle {
         pod_ranges: Vec::new(),
         other_resources: Vec::new(),
         leadership: None,
+        heartbeats: None,
+        fast_failover: false,
     })
 }
 
@@ -188,6 +190,8 @@ async fn only_a_leader_plans() {
         pod_ranges: Vec::new(),
         other_resources: Vec::new(),
         leadership: Some(leadership),
+        heartbeats: None,
+        fast_failover: false,
     });
     store.put("deployments", deployment(1, "v1"));
     tokio::time::sleep(Duration::from_millis(300)).await;

@@ -33,6 +33,11 @@ pub trait Controller: Send + 'static {
     /// Which keys a change concerns.
     fn keys(view: &View, change: Change<'_>) -> Vec<Key>;
 
+    /// Which keys it concerns that a node is seen otherwise than before by its heartbeats.
+    fn seen(_view: &View, _node: &str) -> Vec<Key> {
+        Vec::new()
+    }
+
     /// What should happen now.
     fn plan(view: &View, key: &Key, memory: &mut Self::Memory, now: Timestamp) -> Plan;
 

@@ -2,9 +2,15 @@
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Pod, PodCondition, PodTemplateSpec};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
+use serde_json::json;
 
+use crate::action::Action;
 use crate::meta;
+use crate::view::View;
+
+/// On pods of which there may be one at a time.
+const AT_MOST_ONCE: &str = "klynge.io/at-most-once";
 
 pub(crate) fn phase(pod: &Pod) -> &str {
     pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or("Pending")
@@ -25,6 +31,38 @@ pub(crate) fn is_ready(pod: &Pod) -> bool {
 
 pub(crate) fn node_name(pod: &Pod) -> &str {
     pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).unwrap_or_default()
+}
+
+/// Condition and deletion of a pod that leaves because of its node.
+pub(crate) fn disrupt(pod: &Pod, why: &str, now: Timestamp) -> [Action; 2] {
+    let mut conditions = pod.status.as_ref().and_then(|status| status.conditions.clone()).unwrap_or_default();
+    conditions.retain(|condition| condition.type_ != "DisruptionTarget");
+    conditions.push(PodCondition {
+        type_: "DisruptionTarget".into(),
+        status: "True".into(),
+        reason: Some("DeletionByTaintManager".into()),
+        message: Some(why.into()),
+        last_transition_time: Some(Time(now)),
+        ..PodCondition::default()
+    });
+    [Action::patch(pod, "status", json!({"status": {"conditions": conditions}})), Action::delete(pod)]
+}
+
+/// Whether no second copy of the pod may ever run beside it: it says so, or it has a claim that one node at a time may have.
+pub(crate) fn is_at_most_once(view: &View, pod: &Pod) -> bool {
+    if meta::annotation(&pod.metadata, AT_MOST_ONCE) == Some("true") {
+        return true;
+    }
+    let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
+    volumes.into_iter().any(|volume| {
+        let claimed = volume.persistent_volume_claim.as_ref().map(|source| {
+            let claim = view.persistent_volume_claims.get(meta::namespace(&pod.metadata), &source.claim_name);
+            let modes = claim.and_then(|claim| claim.spec.as_ref()?.access_modes.as_ref());
+            // A claim that is not known may be one.
+            modes.is_none_or(|modes| modes.iter().any(|mode| mode.starts_with("ReadWriteOnce")))
+        });
+        volume.ephemeral.is_some() || claimed == Some(true)
+    })
 }
 
 /// Since when the pod is ready.

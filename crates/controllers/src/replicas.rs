@@ -96,6 +96,11 @@ pub(crate) fn reconcile<K: Resource + Metadata<Ty = ObjectMeta>>(
     let (claimed, mut actions) = claim(view, &owner, metadata, &wanted.selector);
     let terminating =
         claimed.iter().filter(|pod| meta::is_deleting(&pod.metadata) && !scheduler::is_terminal(pod)).count();
+    // Of some there may be one at a time: an ending one takes its place until it has ended.
+    let still_there = claimed.iter().filter(|pod| {
+        meta::is_deleting(&pod.metadata) && !scheduler::is_terminal(pod) && pods::is_at_most_once(view, pod)
+    });
+    let still_there = still_there.count();
     let active: Vec<Arc<Pod>> = claimed.into_iter().filter(|pod| pods::is_active(pod)).collect();
     let desired = usize::try_from(wanted.replicas).unwrap_or(0);
     if active.len() == desired {
@@ -103,7 +108,7 @@ pub(crate) fn reconcile<K: Resource + Metadata<Ty = ObjectMeta>>(
     }
     if !meta::is_deleting(metadata) {
         if active.len() < desired {
-            let missing = (desired - active.len()).min(BURST_MAX);
+            let missing = (desired - active.len()).saturating_sub(still_there).min(BURST_MAX);
             actions.extend(create_actions(object, &owner, wanted.template, missing));
         } else if active.len() > desired {
             let surplus = (active.len() - desired).min(BURST_MAX);

@@ -1,9 +1,7 @@
 //! Taint eviction: pods leave a node whose NoExecute taints they do not tolerate, or not for ever.
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{Pod, PodCondition, Taint, Toleration};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use serde_json::json;
+use k8s_openapi::api::core::v1::{Pod, Taint, Toleration};
 
 use crate::action::{Action, Event, Plan};
 use crate::controller::{Change, Controller};
@@ -83,20 +81,7 @@ fn tolerated_until(taint: &Taint, tolerations: &[Toleration], since: Timestamp) 
 }
 
 fn evict(pod: &Pod, now: Timestamp) -> Vec<Action> {
-    let mut conditions = pod.status.as_ref().and_then(|status| status.conditions.clone()).unwrap_or_default();
-    conditions.retain(|condition| condition.type_ != "DisruptionTarget");
-    conditions.push(PodCondition {
-        type_: "DisruptionTarget".into(),
-        status: "True".into(),
-        reason: Some("DeletionByTaintManager".into()),
-        message: Some("Taint manager: deleting due to NoExecute taint".into()),
-        last_transition_time: Some(Time(now)),
-        ..PodCondition::default()
-    });
     let message = format!("Marking for deletion Pod {}/{}", meta::namespace(&pod.metadata), meta::name(&pod.metadata));
-    vec![
-        Action::Event(Event::normal(pod, "TaintManagerEviction", message)),
-        Action::patch(pod, "status", json!({"status": {"conditions": conditions}})),
-        Action::delete(pod),
-    ]
+    let [condition, deletion] = pods::disrupt(pod, "Taint manager: deleting due to NoExecute taint", now);
+    vec![Action::Event(Event::normal(pod, "TaintManagerEviction", message)), condition, deletion]
 }

@@ -20,6 +20,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference}
 use crate::action::Resource;
 use crate::meta;
 use crate::node_ranges::PodRange;
+use crate::presence::Picture;
 
 /// Names an object within its kind; the namespace is empty for cluster scope.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -327,6 +328,10 @@ pub struct Settings {
     pub mirrored: BTreeMap<(String, String), Resource>,
     /// Some resource has not been listed yet, so that a namespace which looks empty may not be.
     pub incomplete: bool,
+    /// What heartbeats tell of nodes.
+    pub seen: Arc<Picture>,
+    /// Whether all pods want fast failover that do not say otherwise.
+    pub fast_failover: bool,
 }
 
 /// An object of a kind that controllers do not look into; its metadata matters to owners and namespaces all the same.

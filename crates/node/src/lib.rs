@@ -12,4 +12,5 @@ pub mod quantity;
 pub mod streaming;
 pub mod volumes;
 
+pub use machine::Contact;
 pub use node::{Node, Options};

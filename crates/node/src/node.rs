@@ -6,7 +6,9 @@ use crate::agent::{
 };
 use crate::feed::{Feed, Sinks, keep_dns_config, keep_peers};
 use crate::lifecycle::{Allocatable, NodeAddresses, Requests};
-use crate::machine::{Facts, ImageThresholds, Machine, MachineOptions, Thresholds, renew_lease};
+use crate::machine::{
+    Contact, Facts, ImageThresholds, Machine, MachineOptions, Thresholds, renew_lease, stop_when_cut_off,
+};
 use crate::streaming::{Backend, Gate, serve};
 use crate::volumes::HostDns;
 use client::ClusterClient;
@@ -60,6 +62,8 @@ pub struct Options {
     pub image_thresholds: ImageThresholds,
     /// Whether a Node object that somebody deletes is made again; else its deletion takes the machine out of the cluster.
     pub registers_again: bool,
+    /// What is heard of the server on the heartbeat; None where the server is this process.
+    pub contact: Option<Arc<Contact>>,
     /// The version that is shown, such as `v1.37.0+klynge.0.1.0`.
     pub version: String,
 }
@@ -149,8 +153,13 @@ impl Node {
             thresholds: options.thresholds,
             image_thresholds: options.image_thresholds,
             registers_again: options.registers_again,
+            beats: options.contact.is_some(),
         };
-        let mut machine = Machine::new(machine_options, facts, Arc::clone(&shared), registry.clone());
+        if let Some(contact) = options.contact {
+            tasks.spawn(stop_when_cut_off(contact, registry.clone()));
+        }
+        let mut machine =
+            Machine::new(machine_options, facts, Arc::clone(&shared), registry.clone(), dispatcher.resync());
         let removed = machine.removed();
         let (tell_registered, registered) = watch::channel(false);
         let name = options.name;

@@ -7,6 +7,7 @@ use super::respond;
 use super::{paths, resources};
 use crate::auth::{Attributes, User};
 use crate::core::Core;
+use crate::heartbeat;
 use crate::proxy::tunnel;
 use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE, EXPECT, HeaderMap, HeaderName, USER_AGENT};
 use http::{Method, Request, Response};
@@ -133,6 +134,8 @@ async fn answer(
         resources::handle(context, request, body).await
     } else if context.info.path == tunnel::PATH {
         tunnel::accept(&context, request)
+    } else if context.info.path == heartbeat::PATH {
+        heartbeat::accept(&context, request)
     } else {
         paths::handle(&context).await
     };

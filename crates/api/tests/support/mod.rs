@@ -81,6 +81,7 @@ async fn start_from(
         second_service_range,
         cluster_domain: "cluster.local".to_owned(),
         connector,
+        own_node: None,
     })
     .await
     .unwrap();

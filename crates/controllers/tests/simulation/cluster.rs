@@ -2,9 +2,10 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
-use klynge_controllers::{Action, Change, Controller, Event, Failure, Key, Plan, Resource, Typed, View};
+use klynge_controllers::{Action, Change, Controller, Event, Failure, Key, Plan, Resource, Seen, Typed, View};
 use serde_json::{Value, json};
 
 type Address = (String, String, String);
@@ -23,6 +24,8 @@ pub(crate) struct Cluster {
     /// The largest number of pods that existed, and the smallest number that were ready, since last reset.
     pub(crate) pods_seen_max: usize,
     pub(crate) ready_seen_min: usize,
+    /// Nodes that nobody hears: what is bound to them does not change.
+    pub(crate) unreachable: BTreeSet<String>,
     runners: Vec<Box<dyn Runner>>,
     revision: u64,
     next_id: u64,
@@ -30,6 +33,7 @@ pub(crate) struct Cluster {
 
 trait Runner {
     fn offer(&mut self, view: &View, change: Change<'_>);
+    fn seen(&mut self, view: &View, node: &str);
     fn wake(&mut self, now: Timestamp);
     fn plan(&mut self, view: &View, now: Timestamp) -> Option<(Key, Plan)>;
     fn failed(&mut self, key: &Key, failure: &Failure);
@@ -45,6 +49,10 @@ struct Adapter<C: Controller> {
 impl<C: Controller> Runner for Adapter<C> {
     fn offer(&mut self, view: &View, change: Change<'_>) {
         self.queue.extend(C::keys(view, change));
+    }
+
+    fn seen(&mut self, view: &View, node: &str) {
+        self.queue.extend(C::seen(view, node));
     }
 
     fn wake(&mut self, now: Timestamp) {
@@ -88,6 +96,7 @@ impl Cluster {
             refuse_create: BTreeSet::new(),
             pods_seen_max: 0,
             ready_seen_min: usize::MAX,
+            unreachable: BTreeSet::new(),
             runners: Vec::new(),
             revision: 0,
             next_id: 0,
@@ -101,6 +110,14 @@ impl Cluster {
             timers: BTreeMap::new(),
         }));
         self
+    }
+
+    /// Heartbeats tell this of a node.
+    pub(crate) fn see(&mut self, node: &str, seen: Seen) {
+        Arc::make_mut(&mut self.view.settings.seen).insert(node.into(), seen);
+        for runner in &mut self.runners {
+            runner.seen(&self.view, node);
+        }
     }
 
     pub(crate) fn get(&self, kind: &str, namespace: &str, name: &str) -> Option<&Value> {
@@ -285,7 +302,15 @@ impl Cluster {
                 }
                 Ok(())
             }
-            Action::Delete { target, precondition, propagation, unless_present, on_success, .. } => {
+            Action::Delete {
+                target,
+                precondition,
+                grace_period_seconds,
+                propagation,
+                unless_present,
+                on_success,
+                ..
+            } => {
                 let present = |(target, uid): &(klynge_controllers::Target, String)| {
                     self.get(&target.resource.kind, &target.namespace, &target.name)
                         .is_some_and(|object| object["metadata"]["uid"] == uid.as_str())
@@ -297,6 +322,10 @@ impl Cluster {
                 let Some(old) = self.objects.get(&address) else { return Ok(()) };
                 if !precondition.uid.is_empty() && old["metadata"]["uid"] != precondition.uid.as_str() {
                     return Err(conflict(&target.resource, "Conflict"));
+                }
+                if grace_period_seconds == Some(0) && address.0 == "Pod" {
+                    self.remove(&address);
+                    return Ok(());
                 }
                 let foreground = propagation == Some(klynge_controllers::Propagation::Foreground);
                 self.delete_at(&address, foreground.then_some("foregroundDeletion"));
@@ -396,6 +425,9 @@ impl Cluster {
             .map(|(address, pod)| (address.clone(), pod.clone()))
             .collect();
         for (address, mut pod) in pods {
+            if pod["spec"]["nodeName"].as_str().is_some_and(|node| self.unreachable.contains(node)) {
+                continue;
+            }
             if !pod["metadata"]["deletionTimestamp"].is_null() {
                 if pod["metadata"]["finalizers"].as_array().is_none_or(Vec::is_empty) {
                     self.remove(&address);

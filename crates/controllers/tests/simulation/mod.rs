@@ -1,5 +1,5 @@
 //! A simulated cluster for tests of controllers.
-#![expect(unused_imports, reason = "each test binary uses its part")]
+#![expect(unused_imports, dead_code, reason = "each test binary uses its part")]
 
 mod cluster;
 

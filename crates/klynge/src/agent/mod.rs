@@ -18,6 +18,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Notify;
 
 const RETRY_MAX: Duration = Duration::from_secs(10);
 
@@ -85,7 +86,7 @@ async fn serve(global: &Global, arguments: &AgentArguments) -> Result<(), Failur
 struct Running {
     name: String,
     agent: Agent,
-    upkeep: [tokio::task::JoinHandle<()>; 2],
+    upkeep: [tokio::task::JoinHandle<()>; 3],
     /// Ends with a message when the node is taken out of the cluster.
     removed: Pin<Box<dyn Future<Output = String> + Send>>,
 }
@@ -143,18 +144,23 @@ async fn start(global: &Global, arguments: &AgentArguments, identity: Identity) 
         kubelet_port: arguments.kubelet_port,
         authority: identity.authority.clone(),
         joined: true,
+        contact: Arc::default(),
     };
     // The tunnel is opened beside, so that logs of pods that go on are there at once.
-    let tunnel = tokio::spawn(upkeep::tunnel(Arc::clone(&client), Arc::clone(&node)));
+    let cut = Arc::new(Notify::new());
+    let tunnel = tokio::spawn(upkeep::tunnel(Arc::clone(&client), Arc::clone(&node), Arc::clone(&cut)));
+    let contact = Arc::clone(&options.contact);
+    let heartbeat = tokio::spawn(upkeep::heartbeat(Arc::clone(&client), contact, cut));
     let name = identity.node.clone();
     let renewal = tokio::spawn(upkeep::renewal(global.clone(), client, identity));
     match Agent::start(prepared, global, options).await {
         Ok(agent) => {
             let removed = Box::pin(removal::removed(global.clone(), node, name.clone()));
-            Ok(Running { name, agent, upkeep: [tunnel, renewal], removed })
+            Ok(Running { name, agent, upkeep: [tunnel, heartbeat, renewal], removed })
         }
         Err(failure) => {
             tunnel.abort();
+            heartbeat.abort();
             renewal.abort();
             // The only thing that a started agent does not find is its own Node.
             Err(match failure {

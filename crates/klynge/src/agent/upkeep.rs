@@ -3,11 +3,13 @@
 use super::identity::Identity;
 use super::join;
 use crate::cli::Global;
-use client::{Https, serve_tunnel};
-use node::Node;
+use client::{Https, serve_heartbeat, serve_tunnel};
+use node::{Contact, Node};
+use object::Status;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
+use tokio::sync::Notify;
 
 const RETRY_MIN: Duration = Duration::from_millis(200);
 const RETRY_MAX: Duration = Duration::from_secs(10);
@@ -15,7 +17,7 @@ const RETRY_MAX: Duration = Duration::from_secs(10);
 const RENEWAL_PERIOD: Duration = Duration::from_secs(600);
 
 /// Keeps a tunnel open for ever.
-pub(super) async fn tunnel(client: Arc<Https>, node: Arc<OnceLock<Node>>) {
+pub(super) async fn tunnel(client: Arc<Https>, node: Arc<OnceLock<Node>>, cut: Arc<Notify>) {
     let mut wait = RETRY_MIN;
     loop {
         let connected = AtomicBool::new(false);
@@ -25,7 +27,11 @@ pub(super) async fn tunnel(client: Arc<Https>, node: Arc<OnceLock<Node>>) {
             // Nobody is at the other end: the caller sees the connection close.
             None => tokio::io::duplex(1).0,
         };
-        let outcome = serve_tunnel(&client, || connected.store(true, Ordering::Relaxed), connect).await;
+        let outcome = tokio::select! {
+            outcome = serve_tunnel(&client, || connected.store(true, Ordering::Relaxed), connect) => outcome,
+            // What goes through it would hang for as long as the cut lasted.
+            () = cut.notified() => Err(Status::unavailable("the way to the server was cut")),
+        };
         if connected.load(Ordering::Relaxed) {
             wait = RETRY_MIN;
         }
@@ -35,6 +41,36 @@ pub(super) async fn tunnel(client: Arc<Https>, node: Arc<OnceLock<Node>>) {
         }
         tokio::time::sleep(wait).await;
         wait = (wait * 2).min(RETRY_MAX);
+    }
+}
+
+/// Silence of the server after which connections may be stuck in the kernel's retransmissions.
+const CUT_OFF: Duration = Duration::from_secs(1);
+/// The heartbeat is opened again sooner than the tunnel: others judge this node by it.
+const BEAT_RETRY_MAX: Duration = Duration::from_secs(1);
+
+/// Keeps a heartbeat for ever. After a cut the other connections begin anew, so that what was missed is learnt at once.
+pub(super) async fn heartbeat(client: Arc<Https>, contact: Arc<Contact>, cut: Arc<Notify>) {
+    let mut wait = RETRY_MIN;
+    loop {
+        let mut answered = false;
+        let heard = || {
+            answered = true;
+            if contact.heard() > CUT_OFF {
+                client.reconnect();
+                cut.notify_waiters();
+            }
+        };
+        let outcome = serve_heartbeat(&client, heard).await;
+        if answered {
+            wait = RETRY_MIN;
+        }
+        match outcome {
+            Ok(()) => tracing::info!("the server closed the heartbeat; opening another"),
+            Err(status) => tracing::info!(problem = status.message, "the heartbeat is away; opening another"),
+        }
+        tokio::time::sleep(wait).await;
+        wait = (wait * 2).min(BEAT_RETRY_MAX);
     }
 }
 

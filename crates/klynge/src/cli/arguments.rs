@@ -114,6 +114,10 @@ pub(crate) struct ServerArguments {
     /// Addresses for Services: a range, or one of each family with a comma between
     #[arg(long, value_name = "CIDR", default_value = "10.43.0.0/16")]
     pub(crate) service_cidr: String,
+    /// Start replacements a second after a node falls silent, without waiting for tolerationSeconds, for all pods that may
+    /// have copies; a frozen node then costs a restart of its pods
+    #[arg(long)]
+    pub(crate) fast_failover: bool,
 }
 
 #[derive(Debug, Clone, Args)]

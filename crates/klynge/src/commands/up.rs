@@ -84,5 +84,8 @@ fn words(global: &Global, server: &ServerArguments) -> Vec<String> {
     if server.no_agent {
         words.push("--no-agent".to_owned());
     }
+    if server.fast_failover {
+        words.push("--fast-failover".to_owned());
+    }
     words
 }

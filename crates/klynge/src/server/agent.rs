@@ -13,9 +13,9 @@ use network::netlink::{NetworkNamespace, Nft};
 use network::pod_net::{self, Admission, OpenPort, PodNetwork};
 use network::services::{self, Services, TransportProtocol};
 use network::{Prefix, dns};
-use node::Node;
 use node::adapters::{NetworkAdapter, RuntimeAdapter};
 use node::volumes::HostDns;
+use node::{Contact, Node};
 use runtime::Runtime;
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -106,6 +106,8 @@ pub(crate) struct AgentOptions {
     pub(crate) authority: String,
     /// Whether the machine joined a cluster elsewhere: then the deletion of its Node takes it out.
     pub(crate) joined: bool,
+    /// What is heard of the server.
+    pub(crate) contact: Arc<Contact>,
 }
 
 /// A running agent.
@@ -171,7 +173,8 @@ fn failed<E: std::fmt::Display>(what: &'static str) -> impl Fn(E) -> Failure {
 impl Agent {
     /// Takes up what runs, starts the rest, and returns when the node is Ready.
     pub(crate) async fn start(prepared: Prepared, global: &Global, options: AgentOptions) -> Result<Self, Failure> {
-        let AgentOptions { client, ranges, addresses, api_port, kubelet_port, authority, joined: is_joined } = options;
+        let AgentOptions { client, ranges, addresses, api_port, kubelet_port, authority, joined: is_joined, contact } =
+            options;
         let registers_again = !is_joined;
         let claim = HostClaim::take().map_err(failed("claim this host's network"))?.ok_or_else(|| {
             Failure::Failed(
@@ -233,6 +236,7 @@ impl Agent {
             pulls_max: 3,
             starts_max: 8,
             registers_again,
+            contact: is_joined.then_some(contact),
             thresholds: Default::default(),
             image_thresholds: Default::default(),
             version: concat!("v1.37.0+klynge.", env!("CARGO_PKG_VERSION")).to_owned(),

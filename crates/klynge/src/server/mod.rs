@@ -4,6 +4,7 @@ mod addresses;
 mod agent;
 mod agent_socket;
 mod cluster_facts;
+mod heartbeats;
 mod own_range;
 mod purge;
 mod wiring;

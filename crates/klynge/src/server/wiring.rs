@@ -2,7 +2,7 @@
 
 use super::addresses;
 use super::agent::{self, Agent, AgentOptions};
-use super::{ClusterFacts, checked_node_name};
+use super::{ClusterFacts, checked_node_name, heartbeats};
 use crate::cli::{Failure, Global, ServerArguments};
 use crate::commands::kubeconfig;
 use crate::service::notify;
@@ -65,6 +65,7 @@ pub(super) async fn serve(global: &Global, arguments: &ServerArguments) -> Resul
         second_service_range,
         cluster_domain: CLUSTER_DOMAIN.to_owned(),
         connector,
+        own_node: (!arguments.no_agent).then(|| node_name.clone()),
     })
     .await
     .map_err(|error| Failure::Failed(error.to_string()))?;
@@ -85,6 +86,8 @@ pub(super) async fn serve(global: &Global, arguments: &ServerArguments) -> Resul
         pod_ranges: prefixes.for_nodes(),
         other_resources: other_resources(),
         leadership: None,
+        heartbeats: Some(heartbeats::for_controllers(server.heartbeats())),
+        fast_failover: arguments.fast_failover,
     });
     let agent = match prepared {
         Some(prepared) => {
@@ -98,6 +101,7 @@ pub(super) async fn serve(global: &Global, arguments: &ServerArguments) -> Resul
                 kubelet_port: arguments.kubelet_port,
                 authority: pki.bundle(),
                 joined: false,
+                contact: Arc::default(),
             };
             Some(Agent::start(prepared, global, options).await?)
         }

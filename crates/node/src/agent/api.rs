@@ -80,13 +80,14 @@ impl Api {
         self.0.call(Request { target, verb: Verb::Update(encode(object)?, options) }).await.map(drop)
     }
 
-    /// Changes one.
+    /// Changes one; the revision of the change.
     ///
     /// # Errors
     /// The API's answer.
-    pub async fn patch(&self, target: Target, kind: PatchKind, patch: serde_json::Value) -> Result<(), Status> {
+    pub async fn patch(&self, target: Target, kind: PatchKind, patch: serde_json::Value) -> Result<u64, Status> {
         let options = WriteOptions { field_manager: MANAGER.into(), ..WriteOptions::default() };
-        self.0.call(Request { target, verb: Verb::Patch(kind, to_value(patch), options) }).await.map(drop)
+        let verb = Verb::Patch(kind, to_value(patch), options);
+        self.0.call(Request { target, verb }).await.map(|object| object.revision)
     }
 
     /// Finishes a pod's deletion: with grace 0, and only this very pod.

@@ -14,7 +14,9 @@ use object::GroupVersionResource;
 use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::sync::{Arc, PoisonError, RwLock};
-use tokio::sync::{mpsc, watch};
+use std::time::{Duration, Instant};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::AbortHandle;
 
 /// A pod as others see it: its state at each change.
 pub type PodView = watch::Receiver<Arc<PodState>>;
@@ -69,6 +71,43 @@ impl PodRegistry {
     }
 }
 
+/// Lists the node's pods anew; a cheap handle.
+#[derive(Clone)]
+pub struct Resync {
+    requests: mpsc::Sender<oneshot::Sender<BTreeSet<String>>>,
+    registry: PodRegistry,
+}
+
+impl Resync {
+    /// Has the pods listed anew and what is gone or deleted be stopped; the uids of those.
+    pub async fn list(&self) -> BTreeSet<String> {
+        let (reply, listed) = oneshot::channel();
+        if self.requests.send(reply).await.is_err() {
+            return BTreeSet::new();
+        }
+        // The dispatcher ends with the agent.
+        listed.await.unwrap_or_default()
+    }
+
+    /// Waits until none of these pods is left, with its status written; how many are left after `limit`.
+    pub async fn until_gone(&self, mut uids: BTreeSet<String>, limit: Duration) -> usize {
+        let deadline = Instant::now() + limit;
+        loop {
+            let left: BTreeSet<String> = self.registry.uids().into_iter().collect();
+            uids.retain(|uid| left.contains(uid));
+            if uids.is_empty() || Instant::now() >= deadline {
+                return uids.len();
+            }
+            tokio::time::sleep(LEFT_EVERY).await;
+        }
+    }
+}
+
+/// How often pods that are on their way out are counted.
+const LEFT_EVERY: Duration = Duration::from_millis(20);
+/// Requests for a new list that wait; they all get the same one.
+const RESYNCS_MAX: usize = 8;
+
 /// Runs the node's pods.
 pub struct Dispatcher {
     shared: Arc<Shared>,
@@ -76,6 +115,8 @@ pub struct Dispatcher {
     offered: Allocatable,
     /// Pods of the runtime that nothing is known about yet.
     orphans: HashMap<String, RecoveredPod>,
+    resync: Resync,
+    resyncs: mpsc::Receiver<oneshot::Sender<BTreeSet<String>>>,
 }
 
 fn uid_of(pod: &Pod) -> String {
@@ -124,7 +165,9 @@ impl Dispatcher {
         });
         shared.network.recover(live.collect()).await.map_err(io::Error::other)?;
         let registry = PodRegistry::default();
-        let mut dispatcher = Dispatcher { shared, registry, offered, orphans: HashMap::new() };
+        let (requests, resyncs) = mpsc::channel(RESYNCS_MAX);
+        let resync = Resync { requests, registry: registry.clone() };
+        let mut dispatcher = Dispatcher { shared, registry, offered, orphans: HashMap::new(), resync, resyncs };
         for state in states {
             let recovered = found.remove(&uid_of(&state.pod));
             dispatcher.adopt(state, recovered);
@@ -137,6 +180,12 @@ impl Dispatcher {
     #[must_use]
     pub fn registry(&self) -> PodRegistry {
         self.registry.clone()
+    }
+
+    /// Lists the node's pods anew.
+    #[must_use]
+    pub fn resync(&self) -> Resync {
+        self.resync.clone()
     }
 
     fn adopt(&self, mut state: PodState, recovered: Option<RecoveredPod>) {
@@ -182,12 +231,32 @@ impl Dispatcher {
             subresource: Default::default(),
         };
         let query = Query { fields: format!("spec.nodeName={}", self.shared.node), ..Query::default() };
-        let (sender, mut changes) = mpsc::channel(256);
-        self.shared.tasks.spawn(follow::<Pod>(Arc::clone(&self.shared.api.0), target, query, sender));
+        let (mut following, mut changes) = self.follow(&target, &query);
+        let mut waiting: Vec<oneshot::Sender<BTreeSet<String>>> = Vec::new();
         loop {
             tokio::select! {
                 biased;
-                Some(change) = changes.recv() => self.take(change).await,
+                // A new list comes from a new follower: what the old one still has may be older than it.
+                Some(reply) = self.resyncs.recv() => {
+                    waiting.push(reply);
+                    if let Some(following) = following {
+                        following.abort();
+                    }
+                    (following, changes) = self.follow(&target, &query);
+                }
+                Some(change) = changes.recv() => {
+                    let leaving = match &change {
+                        Change::All(pods) => Some(self.leaving(pods)),
+                        _ => None,
+                    };
+                    self.take(change).await;
+                    if let Some(leaving) = leaving {
+                        for reply in waiting.drain(..) {
+                            // Whoever asked may have gone.
+                            let _ = reply.send(leaving.clone());
+                        }
+                    }
+                }
                 Some(uids) = changed.recv() => {
                     for uid in uids {
                         self.registry.send(&uid, Input::References);
@@ -196,6 +265,20 @@ impl Dispatcher {
                 else => return,
             }
         }
+    }
+
+    fn follow(&self, target: &Target, query: &Query) -> (Option<AbortHandle>, mpsc::Receiver<Change<Pod>>) {
+        let (sender, changes) = mpsc::channel(256);
+        let client = Arc::clone(&self.shared.api.0);
+        (self.shared.tasks.spawn(follow::<Pod>(client, target.clone(), query.clone(), sender)), changes)
+    }
+
+    /// Pods here that the list does not have, or has as deleted.
+    fn leaving(&self, listed: &[Arc<Pod>]) -> BTreeSet<String> {
+        let stay = listed.iter().filter(|pod| pod.metadata.deletion_timestamp.is_none());
+        let stay: BTreeSet<String> = stay.map(|pod| uid_of(pod)).collect();
+        let deleted = listed.iter().map(|pod| uid_of(pod));
+        self.registry.uids().into_iter().chain(deleted).filter(|uid| !stay.contains(uid)).collect()
     }
 
     async fn take(&mut self, change: Change<Pod>) {

@@ -19,7 +19,7 @@ mod worker;
 
 pub use api::{Api, target, to_value};
 pub use backend::NodeBackend;
-pub use dispatcher::{Dispatcher, PodRegistry, PodView};
+pub use dispatcher::{Dispatcher, PodRegistry, PodView, Resync};
 pub use events::Recorder;
 pub use mirror::{Change, follow};
 pub use references::References;

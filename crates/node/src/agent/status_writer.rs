@@ -4,7 +4,7 @@
 use super::api::{Api, target};
 use super::tasks::Tasks;
 use client::PatchKind;
-use k8s_openapi::api::core::v1::PodStatus;
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use serde_json::{Value, json};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -21,10 +21,17 @@ struct Wanted {
     urgent: bool,
 }
 
+/// What has been written (or has nowhere to go), and the API's revision after it.
+#[derive(Clone, Copy, Default)]
+struct Written {
+    serial: u64,
+    revision: u64,
+}
+
 /// The writer of one pod; its task ends with it.
 pub(super) struct StatusWriter {
     wanted: watch::Sender<Wanted>,
-    written: watch::Receiver<u64>,
+    written: watch::Receiver<Written>,
     last: Value,
 }
 
@@ -57,7 +64,7 @@ impl StatusWriter {
     /// Starts the writer of one pod.
     pub(super) fn start(tasks: &Tasks, api: Api, namespace: String, name: String) -> Self {
         let (wanted, receiver) = watch::channel(Wanted::default());
-        let (done, written) = watch::channel(0);
+        let (done, written) = watch::channel(Written::default());
         tasks.spawn(write_all(api, namespace, name, receiver, done));
         StatusWriter { wanted, written, last: Value::Null }
     }
@@ -79,12 +86,30 @@ impl StatusWriter {
         true
     }
 
+    /// Forgets what was written, if somebody else has changed whether the pod is ready since: the next status is written
+    /// whatever it says. That is how a node that was taken for lost sets its pods right when it returns.
+    pub(super) fn compare(&mut self, pod: &Pod) {
+        let written = *self.written.borrow();
+        let revision = pod.metadata.resource_version.as_ref().and_then(|text| text.parse::<u64>().ok());
+        let settled = written.serial == self.wanted.borrow().serial;
+        if !settled || revision.is_none_or(|revision| revision <= written.revision) {
+            return;
+        }
+        let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+        let told = conditions.iter().find(|condition| condition.type_ == "Ready").map(|ready| ready.status.as_str());
+        let ours = self.last["status"]["conditions"].as_array();
+        let ours = ours.and_then(|all| all.iter().find(|condition| condition["type"] == "Ready"));
+        if ours.is_some_and(|ours| ours["status"].as_str() != told) {
+            self.last = Value::Null;
+        }
+    }
+
     /// A receiver that knows when everything set so far is written (or has nowhere to go).
     pub(super) fn flushed(&self) -> impl Future<Output = ()> + Send + 'static {
         let serial = self.wanted.borrow().serial;
         let mut written = self.written.clone();
         async move {
-            let _ = written.wait_for(|written| *written >= serial).await;
+            let _ = written.wait_for(|written| written.serial >= serial).await;
         }
     }
 }
@@ -94,7 +119,7 @@ async fn write_all(
     namespace: String,
     name: String,
     mut wanted: watch::Receiver<Wanted>,
-    done: watch::Sender<u64>,
+    done: watch::Sender<Written>,
 ) {
     let mut wait = RETRY_MIN;
     while wanted.changed().await.is_ok() {
@@ -103,8 +128,9 @@ async fn write_all(
                 let _ = tokio::time::timeout(UNHURRIED, wanted.wait_for(|wanted| wanted.urgent)).await;
             }
             let Wanted { serial, patch, .. } = wanted.borrow_and_update().clone();
+            let mut revision = done.borrow().revision;
             match api.patch(target("", "pods", &namespace, &name, "status"), PatchKind::Strategic, patch).await {
-                Ok(()) => {}
+                Ok(now) => revision = now,
                 // The pod is gone, or another one has its name: nobody is left to tell.
                 Err(status) if status.is_not_found() || status.is_conflict() => {}
                 Err(status) if matches!(status.code, 400 | 403 | 422) => {
@@ -118,7 +144,7 @@ async fn write_all(
                 }
             }
             wait = RETRY_MIN;
-            let _ = done.send(serial);
+            let _ = done.send(Written { serial, revision });
             break;
         }
     }

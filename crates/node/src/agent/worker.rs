@@ -145,6 +145,7 @@ impl Worker {
                     _ => None,
                 };
                 if let Event::Changed(pod) = &event {
+                    self.status.compare(pod);
                     let (old, new) = (&self.state.pod.metadata, &pod.metadata);
                     if old.labels != new.labels || old.annotations != new.annotations {
                         let _ = self.sender.send(Input::References);

@@ -38,7 +38,7 @@ async fn renew(api: &Api, node: &str, uid: &str) -> Result<(), object::Status> {
     let patch = json!({"spec": {"renewTime": now, "holderIdentity": node, "leaseDurationSeconds": DURATION_SECONDS}});
     match api.patch(target("coordination.k8s.io", "leases", NAMESPACE, node, ""), PatchKind::Merge, patch).await {
         Err(status) if status.is_not_found() => {}
-        answer => return answer,
+        answer => return answer.map(drop),
     }
     let lease = Lease {
         metadata: ObjectMeta {

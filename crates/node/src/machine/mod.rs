@@ -1,5 +1,6 @@
 //! The machine as the cluster sees it: its Node object, its Lease, its pressures, and what is done about them.
 
+mod contact;
 mod eviction;
 mod facts;
 mod image_collector;
@@ -7,6 +8,7 @@ mod lease;
 mod local_storage;
 mod register;
 
+pub use contact::{Contact, stop_when_cut_off};
 pub use eviction::{Candidate, Thresholds, choose_victim};
 pub use facts::{Facts, Space};
 pub use image_collector::{Collection, ImageHistory, ImageThresholds};

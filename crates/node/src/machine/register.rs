@@ -4,7 +4,7 @@ use super::eviction::{Candidate, Thresholds, choose_victim};
 use super::facts::{Facts, Space};
 use super::image_collector::{ImageHistory, ImageThresholds};
 use super::local_storage::over_limit;
-use crate::agent::{Change, Containers, PodRegistry, Recorder, Shared, follow, target};
+use crate::agent::{Change, Containers, PodRegistry, Recorder, Resync, Shared, follow, target};
 use crate::lifecycle::{Phase, Report, Requests, Severity, Terminal};
 use client::{PatchKind, Query};
 use jiff::Timestamp;
@@ -27,6 +27,11 @@ const PRESSURE_HOLDS: Duration = Duration::from_secs(300);
 const COLLECT_EVERY: Duration = Duration::from_secs(300);
 /// What an evicted pod's containers get to end, as upstream.
 const OVERGROWN_GRACE_SECONDS: i64 = 1;
+/// How long pods of before may take to end until the node reports that it is ready all the same.
+const SETTLE_MAX: Duration = Duration::from_secs(30);
+const RIGHT_RETRY: Duration = Duration::from_millis(200);
+/// How often the node contradicts what others say of it.
+const RIGHT_EVERY: Duration = Duration::from_secs(2);
 const IMAGES_IN_STATUS_MAX: usize = 50;
 
 /// How the machine presents itself.
@@ -54,6 +59,8 @@ pub struct MachineOptions {
     pub image_thresholds: ImageThresholds,
     /// Whether a Node object that somebody deletes is made again; else its deletion takes the machine out of the cluster.
     pub registers_again: bool,
+    /// Whether the agent has heartbeats, so that a new server expects them.
+    pub beats: bool,
 }
 
 /// The machine's presence in the cluster.
@@ -69,6 +76,10 @@ pub struct Machine {
     images: ImageHistory,
     /// When images were removed last, or the agent began.
     collected: std::time::Instant,
+    resync: Resync,
+    /// Revision of the last status that was written here, and when a foreign one was set right.
+    written: u64,
+    righted: Option<std::time::Instant>,
     /// Set when the Node object is gone for good.
     removed: watch::Sender<bool>,
 }
@@ -84,13 +95,33 @@ fn architecture() -> &'static str {
 impl Machine {
     /// A machine with these facts.
     #[must_use]
-    pub fn new(options: MachineOptions, facts: Facts, shared: Arc<Shared>, registry: PodRegistry) -> Self {
+    pub fn new(
+        options: MachineOptions,
+        facts: Facts,
+        shared: Arc<Shared>,
+        registry: PodRegistry,
+        resync: Resync,
+    ) -> Self {
         let (conditions, pressures) = (BTreeMap::new(), BTreeMap::new());
         let images = ImageHistory::default();
         // Not right after a start: what pods and people are about to use would look unused.
         let collected = std::time::Instant::now();
         let (removed, _) = watch::channel(false);
-        Self { options, facts, shared, registry, conditions, pressures, images, collected, removed }
+        let (written, righted) = (0, None);
+        Self {
+            options,
+            facts,
+            shared,
+            registry,
+            conditions,
+            pressures,
+            images,
+            collected,
+            resync,
+            written,
+            righted,
+            removed,
+        }
     }
 
     /// True once the Node object was deleted and is not made again.
@@ -128,7 +159,10 @@ impl Machine {
 
     async fn try_register(&mut self) -> Result<String, object::Status> {
         let name = self.options.name.clone();
-        let annotations = json!({"volumes.kubernetes.io/controller-managed-attach-detach": "true"});
+        let mut annotations = json!({"volumes.kubernetes.io/controller-managed-attach-detach": "true"});
+        if self.options.beats {
+            annotations["klynge.io/heartbeat"] = json!("klynge-heartbeat/1");
+        }
         let object = json!({
             "apiVersion": "v1", "kind": "Node",
             "metadata": {"name": name, "labels": self.labels(), "annotations": annotations},
@@ -143,6 +177,9 @@ impl Machine {
                 let patch = json!({"metadata": {"labels": self.labels(), "annotations": annotations}});
                 self.shared.api.patch(target("", "nodes", "", &name, ""), PatchKind::Merge, patch).await?;
                 self.keep_transitions(&node);
+                if !says_ready(&node) {
+                    self.settle().await;
+                }
                 node
             }
             Err(status) => return Err(status),
@@ -174,7 +211,41 @@ impl Machine {
         }
         let patch = json!({"status": status});
         let target = target("", "nodes", "", &self.options.name, "status");
-        self.shared.api.patch(target, PatchKind::Strategic, patch).await
+        self.written = self.shared.api.patch(target, PatchKind::Strategic, patch).await?;
+        Ok(())
+    }
+
+    /// After an absence: pods that were deleted meanwhile, or are gone, end before the node says that it is ready.
+    async fn settle(&self) {
+        let leaving = self.resync.list().await;
+        let left = self.resync.until_gone(leaving, SETTLE_MAX).await;
+        if left > 0 {
+            tracing::warn!(pods = left, "the node says that it is ready while pods of before are still ending");
+        }
+    }
+
+    /// Others took this node for lost: it says otherwise, once it has done what they decided. Not more often than it may be
+    /// wrong itself.
+    /// When to look again, where something is left to say.
+    async fn set_right(&mut self, node: &Node) -> Option<Duration> {
+        let revision = node.metadata.resource_version.as_ref().and_then(|text| text.parse::<u64>().ok());
+        let is_old = revision.is_some_and(|revision| revision <= self.written);
+        if is_old || says_ready(node) {
+            return None;
+        }
+        let wait = self.righted.map(|at| RIGHT_EVERY.saturating_sub(at.elapsed())).filter(|wait| !wait.is_zero());
+        if wait.is_some() {
+            return wait;
+        }
+        tracing::info!("others took this node for lost; it lists its pods and reports again");
+        self.settle().await;
+        self.righted = Some(std::time::Instant::now());
+        if let Err(error) = self.write_status().await {
+            tracing::debug!(%error, "the node reports again later");
+            self.righted = None;
+            return Some(RIGHT_RETRY);
+        }
+        None
     }
 
     /// Keeps the status true and looks after pressures until the process ends.
@@ -184,6 +255,7 @@ impl Machine {
         let client = Arc::clone(&self.shared.api.0);
         self.shared.tasks.spawn(follow::<Node>(client, target("", "nodes", "", "", ""), query, sender));
         let mut written = std::time::Instant::now();
+        let mut known: Option<Arc<Node>> = None;
         let mut before = self.conditions.clone();
         let mut look = tokio::time::interval(LOOK_EVERY);
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -203,11 +275,18 @@ impl Machine {
                         // Someone deleted the Node while it lives: it comes back.
                         self.register().await;
                     }
+                    if let Some(node) = &node && let Some(wait) = self.set_right(node).await {
+                        look.reset_after(wait);
+                    }
+                    known = node.clone();
                     if let Some(labels) = node.and_then(|node| node.metadata.labels.clone()) {
                         *self.shared.labels.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(labels);
                     }
                 }
                 _ = look.tick() => {
+                    if let Some(node) = &known && let Some(wait) = self.set_right(node).await {
+                        look.reset_after(wait);
+                    }
                     self.look_after_pressures().await;
                     if self.conditions != before || written.elapsed() >= WRITE_AT_LEAST_EVERY {
                         match self.write_status().await {
@@ -427,6 +506,12 @@ impl Machine {
             }
         }
     }
+}
+
+/// Whether the API has the node as ready.
+fn says_ready(node: &Node) -> bool {
+    let conditions = node.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+    conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
 
 /// Whole seconds, as the API writes times.

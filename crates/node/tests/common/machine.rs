@@ -152,6 +152,7 @@ impl TestMachine {
             pulls_max: 4,
             starts_max: 8,
             registers_again: true,
+            contact: None,
             thresholds: Default::default(),
             // The fullness of the disk that the tests run on is not part of them.
             image_thresholds: klynge_node::machine::ImageThresholds { high_percent: 100, low_percent: 100 },

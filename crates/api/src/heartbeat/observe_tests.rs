@@ -1,0 +1,273 @@
+//! Scripts of signs over time, and what must be concluded from them.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use super::*;
+
+/// A server with its nodes; time moves in ticks.
+struct World {
+    observer: Observer,
+    now: u64,
+    links: BTreeMap<String, u64>,
+    /// Nodes that beat, nodes whose kernel alone answers, nodes whose host answers probes.
+    beating: Vec<String>,
+    acknowledging: Vec<String>,
+    answering: Vec<String>,
+    seen: Vec<(u64, String, Seen)>,
+}
+
+fn ms(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+impl World {
+    fn new(nodes: &[&str]) -> Self {
+        let mut observer = Observer::default();
+        observer.set_own("own");
+        let (links, seen) = (BTreeMap::new(), Vec::new());
+        let named = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        let mut world = World {
+            observer,
+            now: 0,
+            links,
+            beating: Vec::new(),
+            acknowledging: Vec::new(),
+            answering: named(nodes),
+            seen,
+        };
+        for node in nodes {
+            world.open(node);
+        }
+        world.run(1_000);
+        world.seen.clear();
+        world
+    }
+
+    fn open(&mut self, node: &str) {
+        let number = self.observer.opened(node, ms(self.now));
+        self.links.insert(node.to_owned(), number);
+        self.beating.push(node.to_owned());
+    }
+
+    fn stop(&mut self, node: &str) {
+        for list in [&mut self.beating, &mut self.acknowledging, &mut self.answering] {
+            list.retain(|one| one != node);
+        }
+    }
+
+    /// The host answers on, its agent does not.
+    fn freeze(&mut self, node: &str) {
+        self.beating.retain(|one| one != node);
+        self.acknowledging.push(node.to_owned());
+    }
+
+    fn close(&mut self, node: &str, by_peer: bool) {
+        self.beating.retain(|one| one != node);
+        self.observer.closed(node, self.links[node], by_peer, ms(self.now));
+    }
+
+    fn run(&mut self, millis: u64) {
+        let until = self.now + millis;
+        while self.now < until {
+            self.now += 50;
+            if self.now.is_multiple_of(200) {
+                for node in &self.beating {
+                    self.observer.beat(node, self.links[node], ms(self.now));
+                }
+            }
+            for node in &self.acknowledging {
+                self.observer.heard(node, self.links[node], ms(20), ms(1), ms(self.now));
+            }
+            let before = self.observer.picture();
+            self.observer.tick(ms(self.now));
+            for node in self.observer.probes(ms(self.now)) {
+                let answered = self.answering.contains(&node);
+                self.observer.probed(&node, Some(answered), ms(self.now));
+            }
+            for (name, seen) in self.observer.picture() {
+                if before.get(&name) != Some(&seen) {
+                    self.seen.push((self.now, name, seen));
+                }
+            }
+        }
+    }
+
+    fn presence(&self, node: &str) -> Presence {
+        self.observer.picture()[node].presence
+    }
+
+    /// When a node was first told as `presence`, counted from `since`.
+    fn when(&self, since: u64, node: &str, presence: Presence) -> u64 {
+        let found = self.seen.iter().find(|(_, name, seen)| name == node && seen.presence == presence);
+        found.unwrap().0 - since
+    }
+}
+
+#[test]
+fn silence_is_told_within_a_second_and_ages() {
+    let mut world = World::new(&["a", "b", "c"]);
+    let since = world.now;
+    world.stop("a");
+    world.run(6_000);
+    assert!(world.when(since, "a", Presence::Silent(Silence::Fresh)) <= 700);
+    let replace = world.when(since, "a", Presence::Silent(Silence::Replace));
+    assert!((1_000..=1_050).contains(&replace), "{replace}");
+    let evict = world.when(since, "a", Presence::Silent(Silence::Evict));
+    assert!((5_000..=5_050).contains(&evict), "{evict}");
+    assert_eq!((world.presence("b"), world.presence("own")), (Presence::Healthy, Presence::Healthy));
+    assert!(world.seen.iter().all(|(_, name, seen)| name == "a" && !seen.held), "{:?}", world.seen);
+    world.beating.push("a".into());
+    world.run(250);
+    assert_eq!(world.presence("a"), Presence::Healthy);
+}
+
+#[test]
+fn a_frozen_agent_on_a_living_host_hangs_and_is_never_silent() {
+    let mut world = World::new(&["a", "b"]);
+    let since = world.now;
+    world.freeze("a");
+    world.run(60_000);
+    assert_eq!(world.presence("a"), Presence::AgentHung);
+    let hung = world.when(since, "a", Presence::AgentHung);
+    assert!((1_000..=1_050).contains(&hung), "{hung}");
+    assert!(!world.seen.iter().any(|(_, _, seen)| matches!(seen.presence, Presence::Silent(_))));
+    // Then its host goes as well.
+    let since = world.now;
+    world.stop("a");
+    world.run(1_000);
+    assert!(world.when(since, "a", Presence::Silent(Silence::Fresh)) <= 700);
+}
+
+#[test]
+fn a_killed_agent_is_away_while_its_host_refuses_and_silent_when_it_says_nothing() {
+    let mut world = World::new(&["a", "b"]);
+    world.close("a", true);
+    world.run(60_000);
+    assert_eq!(world.presence("a"), Presence::AgentAway { by_lease: false });
+    assert_eq!(world.seen.len(), 1, "{:?}", world.seen);
+    let since = world.now;
+    world.stop("a");
+    world.run(1_000);
+    assert!(world.when(since, "a", Presence::Silent(Silence::Fresh)) <= 850);
+    // A restart within a second is no news.
+    let mut world = World::new(&["a", "b"]);
+    world.close("a", true);
+    world.run(800);
+    world.open("a");
+    world.run(5_000);
+    assert_eq!(world.seen, []);
+}
+
+#[test]
+fn a_host_that_cannot_be_asked_is_left_to_its_lease() {
+    let mut world = World::new(&["a", "b"]);
+    world.answering.clear();
+    world.run(120_000); // the look at whether probes get through
+    world.close("a", true);
+    world.run(60_000);
+    assert_eq!(world.presence("a"), Presence::AgentAway { by_lease: true });
+}
+
+#[test]
+fn all_silent_at_once_is_this_servers_own_trouble() {
+    for spread in [0, 150, 250] {
+        let mut world = World::new(&["a", "b", "c"]);
+        world.stop("a");
+        world.run(spread);
+        world.stop("b");
+        world.stop("c");
+        world.run(120_000);
+        let silent = |seen: &Seen| matches!(seen.presence, Presence::Silent(_));
+        assert!(world.seen.iter().all(|(_, _, seen)| silent(seen) && seen.held), "{spread}: {:?}", world.seen);
+        assert!(world.observer.picture().iter().all(|(name, seen)| name == "own" || silent(seen)));
+        // The way opens again; the one that stays away is judged after ten seconds.
+        world.beating.extend(["a".into(), "b".into()]);
+        world.run(300);
+        assert_eq!(world.presence("b"), Presence::Healthy);
+        assert!(world.observer.picture()["c"].held);
+        world.run(11_000);
+        assert!(!world.observer.picture()["c"].held && world.presence("c") == Presence::Silent(Silence::Replace));
+    }
+    // One of two that goes alone, the other later: each on its own.
+    let mut world = World::new(&["a", "b"]);
+    world.stop("a");
+    world.run(5_000);
+    world.stop("b");
+    world.run(5_000);
+    assert!(world.seen.iter().all(|(_, _, seen)| !seen.held), "{:?}", world.seen);
+    // A single other node: its silence is taken for its own.
+    let mut world = World::new(&["a"]);
+    world.stop("a");
+    world.run(1_000);
+    assert!(!world.observer.picture()["a"].held && matches!(world.presence("a"), Presence::Silent(_)));
+}
+
+#[test]
+fn the_servers_own_stall_is_nobodys_silence() {
+    let mut world = World::new(&["a", "b"]);
+    for stall in [400, 3_000, 60_000] {
+        world.now += stall;
+        world.observer.tick(ms(world.now));
+        world.run(1_000);
+        assert_eq!(world.seen, []);
+    }
+}
+
+#[test]
+fn a_new_server_gives_known_nodes_time() {
+    let mut world = World::new(&[]);
+    world.observer.expect("a", ms(world.now));
+    world.observer.expect("b", ms(world.now));
+    world.observer.expect("own", ms(world.now));
+    world.answering.push("a".into());
+    world.run(9_000);
+    assert_eq!(world.seen, []);
+    world.run(3_000);
+    assert_eq!(world.presence("a"), Presence::AgentAway { by_lease: false });
+    assert!(!world.observer.picture().contains_key("b"), "its Lease tells");
+}
+
+#[test]
+fn five_changes_in_a_minute_are_flapping_until_a_healthy_minute() {
+    let mut world = World::new(&["a", "b"]);
+    for _ in 0..3 {
+        world.stop("a");
+        world.run(2_000);
+        world.beating.push("a".into());
+        world.run(2_000);
+    }
+    let seen = world.observer.picture()["a"];
+    assert!(seen.flapping && seen.presence == Presence::Healthy);
+    world.run(50_000);
+    assert!(world.observer.picture()["a"].flapping);
+    world.run(15_000);
+    assert!(!world.observer.picture()["a"].flapping);
+}
+
+#[test]
+fn an_older_connection_says_nothing_once_a_newer_one_is_there() {
+    let mut world = World::new(&["a", "b"]);
+    let old = world.links["a"];
+    world.open("a");
+    assert!(!world.observer.beat("a", old, ms(world.now)));
+    world.observer.closed("a", old, true, ms(world.now));
+    world.run(5_000);
+    assert_eq!(world.seen, []);
+}
+
+#[test]
+fn many_beats_that_make_a_server_late_are_asked_for_less_often() {
+    let mut observer = Observer::default();
+    for node in 0..1_000 {
+        observer.opened(&format!("n{node}"), ms(0));
+    }
+    for round in 1..=3 {
+        observer.tick(ms(round * 1_000));
+    }
+    assert_eq!(observer.period(), BEAT_PERIOD, "the first is no stall");
+    observer.tick(ms(4_000));
+    assert_eq!(observer.period(), BEAT_PERIOD * 2);
+    for round in 5..200 {
+        observer.tick(ms(round * 1_000));
+    }
+    assert_eq!(observer.period(), BEAT_PERIOD * 8, "a thousand nodes are 625 beats in a second now");
+}
