@@ -10,6 +10,8 @@ mod revoke;
 mod rules;
 mod selections;
 mod state;
+#[cfg(test)]
+mod tests;
 mod worker;
 
 pub use error::Error;
