@@ -9,6 +9,7 @@ use crate::POD_INTERFACE_PREFIX;
 use crate::netlink::{
     ChainSpec, Element, Expressions, Family, FieldType, FilterSet, Hook, NftBatch, Register, Verdict,
 };
+use crate::pod_net::TUNNEL_INTERFACE_PREFIX;
 use crate::prefix::address_bytes;
 
 /// The name of the tables (one for IPv4, one for IPv6).
@@ -19,7 +20,8 @@ const PRIORITY_LEAVING: i32 = -12;
 const PRIORITY_ARRIVING: i32 = -11;
 
 /// The base chains and the chains they share, with what a watch compares: the number of rules.
-pub(crate) const FIXED_CHAINS: [&str; 5] = ["established", "stranger", "leaving", "arriving", "to-host"];
+pub(crate) const FIXED_CHAINS: [&str; 7] =
+    ["established", "stranger", "sender", "leaving", "arriving", "to-host", "from-pods"];
 
 const KEY: Register = Register::new(0);
 const STATE_ESTABLISHED: u32 = 2;
@@ -64,6 +66,7 @@ pub(crate) fn add_base(batch: &mut NftBatch, family: Family) {
     for (name, base) in [
         ("established", None),
         ("stranger", None),
+        ("sender", None),
         ("leaving", Some((Hook::Forward, "filter", PRIORITY_LEAVING))),
         ("arriving", Some((Hook::Forward, "filter", PRIORITY_ARRIVING))),
         ("to-host", Some((Hook::Input, "filter", PRIORITY_LEAVING))),
@@ -76,10 +79,6 @@ pub(crate) fn add_base(batch: &mut NftBatch, family: Family) {
     add_established(&mut rule);
     add_stranger(&mut rule);
     let from_pods = || Expressions::new().match_input_interface(POD_INTERFACE_PREFIX, true, KEY);
-    let from_address = |inverted| {
-        let loaded = Expressions::new().load_input_interface(KEY).load_source(family, KEY.plus(4));
-        loaded.contained(SENDERS, KEY, inverted)
-    };
     let is_policed = |rule: Expressions| rule.contained(POLICED, KEY, false);
     let is_pair = || {
         let loaded = Expressions::new().load_source(family, KEY);
@@ -87,11 +86,14 @@ pub(crate) fn add_base(batch: &mut NftBatch, family: Family) {
     };
     let of_source = || Expressions::new().load_source(family, KEY);
     let of_destination = || Expressions::new().load_destination(family, KEY);
-    // What comes out of a pod's interface with an address that is not the pod's, or of a pod whose rules are not in yet.
-    let spoofed = || from_pods().load_input_interface(KEY).load_source(family, KEY.plus(4));
-    let spoofed = || spoofed().contained(SENDERS, KEY, true).verdict(Verdict::Drop);
+    // The tunnel's name begins like a pod's interface; what comes out of it was looked at by the node that sent it.
+    let from_tunnel = || Expressions::new().match_input_interface(TUNNEL_INTERFACE_PREFIX, true, KEY);
+    rule("sender", from_tunnel().verdict(Verdict::Return));
+    // An address that is not the pod's, or a pod whose rules are not in yet.
+    let origin = Expressions::new().load_input_interface(KEY).load_source(family, KEY.plus(4));
+    rule("sender", origin.contained(SENDERS, KEY, true).verdict(Verdict::Drop));
     rule("leaving", jump(Expressions::new(), "established"));
-    rule("leaving", spoofed());
+    rule("leaving", jump(from_pods(), "sender"));
     rule("leaving", is_pair().verdict(Verdict::Accept));
     rule("leaving", jump(is_policed(of_source()), "stranger"));
     rule("leaving", jump(is_policed(of_destination()), "stranger"));
@@ -99,6 +101,7 @@ pub(crate) fn add_base(batch: &mut NftBatch, family: Family) {
     rule("arriving", jump(Expressions::new(), "established"));
     rule("arriving", is_pair().verdict(Verdict::Accept));
     rule("arriving", of_destination().lookup_verdict(verdict_map(Direction::Ingress), KEY));
+    rule("to-host", from_tunnel().verdict(Verdict::Accept));
     rule("to-host", jump(from_pods(), "from-pods"));
     rule("from-pods", jump(Expressions::new(), "established"));
     if family == Family::Ip6 {
@@ -108,7 +111,7 @@ pub(crate) fn add_base(batch: &mut NftBatch, family: Family) {
             rule("from-pods", discovery.match_protocol(ICMP_V6, KEY).verdict(Verdict::Accept));
         }
     }
-    rule("from-pods", from_address(true).verdict(Verdict::Drop));
+    rule("from-pods", jump(Expressions::new(), "sender"));
     rule("from-pods", jump(is_policed(of_source()), "stranger"));
     rule("from-pods", of_source().lookup_verdict(verdict_map(Direction::Egress), KEY));
 }
