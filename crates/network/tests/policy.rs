@@ -9,7 +9,7 @@ use std::process::Command;
 
 use bed::policies::{Policies, block, egress, ingress, named, of, own, rule, tcp, udp};
 use bed::{Bed, HOST, OUTSIDE, Pod, ask_udp, ip, serve_tcp, udp_client};
-use klynge_network::netlink::{NetworkNamespace, Nft};
+use klynge_network::netlink::{Family, NetworkNamespace, Nft, NftBatch};
 use klynge_network::policy::{Change, TABLE, purge};
 
 const PORT: u16 = 8080;
@@ -349,10 +349,17 @@ fn a_restart_leaves_no_window_and_others_removal_is_mended() {
     }
     assert_eq!(trying.join().unwrap(), 0, "connections that got through while the tables were replaced");
     assert!(reaches(&world.a.namespace, world.c.ip(), PORT));
-    assert!(world.policies.programmer.verify().unwrap());
+    assert!(world.policies.programmer.verify(true).unwrap());
     purge(&world.bed.host).unwrap();
     assert!(reaches(&world.a.namespace, world.b.ip(), PORT));
-    assert!(!world.policies.programmer.verify().unwrap(), "it is noticed, and mended");
+    assert!(!world.policies.programmer.verify(false).unwrap(), "it is noticed, and mended");
+    assert!(!reaches(&world.a.namespace, world.b.ip(), PORT));
+    let mut nft = Nft::open_in(&world.bed.host).unwrap();
+    let mut batch = NftBatch::new();
+    batch.flush_chain(Family::Ip, TABLE, "arriving");
+    batch.commit(nft.socket()).unwrap();
+    assert!(reaches(&world.a.namespace, world.b.ip(), PORT));
+    assert!(!world.policies.programmer.verify(true).unwrap(), "also where only rules were removed");
     assert!(!reaches(&world.a.namespace, world.b.ip(), PORT));
     purge(&world.bed.host).unwrap();
     purge(&world.bed.host).unwrap();

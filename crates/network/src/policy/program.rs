@@ -258,13 +258,23 @@ impl Programmer {
         Ok(report)
     }
 
-    /// Looks whether the tables are as they were made, as far as tables and fixed chains go; rebuilds them if not.
-    pub fn verify(&mut self) -> Result<bool, Error> {
-        if !self.is_ready() || (!self.needs_rebuild && self.count_fixed_rules()? == self.fixed_rules) {
+    /// Looks whether the tables are still there, and thoroughly also whether the fixed chains have their rules; rebuilds them if not.
+    pub fn verify(&mut self, is_thorough: bool) -> Result<bool, Error> {
+        if !self.is_ready() {
+            return Ok(true);
+        }
+        if !self.needs_rebuild && self.has_tables()? && (!is_thorough || self.count_fixed_rules()? == self.fixed_rules)
+        {
             return Ok(true);
         }
         self.rebuild()?;
         Ok(false)
+    }
+
+    fn has_tables(&mut self) -> Result<bool, Error> {
+        let tables = self.nft.tables()?;
+        let has = |family: &Family| tables.iter().any(|table| table.family == *family && table.name == TABLE);
+        Ok(self.options.families.iter().all(has))
     }
 
     fn count_fixed_rules(&mut self) -> Result<Vec<usize>, Error> {

@@ -13,6 +13,8 @@ use super::state::LocalPod;
 const QUEUE_LENGTH_MAX: usize = 4096;
 /// How long after a failure the next attempt follows, how often the tables are looked at, and the time between looks into conntrack.
 const PERIOD: Duration = Duration::from_secs(1);
+/// Every so many looks at the tables one is thorough.
+const THOROUGH_EVERY: u32 = 10;
 /// How long a new pod waits for its rules.
 const ADMISSION_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -79,11 +81,21 @@ struct Worker {
     revoke_at: Option<Instant>,
     more_looks: u32,
     last_look: Option<Instant>,
+    /// Looks at the tables so far.
+    verifications: u32,
 }
 
 impl Worker {
     const fn new(programmer: Programmer) -> Self {
-        Self { programmer, waiters: Vec::new(), has_failed: false, revoke_at: None, more_looks: 0, last_look: None }
+        Self {
+            programmer,
+            waiters: Vec::new(),
+            has_failed: false,
+            revoke_at: None,
+            more_looks: 0,
+            last_look: None,
+            verifications: 0,
+        }
     }
 
     fn run(mut self, receiver: &Receiver<Message>) {
@@ -145,7 +157,8 @@ impl Worker {
     }
 
     fn verify(&mut self) {
-        match self.programmer.verify() {
+        self.verifications = self.verifications.wrapping_add(1);
+        match self.programmer.verify(self.verifications.is_multiple_of(THOROUGH_EVERY)) {
             Ok(true) => {}
             Ok(false) => {
                 if !self.has_failed {
