@@ -9,6 +9,7 @@ const BENCHMARKS: &[(&str, &str, &str)] = &[
     ("container", "klynge-runtime", "container_bench"),
     ("scheduler", "klynge-scheduler", "scheduler_bench"),
     ("services", "klynge-network", "services_bench"),
+    ("policy", "klynge-network", "policy_bench"),
     ("dns", "klynge-network", "dns_bench"),
     ("network", "klynge-network", "network_bench"),
     ("api", "klynge-api", "bench_api"),

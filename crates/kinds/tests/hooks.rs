@@ -495,3 +495,70 @@ fn every_stored_kind_has_columns_or_the_default_ones_apply() {
         let _ = (row.validate(&nothing), row.validate_update(&nothing, &nothing));
     }
 }
+
+#[test]
+fn network_policies_are_checked() {
+    let of = |rule: &str| format!(r#"{{"spec":{{"podSelector":{{}},"ingress":[{rule}]}}}}"#);
+    let egress = |rule: &str| format!(r#"{{"spec":{{"podSelector":{{}},"egress":[{rule}]}}}}"#);
+    let from = "spec.ingress[0].from[0]";
+    let port = "spec.ingress[0].ports[0]";
+    let subset = "must be a strict subset of `cidr`";
+    let cidr = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";
+    for (body, wanted) in [
+        (r#"{"spec":{"podSelector":{}}}"#.to_owned(), vec![]),
+        (of(r#"{"from":[{"ipBlock":{"cidr":"10.0.0.0/8","except":["10.1.0.0/16"]}}],"ports":[{"port":1,"endPort":65535}]}"#), vec![]),
+        (of(r#"{"from":[{"podSelector":{},"namespaceSelector":{}}],"ports":[{},{"port":"web"},{"protocol":"SCTP"}]}"#), vec![]),
+        (of(r#"{"from":[{}]}"#), vec![format!("{from}: Required value: must specify a peer")]),
+        (
+            of(r#"{"from":[{"podSelector":{},"ipBlock":{"cidr":"10.0.0.0/8"}}]}"#),
+            vec![format!("{from}: Forbidden: may not specify both ipBlock and another peer")],
+        ),
+        (of(r#"{"from":[{"ipBlock":{"cidr":""}}]}"#), vec![format!("{from}.ipBlock.cidr: Required value")]),
+        (
+            of(r#"{"from":[{"ipBlock":{"cidr":"10.0.0.0"}}]}"#),
+            vec![format!("{from}.ipBlock.cidr: Invalid value: \"10.0.0.0\": {cidr}")],
+        ),
+        (
+            egress(r#"{"to":[{"ipBlock":{"cidr":"10.0.0.0/16","except":["10.0.0.0/16","10.1.0.0/24","fd00::/64","x","10.0.9.0/24"]}}]}"#),
+            [("0", "10.0.0.0/16", subset), ("1", "10.1.0.0/24", subset), ("2", "fd00::/64", subset), ("3", "x", cidr)]
+                .map(|(at, text, why)| {
+                    format!("spec.egress[0].to[0].ipBlock.except[{at}]: Invalid value: {text:?}: {why}")
+                })
+                .to_vec(),
+        ),
+        (
+            of(r#"{"ports":[{"port":0}]}"#),
+            vec![format!("{port}.port: Invalid value: 0: must be between 1 and 65535, inclusive")],
+        ),
+        (
+            of(r#"{"ports":[{"port":80,"endPort":79}]}"#),
+            vec![format!("{port}.endPort: Invalid value: 79: must be greater than or equal to `port`")],
+        ),
+        (
+            of(r#"{"ports":[{"port":"web","endPort":79}]}"#),
+            vec![format!("{port}.endPort: Invalid value: 79: may not be specified when `port` is non-numeric")],
+        ),
+        (
+            of(r#"{"ports":[{"endPort":79}]}"#),
+            vec![format!("{port}.endPort: Invalid value: 79: may not be specified when `port` is not specified")],
+        ),
+        (
+            of(r#"{"ports":[{"protocol":"ICMP"}]}"#),
+            vec![format!("{port}.protocol: Unsupported value: \"ICMP\": supported values: \"SCTP\", \"TCP\", \"UDP\"")],
+        ),
+        (
+            r#"{"spec":{"podSelector":{"matchExpressions":[{"key":"a","operator":"In"},{"key":"a","operator":"Exists","values":["x"]},{"key":"a","operator":"Near"}]}}}"#.to_owned(),
+            vec![
+                "spec.podSelector.matchExpressions[0].values: Required value: must be specified when `operator` is 'In' or 'NotIn'".to_owned(),
+                "spec.podSelector.matchExpressions[1].values: Forbidden: may not be specified when `operator` is 'Exists' or 'DoesNotExist'".to_owned(),
+                "spec.podSelector.matchExpressions[2].operator: Invalid value: \"Near\": not a valid selector operator".to_owned(),
+            ],
+        ),
+        (
+            r#"{"spec":{"podSelector":{},"policyTypes":["Ingress","Egress","Ingress"]}}"#.to_owned(),
+            vec!["spec.policyTypes: Invalid value: [\"Ingress\",\"Egress\",\"Ingress\"]: may not specify more than two policyTypes".to_owned()],
+        ),
+    ] {
+        assert_eq!(problems("networking.k8s.io/v1", "NetworkPolicy", &body), wanted, "{body}");
+    }
+}

@@ -3,6 +3,7 @@
 pub mod dns;
 pub mod netlink;
 pub mod pod_net;
+pub mod policy;
 mod prefix;
 pub mod services;
 

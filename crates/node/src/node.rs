@@ -4,7 +4,7 @@ use crate::agent::{
     Api, Containers, Dispatcher, NodeBackend, Paths, PodNetwork, PodRegistry, Recorder, References, Shared, Tasks,
     Tokens,
 };
-use crate::feed::{Feed, Sinks, keep_dns_config, keep_peers};
+use crate::feed::{Feed, PolicyFeed, Sinks, keep_dns_config, keep_peers};
 use crate::lifecycle::{Allocatable, NodeAddresses, Requests};
 use crate::machine::{
     Contact, Facts, ImageThresholds, Machine, MachineOptions, Thresholds, renew_lease, stop_when_cut_off,
@@ -32,6 +32,8 @@ pub struct Options {
     pub services: Option<network::services::Handle>,
     /// Cluster DNS; None leaves it alone.
     pub dns: Option<Arc<network::dns::Handle>>,
+    /// Network policies; None leaves them alone. The pod network has to know them, too.
+    pub policies: Option<network::policy::Handle>,
     /// The node's name.
     pub name: String,
     /// The host name.
@@ -138,6 +140,10 @@ impl Node {
         // Upstream's nodes may not read endpoints; its proxy may. Where the client can say so, the feed is the proxy.
         let as_proxy = options.client.acting_as("system:kube-proxy", &["system:authenticated"]);
         tasks.spawn(feed.run(as_proxy.unwrap_or_else(|| Arc::clone(&options.client))));
+        if let Some(policies) = options.policies {
+            let feed = PolicyFeed::new(policies, data.join("policies.json"));
+            tasks.spawn(feed.run(Arc::clone(&options.client)));
+        }
         tasks.spawn(keep_peers(options.name.clone(), Arc::clone(&options.client), Arc::clone(&shared.network)));
         let dispatcher = Dispatcher::recover(Arc::clone(&shared), offered).await?;
         let registry = dispatcher.registry();

@@ -9,8 +9,9 @@ use crate::kubelet::{self, KubeletPort};
 use api::{Connection, NodeConnector};
 use async_trait::async_trait;
 use client::ClusterClient;
-use network::netlink::{NetworkNamespace, Nft};
+use network::netlink::{Family, NetworkNamespace, Nft};
 use network::pod_net::{self, Admission, OpenPort, PodNetwork};
+use network::policy::{self, NamedPort, PodState, Policies};
 use network::services::{self, Services, TransportProtocol};
 use network::{Prefix, dns};
 use node::adapters::{NetworkAdapter, RuntimeAdapter};
@@ -204,6 +205,8 @@ impl Agent {
         service_options.local_addresses = vec![dns_address];
         let load_balancing =
             Services::start(service_options, HashMap::new()).map_err(failed("set up load balancing"))?;
+        let policies =
+            Policies::start(policy_options(&namespace, dns_address)).map_err(failed("set up network policies"))?;
         let mut dns_options = dns::Options::new(vec![SocketAddr::new(dns_address, DNS_PORT)], CLUSTER_DOMAIN);
         dns_options.reverse_ranges = [ranges.pods.clone(), ranges.services].concat();
         let names = dns::Dns::run(dns_options).map_err(failed("start cluster DNS"))?;
@@ -219,8 +222,9 @@ impl Agent {
         let options = node::Options {
             client,
             containers: Arc::new(RuntimeAdapter::new(containers.clone())),
-            network: Arc::new(NetworkAdapter::new(pod_network)),
+            network: Arc::new(NetworkAdapter::new(pod_network).with_policies(Some(policies.clone()))),
             services: Some(load_balancing),
+            policies: Some(policies),
             dns: Some(Arc::new(names)),
             // As upstream: a name that was given stands for the host's.
             hostname: prepared.name.clone(),
@@ -262,6 +266,26 @@ impl Agent {
         if let Some(node) = self.node.get() {
             node.stop().await;
         }
+    }
+}
+
+/// Cluster DNS counts as the pod that upstream's installers would run: policies that allow names say so by its labels and ports.
+fn policy_options(namespace: &NetworkNamespace, dns_address: IpAddr) -> policy::Options {
+    let port = |name: &str, protocol: TransportProtocol| NamedPort {
+        name: name.to_owned(),
+        protocol: protocol.number(),
+        port: DNS_PORT,
+    };
+    let names = PodState {
+        namespace: "kube-system".to_owned(),
+        labels: BTreeMap::from([("k8s-app".to_owned(), "kube-dns".to_owned())]),
+        ports: vec![port("dns", TransportProtocol::Udp), port("dns-tcp", TransportProtocol::Tcp)],
+        addresses: vec![dns_address],
+    };
+    policy::Options {
+        namespace: namespace.clone(),
+        families: vec![Family::Ip, Family::Ip6],
+        stand_ins: vec![("klynge:cluster-dns".to_owned(), names)],
     }
 }
 

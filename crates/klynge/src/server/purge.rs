@@ -6,7 +6,7 @@ use super::own_range;
 use crate::cli::{Failure, Global};
 use network::netlink::NetworkNamespace;
 use network::pod_net;
-use network::services;
+use network::{policy, services};
 use runtime::Runtime;
 use std::net::IpAddr;
 
@@ -28,6 +28,7 @@ pub(crate) fn purge(global: &Global) -> Result<(), Failure> {
     };
     let namespace = NetworkNamespace::current().map_err(|error| failed("the network", &error))?;
     services::purge(&namespace).map_err(|error| failed("load balancing", &error))?;
+    policy::purge(&namespace).map_err(|error| failed("network policies", &error))?;
     let options = agent::network_options(global, &ranges, own_range::load(global), &[IpAddr::from([127, 0, 0, 1])])?;
     pod_net::purge(&options, &[agent::dns_address(&ranges)]).map_err(|error| failed("the pod network", &error))
 }

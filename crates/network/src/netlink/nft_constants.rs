@@ -140,6 +140,7 @@ pub(crate) const META_OIFNAME: u32 = 7;
 pub(crate) const META_L4PROTO: u32 = 16;
 
 pub(crate) const CT_STATE: u32 = 0;
+pub(crate) const CT_DIRECTION: u32 = 1;
 pub(crate) const CT_STATUS: u32 = 2;
 
 pub(crate) const FIB_RESULT_ADDRESS_TYPE: u32 = 3;

@@ -2,7 +2,7 @@
 
 use super::message::Batch;
 use super::nft_constants::{
-    ADDRESS_TYPE_LOCAL, CT_STATE, CT_STATUS, DATA_VALUE, DATA_VERDICT, EXPRESSION_DATA, EXPRESSION_NAME,
+    ADDRESS_TYPE_LOCAL, CT_DIRECTION, CT_STATE, CT_STATUS, DATA_VALUE, DATA_VERDICT, EXPRESSION_DATA, EXPRESSION_NAME,
     FIB_DESTINATION, FIB_RESULT_ADDRESS_TYPE, FIB_SOURCE, Family, LIST_ELEMENT, META_IIFNAME, META_L4PROTO, META_MARK,
     META_NFPROTO, META_OIFNAME, VERDICT_CHAIN, VERDICT_CODE,
 };
@@ -398,6 +398,30 @@ impl Expressions {
         for part in &self.parts {
             batch.nested(LIST_ELEMENT, |batch| part.write(batch));
         }
+    }
+}
+
+/// What filters need beyond translation.
+impl Expressions {
+    /// Loads the name of the incoming interface, in four registers.
+    #[must_use]
+    pub fn load_input_interface(self, into: Register) -> Self {
+        self.numbers("meta", &[(2, META_IIFNAME), (1, into.0)])
+    }
+
+    /// Matches packets in the direction of answers.
+    #[must_use]
+    pub fn match_reply_direction(self, scratch: Register) -> Self {
+        self.numbers("ct", &[(2, CT_DIRECTION), (1, scratch.0)]).equal(scratch, &[1])
+    }
+
+    /// Matches TCP packets of which the flags under a mask are not these.
+    #[must_use]
+    pub fn match_tcp_flags_not(self, mask: u8, flags: u8, scratch: Register) -> Self {
+        self.match_protocol(6, scratch)
+            .numbers("payload", &[(1, scratch.0), (2, 2), (3, 13), (4, 1)])
+            .bitwise(scratch, &[mask], &[0])
+            .compare(scratch, 1, &[flags])
     }
 }
 

@@ -3,6 +3,7 @@
 #![expect(dead_code, unreachable_pub, reason = "each test file uses a part of the bed")]
 
 pub mod cluster;
+pub mod policies;
 
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};

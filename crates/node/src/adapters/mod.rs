@@ -4,4 +4,5 @@ mod network;
 mod runtime;
 
 pub use network::NetworkAdapter;
+pub(crate) use network::protocol;
 pub use runtime::RuntimeAdapter;

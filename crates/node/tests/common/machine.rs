@@ -134,6 +134,7 @@ impl TestMachine {
             containers: Arc::new(RuntimeAdapter::new(runtime)),
             network: Arc::new(NetworkAdapter::new(network)),
             services: None,
+            policies: None,
             dns: None,
             name: "n1".into(),
             hostname: "n1".into(),
