@@ -37,7 +37,7 @@ readable() {
   nft list ruleset >$WORK/ruleset
   grep -q "$address . tcp . 80 : 0x" $WORK/ruleset
   grep -q 'tcp . 8099 : ' $WORK/ruleset
-  grep -q 'timeout 3h expires' $WORK/ruleset
+  grep -q ' expires ' $WORK/ruleset
   nft -j list ruleset >$WORK/ruleset.json
   python3 -c 'import json, sys; assert len(json.load(sys.stdin)["nftables"]) > 50' <$WORK/ruleset.json
 }
