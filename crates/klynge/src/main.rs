@@ -37,7 +37,8 @@ fn main() -> ExitCode {
         Command::Explain(explain) => commands::explain::run(global, explain, &output),
         Command::Version => {
             let members = [("version", env!("CARGO_PKG_VERSION")), ("kubernetes", "1.37")];
-            if !output.object(&object::Value::Object(members.into_iter().collect())) {
+            let named = output.format == Some(cli::Format::Name); // a version has no kind and no name
+            if named || !output.object(&object::Value::Object(members.into_iter().collect())) {
                 output.line(concat!("klynge ", env!("CARGO_PKG_VERSION"), " (Kubernetes API 1.37)"));
             }
             Ok(())
@@ -51,7 +52,13 @@ fn main() -> ExitCode {
         }
     };
     match outcome {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => match output.lost() {
+            None => ExitCode::SUCCESS,
+            Some(why) => {
+                output.error(&why);
+                ExitCode::FAILURE
+            }
+        },
         Err(failure) => {
             if !matches!(failure, Failure::Command(_)) {
                 output.error(&failure.to_string());

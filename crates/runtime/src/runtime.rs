@@ -128,6 +128,26 @@ impl Runtime {
         .await
     }
 
+    /// The pods, as namespace/name, with containers that were made from the image of this id, whether they run or not.
+    pub async fn pods_of_image(&self, id: &str) -> Result<BTreeSet<String>> {
+        let (pods, id) = (self.shared.pods.clone(), id.to_owned());
+        blocking(move || {
+            let mut users = BTreeSet::new();
+            for pod in fs::read_dir(&pods).context("reading", &pods)?.flatten() {
+                let mut containers = fs::read_dir(pod.path().join("containers")).into_iter().flatten().flatten();
+                let uses = containers.any(|container| {
+                    state::read::<ContainerRecord>(&container.path().join("container.json"))
+                        .is_ok_and(|record| record.image == id)
+                });
+                if uses && let Ok(record) = state::read::<PodRecord>(&pod.path().join("pod.json")) {
+                    users.insert(format!("{}/{}", record.spec.namespace, record.spec.name));
+                }
+            }
+            Ok(users)
+        })
+        .await
+    }
+
     /// Removes an image, by id or name, unless a container was made from it. One of several tags goes alone.
     pub async fn remove_image(&self, name: &str) -> Result<()> {
         let _nobody_starts = self.shared.images.in_use().write().await;

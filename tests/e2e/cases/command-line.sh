@@ -37,3 +37,64 @@ k get nodes
 url=$(klynge run again klynge-test:1 --publish 8080 -- httpd -f -p 8080 -h /www)
 eventually 20 fetch $url/cgi-bin/clock.cgi
 k delete deployment again; k delete service again
+# purge takes nothing that Klynge did not make
+mkdir -p $WORK/foreign/logs; echo precious > $WORK/foreign/logs/file
+code=0; "$BINARY" --data-dir $WORK/foreign down --purge 2> $WORK/foreign.err || code=$?
+same "exit code of a purge of a foreign directory" 2 $code
+same "what was in it" precious "$(cat $WORK/foreign/logs/file)"
+code=0; "$BINARY" --data-dir $WORK/foreign up 2> $WORK/foreign.err || code=$?
+same "exit code of an up into it" 2 $code
+code=0; "$BINARY" --data-dir $WORK/noise up 2> $WORK/foreign.err || code=$?
+same "exit code for a data directory that is a file" 2 $code
+grep -q 'is not a directory' $WORK/foreign.err
+# nor does dev
+mkdir -p $WORK/clusters/mine; echo precious > $WORK/clusters/mine/file
+refuses 'not a cluster that' "$BINARY" --data-dir $WORK/clusters dev down --name mine
+says 'no cluster' "$BINARY" --data-dir $WORK/clusters dev down --all
+refuses 'not a cluster that' "$BINARY" --data-dir $WORK/clusters dev up --name mine
+same "what was in it" precious "$(cat $WORK/clusters/mine/file)"
+refuses 'data directory of a server' klynge dev down --all
+# a kubeconfig of somebody else keeps its entries, and gets its context back
+cat > $WORK/theirs <<'YAML'
+apiVersion: v1
+kind: Config
+clusters: [{name: work, cluster: {server: "https://192.0.2.99:6443"}}]
+users: [{name: me, user: {token: t}}]
+contexts: [{name: work, context: {cluster: work, user: me}}]
+current-context: work
+YAML
+mkdir $WORK/third
+"$BINARY" --data-dir $WORK/third --kubeconfig $WORK/theirs server --no-agent --port 16445 > $WORK/third.out 2>&1 &
+third=$!
+eventually 30 grep -q '^ready' $WORK/third.out
+same "contexts" "klynge work" "$(k --kubeconfig $WORK/theirs config get-contexts -o name | sort | xargs)"
+same "its mode" 600 "$(stat -c %a $WORK/theirs)"
+k --kubeconfig $WORK/theirs --context klynge get namespaces default
+kill $third; wait $third || true
+# what a cluster was made with stays
+refuses 'was made with --pod-cidr 10.42.0.0/16' "$BINARY" --data-dir $WORK/third server --no-agent --port 16445 --pod-cidr 10.77.0.0/16
+echo mine > $WORK/third/mine
+says 'stays: Klynge did not make' "$BINARY" --data-dir $WORK/third --kubeconfig $WORK/theirs down --purge
+same "what is left" mine "$(ls $WORK/third)"
+same "contexts after the purge" work "$(k --kubeconfig $WORK/theirs config get-contexts -o name | xargs)"
+same "the current one" work "$(k --kubeconfig $WORK/theirs config current-context)"
+# words that are wrong are wrong through up as well, and leave no trace
+code=0; "$BINARY" --data-dir $WORK/wrong up --pod-cidr ten 2> $WORK/wrong.err || code=$?
+same "exit code of up with a wrong range" 2 $code
+[ ! -e $WORK/wrong ]
+grep -q 'started with, without --port 7777' <<< "$(klynge up --port 7777 2>&1)"
+code=0; klynge version > /dev/full 2> $WORK/full.err || code=$?
+same "exit code of a full disk" 1 $code
+same "a version has no name" "$(klynge version)" "$(klynge version -o name)"
+# explain takes what status gives
+code=0; klynge explain pod 'a b' 2> $WORK/odd.err || code=$?
+same "exit code for an odd name" 2 $code
+klynge run broken no.such.registry.invalid/x --timeout 0
+eventually 20 sh -c "'$BINARY' --data-dir $WORK/data status -o name | grep -qx 'deployment/broken -n default'"
+says 'Deployment broken' klynge explain deployment/broken
+says '"namespace": *"default"' klynge explain deployment/broken -o json
+k delete deployment broken
+# an image in use names who uses it
+klynge run user klynge-test:1 -- sleep 1000
+refuses 'klynge-test:1 is in use by containers of the pods .*default/user-' klynge image rm klynge-test:1
+k delete deployment user

@@ -134,7 +134,7 @@ async fn start(global: &Global, arguments: &AgentArguments, identity: Identity) 
     };
     let primary = || towards(&identity).unwrap_or_else(server::advertised);
     let addresses = server::node_addresses(&arguments.advertise, primary, &ranges)?;
-    let prepared = Prepared::new(&identity.node);
+    let prepared = Prepared::new(&identity.node)?;
     let node = prepared.node();
     let options = AgentOptions {
         client: Arc::clone(&client) as Arc<dyn ClusterClient>,

@@ -249,10 +249,11 @@ pub(crate) struct StatusArguments {}
 
 #[derive(Debug, Args)]
 pub(crate) struct ExplainArguments {
-    /// Kind or resource, such as pod, deploy, svc, node
+    /// Kind or resource, such as pod, deploy, svc, node; or both words in one, such as pod/web
+    #[arg(value_name = "KIND[/NAME]")]
     pub(crate) kind: String,
     /// Name of the object
-    pub(crate) name: String,
+    pub(crate) name: Option<String>,
     /// Namespace
     #[arg(short, long, default_value = "default")]
     pub(crate) namespace: String,

@@ -2,6 +2,18 @@
 
 use object::{Value, json, meta};
 use std::io::{self, IsTerminal as _, Write as _};
+use std::sync::OnceLock;
+
+/// The first error of stdout.
+static LOST: OnceLock<io::Error> = OnceLock::new();
+
+fn note(outcome: io::Result<()>) {
+    if let Err(error) = outcome
+        && error.kind() != io::ErrorKind::BrokenPipe
+    {
+        let _ = LOST.set(error); // the first one tells enough
+    }
+}
 
 /// How objects are printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -40,9 +52,16 @@ impl Output {
         }
     }
 
-    /// A line of data on stdout.
+    /// A line of data on stdout. A closed pipe ends the reader's interest, not the command; any other error is kept for its end.
     pub(crate) fn line(&self, text: &str) {
-        let _ = writeln!(io::stdout(), "{text}"); // a closed pipe ends the reader's interest, not the command
+        note(writeln!(io::stdout(), "{text}"));
+    }
+
+    /// Why stdout did not take all that was written to it; None where it did.
+    pub(crate) fn lost(&self) -> Option<String> {
+        note(io::stdout().flush());
+        LOST.get()
+            .map(|error| format!("cannot write to stdout: {error}; what was asked for is done, its output is lost"))
     }
 
     /// An error on stderr.

@@ -10,6 +10,8 @@ use std::time::Duration;
 pub(crate) struct Cluster {
     runtime: tokio::runtime::Runtime,
     client: Https,
+    /// What is said where the server of a dev cluster does not answer.
+    away: Option<String>,
 }
 
 /// A target in the version that these commands speak.
@@ -27,7 +29,7 @@ impl Cluster {
         let client = Https::new(endpoint).map_err(wrong)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| Failure::Failed(format!("cannot start: {error}")))?;
-        Ok(Cluster { runtime, client })
+        Ok(Cluster { runtime, client, away: away(&config) })
     }
 
     /// Whether the API answers that it is ready, within two seconds.
@@ -38,9 +40,18 @@ impl Cluster {
         })
     }
 
+    /// Where the server of a dev cluster cannot be reached, what to do is another than for a machine's own.
+    fn advised(&self, mut status: Status) -> Status {
+        if let Some(away) = self.away.as_ref().filter(|_| status.code == 503 && !self.ready()) {
+            status.message.clone_from(away);
+        }
+        status
+    }
+
     /// One call; the answer is decoded.
     pub(crate) fn call(&self, target: Target, verb: Verb) -> Result<Value, Status> {
-        let answer = self.runtime.block_on(self.client.call(Request { target, verb }))?;
+        let answer = self.runtime.block_on(self.client.call(Request { target, verb }));
+        let answer = answer.map_err(|status| self.advised(status))?;
         decode(&answer.json)
     }
 
@@ -61,7 +72,8 @@ impl Cluster {
 
     /// A whole collection, decoded.
     pub(crate) fn list(&self, target: Target, query: Query) -> Result<Vec<Value>, Status> {
-        let page: Page = self.runtime.block_on(self.client.list(target, query))?;
+        let page = self.runtime.block_on(self.client.list(target, query));
+        let page: Page = page.map_err(|status| self.advised(status))?;
         page.objects.iter().map(|object| decode(&object.json)).collect()
     }
 
@@ -103,9 +115,37 @@ impl Cluster {
     }
 }
 
+/// A cluster of `klynge dev` is known by its context, which carries its name; those of whole machines have none or a number.
+fn away(config: &Value) -> Option<String> {
+    let name = config.str_at(&["current-context"])?.strip_prefix("klynge-")?;
+    if name.is_empty() || name.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    Some(format!(
+        "the server of the cluster {name} of `klynge dev` does not answer; `klynge dev status --name {name}` shows its nodes, `klynge \
+         dev node restart-agent {name}-1` starts the server again (`klynge dev node start {name}-1` where the node is off)"
+    ))
+}
+
 fn decode(bytes: &[u8]) -> Result<Value, Status> {
     let decoded = json::decode(bytes, &json::Limits::default());
     decoded
         .map(|decoded| decoded.value)
         .map_err(|error| Status::internal(format!("the answer does not parse: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dev_cluster_is_not_told_to_start_with_up() {
+        let said = |context: &str| away(&Value::Object([("current-context", context)].into_iter().collect()));
+        for plain in ["", "klynge", "klynge-", "klynge-2", "work"] {
+            assert_eq!(said(plain), None, "{plain}");
+        }
+        assert!(
+            said("klynge-dev").is_some_and(|text| !text.contains("klynge up") && text.contains("restart-agent dev-1"))
+        );
+    }
 }

@@ -1,17 +1,19 @@
 //! `klynge down`: stops the server; with --purge nothing of the cluster stays on the machine.
 
 use super::kubeconfig::{self, Invoker};
+use super::{contexts, data_dir};
 use crate::cli::{DownArguments, Failure, Global, Output};
 use crate::server;
 use crate::service::{daemon, systemd};
-use std::fs;
-use std::io;
 use std::time::Duration;
 
 const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 
 pub(crate) fn run(global: &Global, arguments: &DownArguments, output: &Output) -> Result<(), Failure> {
     Failure::unless_root("klynge down")?;
+    if arguments.purge {
+        data_dir::check_purge(&global.data_dir)?;
+    }
     let mut stopped = false;
     if systemd::present() && systemd::installed() {
         systemd::stop(arguments.purge)?;
@@ -25,25 +27,21 @@ pub(crate) fn run(global: &Global, arguments: &DownArguments, output: &Output) -
         );
         return Ok(());
     }
-    let admin = kubeconfig::admin_path(global);
-    if let Some(ours) = kubeconfig::read(&admin)? {
+    if let Some(ours) = kubeconfig::read(&kubeconfig::admin_path(global))? {
         let user = Invoker::find();
-        kubeconfig::remove_from_file(&user.kubeconfig(), &ours, user.ids)?;
+        let mut others = vec![user.kubeconfig()];
+        others.extend(global.kubeconfig.clone());
+        contexts::leave(&global.data_dir, &others, &ours, user.ids)?;
     }
     server::purge(global)?;
-    for path in [&admin, &global.data_dir] {
-        remove(path)?;
-    }
+    let left = data_dir::remove(&global.data_dir)?;
     output.line("Everything of the cluster is removed.");
-    Ok(())
-}
-
-fn remove(path: &std::path::Path) -> Result<(), Failure> {
-    let outcome = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
-    match outcome {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(Failure::Failed(format!("cannot remove {}: {error}", path.display())))
-        }
-        _ => Ok(()),
+    if !left.is_empty() {
+        output.line(&format!(
+            "{} stays: Klynge did not make what is in it ({}).",
+            global.data_dir.display(),
+            left.join(", ")
+        ));
     }
+    Ok(())
 }

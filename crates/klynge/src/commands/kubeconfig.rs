@@ -1,10 +1,11 @@
 //! Kubeconfig files on this machine: the one in force, the one of the user who typed the command, and merging into it.
 
+use super::contexts::Before;
 use crate::cli::{Failure, Global};
 use object::{Limits, Value, yaml};
 use std::fs;
 use std::io::{self, Write as _};
-use std::os::unix::fs::{OpenOptionsExt as _, chown};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, chown};
 use std::path::{Path, PathBuf};
 
 /// The user who typed the command, also under sudo.
@@ -40,9 +41,9 @@ impl Invoker {
     }
 }
 
-/// The cluster's own kubeconfig for its administrator.
+/// The cluster's own kubeconfig for its administrator: nothing else is in it.
 pub(crate) fn admin_path(global: &Global) -> PathBuf {
-    global.kubeconfig.clone().unwrap_or_else(|| global.data_dir.join("kubeconfig"))
+    global.data_dir.join("kubeconfig")
 }
 
 /// The kubeconfig that a command uses: --kubeconfig, $KUBECONFIG, the cluster's own, ~/.kube/config.
@@ -55,16 +56,26 @@ pub(crate) fn in_force(global: &Global) -> Result<(PathBuf, Value), Failure> {
     if let Some(path) = &global.kubeconfig {
         candidates = vec![path.clone()];
     }
-    for path in &candidates {
-        if let Some(config) = read(path)? {
-            return Ok((path.clone(), config));
+    let mut looked: Vec<(PathBuf, &str)> = Vec::new();
+    for path in candidates {
+        if let Some(config) = read(&path)? {
+            return Ok((path, config));
+        }
+        if !looked.iter().any(|(seen, _)| *seen == path) {
+            // A directory that may not be entered hides whether the file is there.
+            let denied =
+                fs::metadata(&path).map_or_else(|error| error.kind() == io::ErrorKind::PermissionDenied, |_| true);
+            looked.push((path, if denied { "permission denied" } else { "not there" }));
         }
     }
-    let looked: Vec<String> = candidates.iter().map(|path| path.display().to_string()).collect();
-    Err(Failure::Unreachable(format!(
-        "no kubeconfig that can be read in {}; start a cluster with `sudo klynge up`",
-        looked.join(", ")
-    )))
+    let denied = looked.iter().any(|(_, why)| *why == "permission denied");
+    let looked: Vec<String> = looked.iter().map(|(path, why)| format!("{} ({why})", path.display())).collect();
+    let advice = if denied {
+        "run it with sudo, or name a file of yours with --kubeconfig"
+    } else {
+        "start a cluster with `sudo klynge up`"
+    };
+    Err(Failure::Unreachable(format!("no kubeconfig that can be read: {}; {advice}", looked.join(", "))))
 }
 
 /// The content of a kubeconfig; None where it is missing or may not be read.
@@ -99,20 +110,80 @@ pub(crate) fn write(path: &Path, config: &Value, ids: (u32, u32)) -> Result<(), 
     fs::rename(&temporary, path).map_err(failed)
 }
 
-/// Puts the cluster of `ours` into `path`, keeping everything else in it; the name of its context there.
-pub(crate) fn merge_file(path: &Path, ours: &Value, ids: (u32, u32)) -> Result<String, Failure> {
-    let mut config = read(path)?.unwrap_or_default();
-    let name = api::pki::merge(&mut config, ours);
-    write(path, &config, ids)?;
-    Ok(name)
+/// What came of a merge.
+pub(crate) struct Merged {
+    /// The name of the context.
+    pub(crate) name: String,
+    /// Whether the file was not there before.
+    pub(crate) made: bool,
+    /// The context of another cluster that was current before and is so no more.
+    pub(crate) former: Option<String>,
 }
 
-/// Takes the entries of `ours` out of `path` again; the file goes when nothing is left in it.
-pub(crate) fn remove_from_file(path: &Path, ours: &Value, ids: (u32, u32)) -> Result<(), Failure> {
-    let Some(mut config) = read(path)? else { return Ok(()) };
-    if api::pki::unmerge(&mut config, ours) {
-        return fs::remove_file(path)
+/// The file that a link leads to, and whose it is: a link stays a link, and the owner stays the owner.
+fn behind(path: &Path, ids: (u32, u32)) -> (PathBuf, (u32, u32)) {
+    let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let ids = fs::metadata(&path).map_or(ids, |found| (found.uid(), found.gid()));
+    (path, ids)
+}
+
+/// As [`read`], but a file that may not be read is an error: it may not be replaced either.
+fn read_to_change(path: &Path) -> Result<Option<Value>, Failure> {
+    let config = read(path)?;
+    if config.is_none() && path.exists() {
+        return Err(Failure::Failed(format!(
+            "cannot read {}: permission denied, so it is not changed",
+            path.display()
+        )));
+    }
+    Ok(config)
+}
+
+/// Puts the cluster of `ours` into `path`, keeping everything else in it. A context that was there before becomes the current one
+/// again only if `switches`.
+pub(crate) fn merge_file(path: &Path, ours: &Value, ids: (u32, u32), switches: bool) -> Result<Merged, Failure> {
+    let (path, ids) = behind(path, ids);
+    let held = read_to_change(&path)?;
+    let made = held.is_none();
+    let mut config = held.unwrap_or_default();
+    let current = config.str_at(&["current-context"]).filter(|name| !name.is_empty()).map(str::to_owned);
+    let contexts = context_names(&config);
+    let name = api::pki::merge(&mut config, ours);
+    let mut former = current.filter(|former| *former != name);
+    if !switches && contexts.contains(&name) && former.is_some() {
+        config.set(&["current-context"], former.take().unwrap_or_default().as_str().into());
+    }
+    write(&path, &config, ids)?;
+    Ok(Merged { name, made, former })
+}
+
+fn context_names(config: &Value) -> Vec<String> {
+    let contexts = config.get("contexts").and_then(Value::as_array).unwrap_or_default();
+    contexts.iter().filter_map(|context| context.str_at(&["name"]).map(str::to_owned)).collect()
+}
+
+/// Takes the entries of `ours` out of `path` again, and puts the former context back. The file goes when nothing is left in it and
+/// it was not there before.
+pub(crate) fn remove_from_file(path: &Path, ours: &Value, ids: (u32, u32), before: &Before) -> Result<(), Failure> {
+    let (path, ids) = behind(path, ids);
+    let Some(held) = read_to_change(&path)? else { return Ok(()) };
+    let mut config = held.clone();
+    let is_bare = api::pki::unmerge(&mut config, ours);
+    let others = ["apiVersion", "kind", "clusters", "users", "contexts", "current-context"];
+    let has_more = config.as_object().is_some_and(|map| map.iter().any(|(key, _)| !others.contains(&key)));
+    if is_bare && before.made && !has_more {
+        return fs::remove_file(&path)
             .map_err(|error| Failure::Failed(format!("cannot remove {}: {error}", path.display())));
     }
-    write(path, &config, ids)
+    if config == held {
+        return Ok(());
+    }
+    let was_current = config.str_at(&["current-context"]) == Some("") && held.str_at(&["current-context"]) != Some("");
+    if was_current
+        && let Some(former) = &before.former
+        && context_names(&config).contains(former)
+    {
+        config.set(&["current-context"], former.as_str().into());
+    }
+    write(&path, &config, ids)
 }

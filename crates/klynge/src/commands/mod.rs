@@ -1,6 +1,8 @@
 //! One file per command of the command line; those that talk to the cluster share a connection.
 
 pub(crate) mod cluster;
+pub(crate) mod contexts;
+pub(crate) mod data_dir;
 pub(crate) mod down;
 pub(crate) mod explain;
 pub(crate) mod image;

@@ -28,7 +28,10 @@ pub(crate) fn run(global: &Global, command: &NodeCommand, output: &Output) -> Re
         Err(status) if !status.is_not_found() => return Err(status.into()),
         _ => {}
     }
-    output.line(&format!("Node {name} is removed. On that machine, `klynge down --purge` removes what is left."));
+    output.line(&format!(
+        "Node {name} is removed. On that machine, `klynge down --purge` removes what is left; a node of `klynge dev` goes with its \
+         cluster (`klynge dev node kill {name}` ends it before)."
+    ));
     Ok(())
 }
 

@@ -169,7 +169,7 @@ mod tests {
         let waiting = |reason: &str| format!("state: {{waiting: {{reason: {reason}, message: no such host}}}}");
         for (status, words) in [
             (waiting("ImagePullBackOff"), "cannot be pulled: no such host"),
-            (waiting("InvalidImageName"), "cannot be pulled"),
+            (waiting("InvalidImageName"), "is no name of an image"),
             (waiting("CreateContainerConfigError"), "cannot be started"),
             (
                 format!(

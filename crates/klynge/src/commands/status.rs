@@ -35,7 +35,8 @@ pub(crate) fn run(global: &Global, output: &Output) -> Result<(), Failure> {
     });
     summary.set(&["notAsWanted"], Value::Array(listed.collect()));
     if output.format == Some(Format::Name) {
-        wrong.iter().for_each(|(kind, object)| output.line(&format!("{kind}/{}", meta::name(object))));
+        // As `klynge explain` and kubectl take it.
+        wrong.iter().for_each(|(kind, object)| output.line(&named(kind, object)));
         return Ok(());
     }
     if !matches!(output.format, None | Some(Format::Wide)) {
@@ -56,15 +57,18 @@ pub(crate) fn run(global: &Global, output: &Output) -> Result<(), Failure> {
         ],
     );
     for (kind, object) in &wrong {
-        let namespace = meta::namespace(object);
-        let flag = if namespace.is_empty() { String::new() } else { format!(" -n {namespace}") };
-        output.line(&format!(
-            "{kind} {} is not as wanted: klynge explain {kind} {}{flag}",
-            meta::name(object),
-            meta::name(object)
-        ));
+        output.line(&format!("{kind} {} is not as wanted: klynge explain {}", meta::name(object), named(kind, object)));
     }
     Ok(())
+}
+
+/// An object as a command line names it.
+fn named(kind: &str, object: &Value) -> String {
+    let flag = match meta::namespace(object) {
+        "" => String::new(),
+        namespace => format!(" -n {namespace}"),
+    };
+    format!("{kind}/{}{flag}", meta::name(object))
 }
 
 fn condition(object: &Value, name: &str) -> bool {

@@ -2,21 +2,25 @@
 
 use super::cluster::Cluster;
 use super::kubeconfig::{self, Invoker};
-use crate::cli::{Failure, Global, Output, ServerArguments, UpArguments};
+use super::{contexts, data_dir};
+use crate::cli::{Arguments, Command, Failure, Global, Output, ServerArguments, UpArguments};
+use crate::server;
 use crate::service::{self, READY_TIMEOUT, daemon, systemd};
-use std::fs;
-use std::os::unix::fs::DirBuilderExt as _;
+use clap::Parser as _;
 use std::time::{Duration, Instant};
 
 pub(crate) fn run(global: &Global, arguments: &UpArguments, output: &Output) -> Result<(), Failure> {
     Failure::unless_root("klynge up")?;
     let begun = Instant::now();
-    // Keys and pods' logs are below it: for root only, as where the server makes it.
-    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&global.data_dir);
-    made.map_err(|error| Failure::Failed(format!("cannot make {}: {error}", global.data_dir.display())))?;
+    if !global.data_dir.exists() {
+        server::check(global, &arguments.server)?; // a wrong command line leaves no trace
+    }
+    data_dir::prepare(&global.data_dir)?;
     if already_up(global)? {
         output.progress("the cluster is up already");
+        tell_ignored(global, &arguments.server, output);
     } else {
+        server::check(global, &arguments.server)?;
         service::start(&global.data_dir, &words(global, &arguments.server), output)?;
         output.progress(&format!("ready after {:.2} s", begun.elapsed().as_secs_f64()));
     }
@@ -24,7 +28,7 @@ pub(crate) fn run(global: &Global, arguments: &UpArguments, output: &Output) -> 
         .ok_or_else(|| Failure::Failed("the server wrote no kubeconfig; see its log".to_owned()))?;
     let user = Invoker::find();
     let path = user.kubeconfig();
-    let name = kubeconfig::merge_file(&path, &ours, user.ids)?;
+    let name = contexts::enter(&global.data_dir, &path, &ours, user.ids, true)?;
     output.progress(&format!("context {name} added to {}", path.display()));
     output.line("The cluster is up. Try:");
     output.line("  kubectl get nodes");
@@ -59,6 +63,38 @@ fn already_up(global: &Global) -> Result<bool, Failure> {
     Ok(false)
 }
 
+/// Says which of the options that were given the running server does not go by.
+fn tell_ignored(global: &Global, server: &ServerArguments, output: &Output) {
+    let running = if systemd::present() { systemd::words() } else { daemon::words(&global.data_dir) };
+    let Some(running) = running else { return };
+    let Ok(plain) = Arguments::try_parse_from(["klynge", "up"]) else { return };
+    let Command::Up(plain) = plain.command else { return };
+    let ignored = ignored(&words(global, server), &words(global, &plain.server), &running);
+    if !ignored.is_empty() {
+        output.progress(&format!(
+            "it goes on with the options that it was started with, without {}; `klynge down`, then `klynge up` with the new ones \
+             changes them (pods go on)",
+            ignored.join(" ")
+        ));
+    }
+}
+
+/// The options of `wanted` that were given, so differ from the plain ones, and are not among those of `running`.
+fn ignored(wanted: &[String], plain: &[String], running: &[String]) -> Vec<String> {
+    let options = |words: &[String]| -> Vec<String> {
+        let mut options: Vec<String> = Vec::new();
+        for word in words.iter().skip(1) {
+            match options.last_mut().filter(|last| !word.starts_with("--") && !last.contains(' ')) {
+                Some(last) => *last = format!("{last} {word}"),
+                None => options.push(word.clone()),
+            }
+        }
+        options
+    };
+    let (plain, running) = (options(plain), options(running));
+    options(wanted).into_iter().filter(|one| !plain.contains(one) && !running.contains(one)).collect()
+}
+
 /// The command line of `klynge server` for these options.
 fn words(global: &Global, server: &ServerArguments) -> Vec<String> {
     let mut words = vec!["server".to_owned()];
@@ -88,4 +124,19 @@ fn words(global: &Global, server: &ServerArguments) -> Vec<String> {
         words.push("--fast-failover".to_owned());
     }
     words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_that_a_running_server_does_not_have_are_named() {
+        let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        let plain = words("server --data-dir /d --port 6443 --kubelet-port 10250");
+        let wanted = words("server --data-dir /d --port 7443 --kubelet-port 10250 --no-agent");
+        assert_eq!(ignored(&wanted, &plain, &plain), ["--port 7443", "--no-agent"]);
+        assert_eq!(ignored(&wanted, &plain, &wanted), Vec::<String>::new());
+        assert_eq!(ignored(&plain, &plain, &wanted), Vec::<String>::new(), "nothing was asked for");
+    }
 }

@@ -37,6 +37,8 @@ fn remove(base: &Path, name: &str, output: &Output) -> Result<bool, Failure> {
     if !base.exists() {
         return Ok(false);
     }
+    // Before the lock is taken: its file tells whose the directory is.
+    refuse_foreign(base, name)?;
     let lock = Lock::of_cluster(base, name)?;
     if !directory.exists() {
         lock.remove(base);
@@ -54,7 +56,7 @@ fn remove(base: &Path, name: &str, output: &Output) -> Result<bool, Failure> {
     if let Some(path) = &record.kubeconfig
         && let Some(ours) = kubeconfig::read(&record.own_kubeconfig())?
     {
-        kubeconfig::remove_from_file(path, &ours, Invoker::find().ids)?;
+        kubeconfig::remove_from_file(path, &ours, Invoker::find().ids, &record.kubeconfig_before)?;
     }
     // Another boot has left files alone.
     if record.boot_id == record::boot_id() {
@@ -78,6 +80,18 @@ fn remove(base: &Path, name: &str, output: &Output) -> Result<bool, Failure> {
     }
     lock.remove(base);
     Ok(true)
+}
+
+/// Refuses a directory that `dev up` did not make; a missing one is fine.
+pub(super) fn refuse_foreign(base: &Path, name: &str) -> Result<(), Failure> {
+    let directory = record::directory(base, name);
+    if directory.symlink_metadata().is_err() || record::is_cluster(base, name) {
+        return Ok(());
+    }
+    Err(Failure::Usage(format!(
+        "{} is not a cluster that `klynge dev up` made, and is left as it is; choose another --name or --data-dir",
+        directory.display()
+    )))
 }
 
 fn nowhere() -> Prefix {

@@ -26,6 +26,11 @@ impl Lock {
         Self::take(base, base.join(format!("{name}.lock")))
     }
 
+    /// Whether the lock's file is there, held or not: it goes only with its cluster.
+    pub(super) fn is_there(base: &Path, name: &str) -> bool {
+        base.join(format!("{name}.lock")).exists()
+    }
+
     /// The lock of what all clusters share.
     pub(super) fn of_all(base: &Path) -> Result<Self, Failure> {
         Self::take(base, base.join(SHARED))

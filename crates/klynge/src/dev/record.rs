@@ -2,8 +2,11 @@
 
 use super::arguments::Direction;
 use super::groups::{Hierarchy, Limits};
+use super::lock::Lock;
 use super::plan;
 use crate::cli::{DEFAULT_DATA_DIR, Failure, Global};
+use crate::commands::contexts::Before;
+use crate::commands::data_dir;
 use network::Prefix;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -42,6 +45,9 @@ pub(super) struct Record {
     pub(super) former_forwarding: Option<String>,
     /// The user's kubeconfig that the cluster was put into.
     pub(super) kubeconfig: Option<PathBuf>,
+    /// What that file was before.
+    #[serde(default)]
+    pub(super) kubeconfig_before: Before,
     /// Thousandths of a CPU for each node.
     pub(super) cpus_milli: Option<u32>,
     /// Memory for each node.
@@ -79,6 +85,7 @@ impl Record {
             hierarchies: Vec::new(),
             former_forwarding: None,
             kubeconfig: None,
+            kubeconfig_before: Before::default(),
             cpus_milli: None,
             memory_bytes: None,
             partitions: BTreeMap::new(),
@@ -178,17 +185,53 @@ impl Record {
     }
 }
 
-/// The names of the clusters: every directory with a name that a cluster can have.
+/// Refuses a directory of clusters that is a server's or an agent's own.
+pub(super) fn check_base(base: &Path) -> Result<(), Failure> {
+    if data_dir::is_ours(base) {
+        return Err(Failure::Usage(format!(
+            "{} is the data directory of a server or an agent; `klynge dev` needs one of its own: leave --data-dir out, or give another",
+            base.display()
+        )));
+    }
+    Ok(())
+}
+
+/// The names of the clusters: every directory that `dev up` has made, or begun to make.
 pub(super) fn names(base: &Path) -> Vec<String> {
     let Ok(entries) = std::fs::read_dir(base) else { return Vec::new() };
     let mut names: Vec<String> = entries
         .flatten()
         .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
         .filter_map(|entry| entry.file_name().into_string().ok())
-        .filter(|name| plan::check_name(name).is_ok())
+        .filter(|name| plan::check_name(name).is_ok() && is_cluster(base, name))
         .collect();
     names.sort();
     names
+}
+
+/// True for a directory with a record, readable or not. One without is what an `up` left that was killed before it wrote it, or a `down` that
+/// was killed after it removed it: its lock is beside it, and nothing is in it that `dev up` does not make.
+pub(super) fn is_cluster(base: &Path, name: &str) -> bool {
+    let directory = directory(base, name);
+    if directory.join(FILE).symlink_metadata().is_ok() {
+        return true;
+    }
+    Lock::is_there(base, name) && only_ours(&directory)
+}
+
+fn only_ours(directory: &Path) -> bool {
+    let Ok(entries) = std::fs::read_dir(directory) else { return false };
+    entries.flatten().all(|entry| {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        let (number, ending) = name.split_once('.').unwrap_or((&name, ""));
+        // `.tmp...` is a record that was being written.
+        let of_a_node =
+            number.parse::<u16>().is_ok() && ["", "sock", "log", "log.1", "json", "notify"].contains(&ending);
+        of_a_node
+            || name.starts_with(".tmp")
+            || ["kubeconfig", "kubeconfig.klynge-new", "resolv.conf"].contains(&&*name)
+    })
 }
 
 #[cfg(test)]
@@ -211,5 +254,41 @@ mod tests {
         assert!(Record::load(&path).unwrap_err().to_string().contains("format 2"));
         std::fs::write(path.join(FILE), "{").unwrap();
         assert!(Record::load(&path).unwrap_err().to_string().contains("damaged"));
+    }
+
+    #[test]
+    fn only_what_dev_up_made_counts_as_a_cluster() {
+        let base = tempfile::tempdir().unwrap();
+        let make = |files: &[&str]| {
+            for file in files {
+                let path = base.path().join(file);
+                std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+                std::fs::write(path, "x").unwrap();
+            }
+        };
+        // A server's, somebody's own, and one of others beside a lock's file.
+        make(&[
+            "server/store/FORMAT",
+            "mine/file",
+            "locked/file",
+            "locked.lock",
+            "locked-server/pki/FORMAT",
+            "locked-server.lock",
+        ]);
+        assert_eq!(names(base.path()), Vec::<String>::new());
+        // A whole one with a damaged record, one killed before its record, one killed in the midst of its removal.
+        make(&[
+            "whole/cluster.json",
+            "begun/.tmpAbC",
+            "begun.lock",
+            "ending/1/store/FORMAT",
+            "ending/2.log",
+            "ending.lock",
+        ]);
+        std::fs::create_dir(base.path().join("empty")).unwrap();
+        make(&["empty.lock"]);
+        assert_eq!(names(base.path()), ["begun", "empty", "ending", "whole"]);
+        assert!(check_base(base.path()).is_ok());
+        assert!(matches!(check_base(&base.path().join("server")), Err(Failure::Usage(_))));
     }
 }

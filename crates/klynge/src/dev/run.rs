@@ -8,6 +8,7 @@ use crate::cli::{Failure, Global, Output};
 /// Carries a `klynge dev` command out.
 pub(crate) fn run(global: &Global, command: &DevCommand, output: &Output) -> Result<(), Failure> {
     Failure::unless_root("klynge dev")?;
+    record::check_base(&record::base(global))?;
     match command {
         DevCommand::Up(arguments) => up::run(global, arguments, output),
         DevCommand::Ls => status::list(global, output),

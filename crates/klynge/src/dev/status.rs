@@ -32,7 +32,21 @@ fn print(output: &Output, heads: &[&str], keys: &[&str], list: &str, rows: Vec<V
         return;
     }
     let object = |row: &Vec<String>| {
-        Value::Object(keys.iter().zip(row).map(|(key, cell)| (*key, Value::from(cell.as_str()))).collect::<Map>())
+        // In the text form everything is a word; for programs numbers are numbers, and what is not known is null.
+        let number = |cell: &str| cell.parse().map_or(Value::Null, Value::Int);
+        let mut map = Map::new();
+        for (key, cell) in keys.iter().zip(row) {
+            match (*key, cell.split_once(" of ")) {
+                ("nodesUp", Some((up, all))) => {
+                    map.insert("nodesUp", number(up));
+                    map.insert("nodes", number(all));
+                }
+                ("nodesUp", None) => map.insert("state", cell.as_str()).map_or((), drop),
+                ("processes" | "init", _) => map.insert(*key, number(cell)).map_or((), drop),
+                _ => map.insert(*key, cell.as_str()).map_or((), drop),
+            }
+        }
+        Value::Object(map)
     };
     let objects = Value::Array(rows.iter().map(object).collect());
     if !output.object(&Value::Object([(list, objects)].into_iter().collect())) {

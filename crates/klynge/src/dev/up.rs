@@ -4,7 +4,7 @@ use super::arguments::DevUpArguments;
 use super::lock::Lock;
 use super::machine::{self, API_PORT, Machine};
 use super::record::{self, Record};
-use super::{groups, images, namespace, plan, switch};
+use super::{down, groups, images, namespace, plan, switch};
 use crate::cli::{Failure, Global, Output};
 use crate::commands::cluster::{Cluster, target};
 use crate::commands::kubeconfig::{self, Invoker};
@@ -31,6 +31,8 @@ pub(super) fn run(global: &Global, arguments: &DevUpArguments, output: &Output) 
     plan::check_name(name).map_err(Failure::Usage)?;
     images::check(&arguments.image)?;
     let base = record::base(global);
+    // Before the lock is taken: its file tells whose the directory is.
+    down::refuse_foreign(&base, name)?;
     let lock = Lock::of_cluster(&base, name)?;
     let (namespace, mut record) = match prepare(&base, arguments) {
         Ok(prepared) => prepared,
@@ -43,15 +45,19 @@ pub(super) fn run(global: &Global, arguments: &DevUpArguments, output: &Output) 
     };
     output.progress(&format!("nodes {} on {} ({})", arguments.nodes, plan::bridge(name), record.subnet));
     let outcome = build(&record, &namespace, deadline).and_then(|config| {
-        output.progress(&format!("{} nodes are Ready after {:.2} s", record.nodes, begun.elapsed().as_secs_f64()));
+        let nodes = if record.nodes == 1 { "1 node is".to_owned() } else { format!("{} nodes are", record.nodes) };
+        output.progress(&format!("{nodes} Ready after {:.2} s", begun.elapsed().as_secs_f64()));
         arguments.image.iter().try_for_each(|image| images::give(&record, image, output))?;
         let user = Invoker::find();
         let path = global.kubeconfig.clone().unwrap_or_else(|| user.kubeconfig());
         let path = std::path::absolute(&path).unwrap_or(path);
+        // First the file's name, so that what is merged is taken out again whatever happens.
         record.kubeconfig = Some(path.clone());
         record.save()?;
-        let context = kubeconfig::merge_file(&path, &config, user.ids)?;
-        output.progress(&format!("context {context} added to {}", path.display()));
+        let merged = kubeconfig::merge_file(&path, &config, user.ids, true)?;
+        record.kubeconfig_before = std::mem::take(&mut record.kubeconfig_before).followed_by(&merged);
+        record.save()?;
+        output.progress(&format!("context {} added to {}", merged.name, path.display()));
         Ok(())
     });
     if outcome.is_err() {

@@ -111,6 +111,14 @@ pub(super) fn post_start_hook(what: &str, container: &str, events: &[&Value]) ->
     ))
 }
 
+/// The same sentence during the grace of a container that still runs: the hook of this very run has failed.
+pub(super) fn failing_hook(what: &str, container: &str, status: &Value, events: &[&Value]) -> Option<String> {
+    let started = status.str_at(&["state", "running", "startedAt"])?;
+    let of_this_run = |event: &&&Value| event.str_at(&["lastTimestamp"]).is_some_and(|time| time >= started);
+    let events: Vec<&Value> = events.iter().filter(of_this_run).copied().collect();
+    post_start_hook(what, container, &events)
+}
+
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]

@@ -3,6 +3,7 @@
 mod causes;
 mod deployment;
 mod node;
+mod others;
 mod pod;
 mod service;
 
@@ -22,13 +23,20 @@ pub(crate) struct Subject {
     pub(crate) replica_sets: Vec<Value>,
     /// The EndpointSlices of its namespace.
     pub(crate) endpoint_slices: Vec<Value>,
+    /// The nodes; none where the caller may not list them.
+    pub(crate) nodes: Vec<Value>,
 }
 
 impl Subject {
     /// A pod of which nothing else is known.
     pub(crate) fn of_pod(pod: Value) -> Self {
-        let (events, pods, replica_sets, endpoint_slices) = Default::default();
-        Subject { kind: "Pod".to_owned(), object: pod, events, pods, replica_sets, endpoint_slices }
+        let (events, pods, replica_sets, endpoint_slices, nodes) = Default::default();
+        Subject { kind: "Pod".to_owned(), object: pod, events, pods, replica_sets, endpoint_slices, nodes }
+    }
+
+    /// The sentence about one of the pods.
+    fn of_one(&self, pod: &Value) -> String {
+        pod::explain(pod, &self.events_about(pod), &self.nodes)
     }
 
     /// The events about an object, the newest first.
@@ -49,20 +57,25 @@ pub(crate) fn explain(subject: &Subject) -> String {
         return deleting(subject);
     }
     match subject.kind.as_str() {
-        "Pod" => pod::explain(&subject.object, &subject.events_about(&subject.object)),
+        "Pod" => subject.of_one(&subject.object),
         "Deployment" => deployment::explain(subject),
         "ReplicaSet" | "StatefulSet" | "DaemonSet" | "ReplicationController" | "Job" => {
             deployment::explain_owner(subject)
         }
         "Service" => service::explain(subject),
         "Node" => node::explain(&subject.object),
-        _ => generic(subject),
+        _ => others::explain(subject).unwrap_or_else(|| generic(subject)),
     }
 }
 
 fn deleting(subject: &Subject) -> String {
     let finalizers: Vec<&str> = meta::finalizers(&subject.object).collect();
     let what = format!("{} {} is being deleted", subject.kind, meta::name(&subject.object));
+    if subject.kind == "Namespace"
+        && let Some(sentence) = others::namespace(&subject.object, &what)
+    {
+        return sentence;
+    }
     if finalizers.is_empty() {
         return format!("{what}; nothing holds it back.");
     }
@@ -77,12 +90,28 @@ fn generic(subject: &Subject) -> String {
     let failing = conditions(&subject.object).iter().find(|one| one.str_at(&["status"]) == Some("False"));
     if let Some(condition) = failing {
         let text = |key| condition.str_at(&[key]).unwrap_or_default();
-        return format!("{what}: {} is False ({}): {}", text("type"), text("reason"), text("message"));
+        let head = format!("{what}: {} is False ({})", text("type"), text("reason"));
+        return if text("message").is_empty() {
+            format!("{head}.")
+        } else {
+            format!("{head}: {}", stop(text("message")))
+        };
     }
     match last_warning(&subject.events_about(&subject.object)) {
         Some(warning) => format!("{what} last had this to say: {warning}"),
         None => format!("{what} is there, and nothing says that it is not as wanted."),
     }
+}
+
+/// A text that ends as a sentence does, so that another can follow.
+fn stop(text: &str) -> String {
+    let text = text.trim_end();
+    if text.is_empty() || text.ends_with(['.', '!', '?']) { text.to_owned() } else { format!("{text}.") }
+}
+
+/// True for a condition that holds.
+fn holds(object: &Value, name: &str) -> bool {
+    condition(object, name).and_then(|one| one.str_at(&["status"])) == Some("True")
 }
 
 /// status.conditions.
@@ -125,6 +154,7 @@ mod tests {
             pods: pods.iter().map(|pod| value(pod)).collect(),
             replica_sets: Vec::new(),
             endpoint_slices: Vec::new(),
+            nodes: Vec::new(),
         };
         let sentence = explain(&subject);
         for part in expected {
@@ -177,5 +207,106 @@ mod tests {
             &[],
             &["being deleted", "example.org/x"],
         );
+    }
+
+    fn said(kind: &str, object: &str, events: &[&str], nodes: &[&str]) -> String {
+        let mut subject = Subject::of_pod(value(object));
+        subject.kind = kind.to_owned();
+        subject.events = events.iter().map(|event| value(event)).collect();
+        subject.nodes = nodes.iter().map(|node| value(node)).collect();
+        explain(&subject)
+    }
+
+    #[test]
+    fn a_namespace_names_what_holds_its_content() {
+        let sentence = said(
+            "Namespace",
+            "{metadata: {name: m, deletionTimestamp: '2026-01-01T00:00:00Z'}, status: {conditions: [{type: NamespaceContentRemaining, status: 'True', message: 'Some resources are remaining: configmaps. has 1 resource instances'}, {type: NamespaceFinalizersRemaining, status: 'True', message: 'Some content in the namespace has finalizers remaining: example.org/x in 1 resource instances'}]}}",
+            &[],
+            &[],
+        );
+        assert!(!sentence.contains("nothing holds"), "{sentence}");
+        assert!(
+            sentence.contains("configmaps.") && sentence.contains("example.org/x in 1 resource instances. Who"),
+            "{sentence}"
+        );
+    }
+
+    #[test]
+    fn what_nobody_carries_out_is_not_called_fine() {
+        for (kind, object, part) in [
+            ("PersistentVolumeClaim", "{metadata: {name: a}, status: {phase: Pending}}", "not supported yet"),
+            ("HorizontalPodAutoscaler", "{metadata: {name: a}}", "no autoscaling controller"),
+            ("Ingress", "{metadata: {name: a}}", "no Ingress controller"),
+            ("CertificateSigningRequest", "{metadata: {name: a}}", "kubectl certificate approve a"),
+            (
+                "CertificateSigningRequest",
+                "{metadata: {name: a}, spec: {signerName: example.org/s}, status: {conditions: [{type: Approved, status: 'True'}]}}",
+                "its signer example.org/s",
+            ),
+            (
+                "PodDisruptionBudget",
+                "{metadata: {name: a}, status: {expectedPods: 3, currentHealthy: 2, desiredHealthy: 2, conditions: [{type: DisruptionAllowed, status: 'False', reason: InsufficientPods, message: ''}]}}",
+                "2 of 3 pods are healthy and 2 have to be.",
+            ),
+            (
+                "ConfigMap",
+                "{metadata: {name: a}, status: {conditions: [{type: T, status: 'False', reason: R}]}}",
+                "T is False (R).",
+            ),
+        ] {
+            let sentence = said(kind, object, &[], &[]);
+            assert!(sentence.contains(part), "{sentence:?} lacks {part:?}");
+        }
+    }
+
+    #[test]
+    fn a_failed_job_comes_before_its_pods() {
+        let pod = "{metadata: {name: p, ownerReferences: [{kind: Job, name: j, uid: u, controller: true}]}, spec: {nodeName: n}, status: {phase: Failed, containerStatuses: [{name: c, state: {terminated: {exitCode: 3}}}]}}";
+        let failed = "{metadata: {name: j, uid: u}, status: {conditions: [{type: Failed, status: 'True', reason: BackoffLimitExceeded, message: Job has reached the specified backoff limit}]}}";
+        check(
+            "Job",
+            failed,
+            &[pod],
+            &["Job j has failed (BackoffLimitExceeded): Job has reached the specified backoff limit. Pod p"],
+        );
+        let complete = "{metadata: {name: j, uid: u}, status: {conditions: [{type: Complete, status: 'True'}]}}";
+        check("Job", complete, &[pod], &["Job j has finished its work."]);
+    }
+
+    #[test]
+    fn the_pod_sentences_of_a_trial() {
+        let waiting = |reason: &str| {
+            let pod = format!(
+                "{{metadata: {{name: a}}, spec: {{nodeName: n1}}, status: {{phase: Pending, containerStatuses: [{{name: c, image: X/y, state: {{waiting: {{reason: {reason}, message: why}}}}}}]}}}}"
+            );
+            said("Pod", &pod, &[], &[])
+        };
+        let never = waiting("ErrImageNeverPull");
+        assert!(never.contains("not on node n1") && !never.contains("registry"), "{never}");
+        assert!(
+            waiting("InvalidImageName").contains("no name of an image: why. Correct"),
+            "{}",
+            waiting("InvalidImageName")
+        );
+        assert!(waiting("ImagePullBackOff").contains("cannot be pulled: why. Check"));
+
+        let deadline = "{metadata: {name: a}, spec: {nodeName: n1}, status: {phase: Failed, reason: DeadlineExceeded, message: Pod was active on the node longer than the specified deadline, containerStatuses: [{name: c, state: {terminated: {exitCode: 137}}}]}}";
+        let sentence = said("Pod", deadline, &[], &[]);
+        assert!(sentence.contains("(DeadlineExceeded)") && sentence.contains("activeDeadlineSeconds"), "{sentence}");
+
+        let running = "{metadata: {name: a, uid: u}, spec: {nodeName: n1}, status: {phase: Running, conditions: [{type: Ready, status: 'True'}], containerStatuses: [{name: c, ready: true, state: {running: {startedAt: '2026-01-01T00:00:05Z'}}}]}}";
+        let dead = "{metadata: {name: n1}, status: {conditions: [{type: Ready, status: Unknown}]}}";
+        let well = "{metadata: {name: n1}, status: {conditions: [{type: Ready, status: 'True'}]}}";
+        assert!(said("Pod", running, &[], &[dead]).contains("klynge explain node n1"));
+        assert!(said("Pod", running, &[], &[well]).contains("as wanted"));
+
+        let hook = |second: u32| {
+            format!(
+                "{{type: Warning, reason: FailedPostStartHook, message: hook failed, lastTimestamp: '2026-01-01T00:00:0{second}Z', involvedObject: {{uid: u}}}}"
+            )
+        };
+        assert!(said("Pod", running, &[&hook(6)], &[well]).contains("postStart hook fails"));
+        assert!(said("Pod", running, &[&hook(1)], &[well]).contains("as wanted"), "that was the run before");
     }
 }

@@ -1,6 +1,6 @@
 //! Why a node takes no pods.
 
-use super::{condition, conditions};
+use super::{condition, conditions, stop};
 use object::{Value, meta};
 
 /// The sentence about a node.
@@ -11,7 +11,10 @@ pub(super) fn explain(node: &Value) -> String {
         None => return format!("{what} has not reported yet."),
         Some(ready) if ready.str_at(&["status"]) != Some("True") => {
             let message = ready.str_at(&["message"]).unwrap_or_default();
-            return format!("{what} is not ready: {message} Is its agent running, and can it reach the server?");
+            return format!(
+                "{what} is not ready: {} Is its agent running, and can it reach the server?",
+                stop(message)
+            );
         }
         Some(_) => {}
     }

@@ -1,13 +1,18 @@
 //! Why a pod is not ready.
 
-use super::{causes, condition, last_warning};
+use super::{causes, condition, last_warning, stop};
 use object::{Value, meta};
 
 /// The sentence about a pod.
-pub(super) fn explain(pod: &Value, events: &[&Value]) -> String {
+pub(super) fn explain(pod: &Value, events: &[&Value], nodes: &[Value]) -> String {
     let name = meta::name(pod);
     let what = format!("Pod {name}");
     let phase = pod.str_at(&["status", "phase"]).unwrap_or_default();
+    if !matches!(phase, "Succeeded" | "Failed")
+        && let Some(sentence) = dead_node(pod, &what, nodes)
+    {
+        return sentence;
+    }
     if meta::is_deleting(pod) {
         let grace = pod.i64_at(&["metadata", "deletionGracePeriodSeconds"]).unwrap_or_default();
         let finalizers: Vec<&str> = meta::finalizers(pod).collect();
@@ -29,6 +34,10 @@ pub(super) fn explain(pod: &Value, events: &[&Value]) -> String {
     if pod.str_at(&["spec", "nodeName"]).is_none() {
         return unscheduled(pod, &what);
     }
+    // The kubelet's own verdict says more than how its containers ended then.
+    if phase == "Failed" && pod.str_at(&["status", "reason"]).is_some_and(|reason| !reason.is_empty()) {
+        return failed(pod, &what);
+    }
     if let Some(sentence) = causes::volumes(pod, &what, events) {
         return sentence;
     }
@@ -36,9 +45,7 @@ pub(super) fn explain(pod: &Value, events: &[&Value]) -> String {
         return sentence;
     }
     if phase == "Failed" {
-        let reason = pod.str_at(&["status", "reason"]).unwrap_or("no reason given");
-        let message = pod.str_at(&["status", "message"]).unwrap_or_default();
-        return format!("{what} failed ({reason}): {message} Delete it, or let its owner replace it.");
+        return failed(pod, &what);
     }
     if condition(pod, "Ready").and_then(|one| one.str_at(&["status"])) == Some("True") {
         return format!("{what} is as wanted: running and ready.");
@@ -47,6 +54,33 @@ pub(super) fn explain(pod: &Value, events: &[&Value]) -> String {
         Some(warning) => format!("{what} is not ready; the last warning about it: {warning}"),
         None => format!("{what} is starting; nothing has gone wrong so far."),
     }
+}
+
+fn failed(pod: &Value, what: &str) -> String {
+    let reason = pod.str_at(&["status", "reason"]).filter(|reason| !reason.is_empty()).unwrap_or("no reason given");
+    let message = pod.str_at(&["status", "message"]).filter(|text| !text.is_empty());
+    let told = message.map_or_else(|| ".".to_owned(), |text| format!(": {}", stop(text)));
+    let advice = match reason {
+        "DeadlineExceeded" => "It ran longer than its activeDeadlineSeconds: raise it, or make the work shorter.",
+        _ => "Delete it, or let its owner replace it.",
+    };
+    format!("{what} failed ({reason}){told} {advice}")
+}
+
+/// The sentence about a pod whose node does not answer: what its own status says is of before.
+fn dead_node(pod: &Value, what: &str, nodes: &[Value]) -> Option<String> {
+    let name = pod.str_at(&["spec", "nodeName"])?;
+    let node = nodes.iter().find(|node| meta::name(node) == name)?;
+    let ready = condition(node, "Ready")?;
+    if ready.str_at(&["status"]) == Some("True") {
+        return None;
+    }
+    let verb = if meta::is_deleting(pod) {
+        "is being deleted, but nobody can confirm its end"
+    } else {
+        "is not to be counted on"
+    };
+    Some(format!("{what} {verb}: its node {name} is not ready. klynge explain node {name} says why."))
 }
 
 fn unscheduled(pod: &Value, what: &str) -> String {
@@ -66,7 +100,7 @@ fn unscheduled(pod: &Value, what: &str) -> String {
             } else {
                 "Change the pod or the nodes so that one fits."
             };
-            format!("{what} is not scheduled, no node takes it: {message} {advice}")
+            format!("{what} is not scheduled, no node takes it: {} {advice}", stop(message))
         }
         _ => format!(
             "{what} is not scheduled yet; the scheduler has not looked at it. Is a node there and ready? (kubectl get nodes)"
@@ -90,9 +124,22 @@ fn containers(pod: &Value, what: &str, events: &[&Value]) -> Option<String> {
             let reason = waiting.str_at(&["reason"]).unwrap_or_default();
             let message = waiting.str_at(&["message"]).unwrap_or_default();
             match reason {
-                "ErrImagePull" | "ImagePullBackOff" | "InvalidImageName" | "ErrImageNeverPull" => {
+                "ErrImagePull" | "ImagePullBackOff" => {
                     return Some(format!(
-                        "{what} waits: image {image} of container {name} cannot be pulled: {message} Check the name, the registry, and imagePullSecrets."
+                        "{what} waits: image {image} of container {name} cannot be pulled: {} Check the name, the registry, and imagePullSecrets.",
+                        stop(message)
+                    ));
+                }
+                "InvalidImageName" => {
+                    return Some(format!(
+                        "{what} waits: {image:?} of container {name} is no name of an image: {} Correct it: names are lower case, such as registry.example.org/team/app:1.2.",
+                        stop(message)
+                    ));
+                }
+                "ErrImageNeverPull" => {
+                    return Some(format!(
+                        "{what} waits: image {image} of container {name} is not on node {}, and imagePullPolicy Never forbids to fetch it. Import it there (klynge image import), or choose IfNotPresent.",
+                        pod.str_at(&["spec", "nodeName"]).unwrap_or_default()
                     ));
                 }
                 "CrashLoopBackOff" if causes::never_started(status.at(&["lastState", "terminated"])) => {
@@ -135,6 +182,9 @@ fn containers(pod: &Value, what: &str, events: &[&Value]) -> Option<String> {
                 return Some(sentence);
             }
             return Some(format!("{what}: container {name} ended ({}). What it said: {logs}", ended(Some(terminated))));
+        }
+        if let Some(sentence) = causes::failing_hook(what, name, status, events) {
+            return Some(sentence);
         }
         let unready =
             status.at(&["state", "running"]).is_some() && status.get("ready").and_then(Value::as_bool) == Some(false);

@@ -1,6 +1,6 @@
 //! Why a Service does not answer.
 
-use super::{Subject, pod};
+use super::Subject;
 use object::{Map, Value, meta};
 
 /// The sentence about a Service.
@@ -32,7 +32,7 @@ pub(super) fn explain(subject: &Subject) -> String {
             shown.join(",")
         );
     };
-    format!("{what} refuses connections: it selects {} pods, none ready. {}", selected.len(), pod::explain(first, &[]))
+    format!("{what} refuses connections: it selects {} pods, none ready. {}", selected.len(), subject.of_one(first))
 }
 
 fn matches(selector: &Map, pod: &Value) -> bool {

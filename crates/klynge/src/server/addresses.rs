@@ -172,6 +172,23 @@ impl Ranges {
         Ok(())
     }
 
+    /// Refuses ranges other than those that the cluster was made with: pods and Services have addresses of them. A second family may
+    /// be added.
+    pub(super) fn check_against_kept(&self, path: &Path) -> Result<(), Failure> {
+        let Some(kept) = Self::load(path)? else { return Ok(()) };
+        if self.pods.starts_with(&kept.pods) && self.services.starts_with(&kept.services) {
+            return Ok(());
+        }
+        Err(Failure::Usage(format!(
+            "this cluster was made with --pod-cidr {pods} --service-cidr {services}, and its ranges stay; give these, or begin anew: \
+             `klynge down --purge`, then `klynge up` with --pod-cidr {} --service-cidr {}",
+            joined(&self.pods),
+            joined(&self.services),
+            pods = joined(&kept.pods),
+            services = joined(&kept.services),
+        )))
+    }
+
     /// Keeps them beside the data, so that purge knows them without options; the first line is the format.
     pub(crate) fn save(&self, path: &Path) -> Result<(), Failure> {
         // Format 1 has one range each; older releases read that.
@@ -231,8 +248,9 @@ pub(super) fn prefixes(option: &str, text: &str) -> Result<Vec<Prefix>, Failure>
              10.42.0.0/16,fd42::/56"
         ))
     };
+    let parsed = text.split(',').map(|one| one.trim().parse().map_err(|_| one));
     let ranges: Vec<Prefix> =
-        text.split(',').map(|one| one.trim().parse()).collect::<Result<_, _>>().map_err(|error| wrong(&error))?;
+        parsed.collect::<Result<_, _>>().map_err(|one| wrong(&format!("{one:?} is no address range")))?;
     match ranges.as_slice() {
         [first, second] if first.family() == second.family() => Err(wrong(&"both ranges are of one family")),
         [_] | [_, _] => Ok(ranges),
@@ -323,6 +341,26 @@ mod tests {
             assert_eq!((joined(&read.pods).as_str(), joined(&read.services).as_str()), (pods, services));
         }
         assert_eq!(std::fs::read_to_string(&path).unwrap().lines().next(), Some("2"));
+    }
+
+    #[test]
+    fn the_ranges_of_a_cluster_stay() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("ranges");
+        let ranges =
+            |pods, services| Ranges { pods: prefixes("", pods).unwrap(), services: prefixes("", services).unwrap() };
+        let (pods, services) = ("10.42.0.0/16", "10.43.0.0/16");
+        assert!(ranges(pods, services).check_against_kept(&path).is_ok());
+        ranges(pods, services).save(&path).unwrap();
+        assert!(ranges(pods, services).check_against_kept(&path).is_ok());
+        assert!(ranges("10.42.0.0/16,fd42::/56", "10.43.0.0/16,fd43::/112").check_against_kept(&path).is_ok());
+        for other in [ranges("10.50.0.0/16", services), ranges(pods, "10.50.0.0/16")] {
+            let refused = other.check_against_kept(&path).unwrap_err();
+            assert!(matches!(refused, Failure::Usage(_)));
+            assert!(refused.to_string().contains("made with --pod-cidr 10.42.0.0/16"), "{refused}");
+        }
+        let wrong = prefixes("--pod-cidr", "ten").unwrap_err().to_string();
+        assert_eq!(wrong.matches("such as 10.").count(), 1, "{wrong}");
     }
 
     #[test]

@@ -38,12 +38,20 @@ const FIREWALL_PERIOD: Duration = Duration::from_secs(10);
 pub(crate) struct Prepared {
     name: String,
     node: Arc<OnceLock<Node>>,
+    claim: HostClaim,
 }
 
 impl Prepared {
-    /// For a node of this name.
-    pub(crate) fn new(name: &str) -> Self {
-        Prepared { name: name.to_owned(), node: Arc::default() }
+    /// For a node of this name; claims the host's network for it.
+    pub(crate) fn new(name: &str) -> Result<Self, Failure> {
+        let claim = HostClaim::take().map_err(failed("claim this host's network"))?.ok_or_else(|| {
+            Failure::Failed(
+                "another Klynge agent, with another data directory, has this host's network; stop it with `klynge down`, \
+                 or give --no-agent"
+                    .to_owned(),
+            )
+        })?;
+        Ok(Prepared { name: name.to_owned(), node: Arc::default(), claim })
     }
 
     /// The node, once it runs.
@@ -177,13 +185,6 @@ impl Agent {
         let AgentOptions { client, ranges, addresses, api_port, kubelet_port, authority, joined: is_joined, contact } =
             options;
         let registers_again = !is_joined;
-        let claim = HostClaim::take().map_err(failed("claim this host's network"))?.ok_or_else(|| {
-            Failure::Failed(
-                "another Klynge agent, with another data directory, has this host's network; stop it with `klynge down`, \
-                 or give --no-agent"
-                    .to_owned(),
-            )
-        })?;
         let kubelet = if kubelet_port == 0 { None } else { Some(KubeletPort::bind(kubelet_port).await?) };
         let containers = Runtime::open(runtime_options(global)).await.map_err(failed("start the container runtime"))?;
         let own = own_range::claim(global, &*client, &prepared.name, registers_again).await?;
@@ -252,7 +253,7 @@ impl Agent {
             AgentSocket::start(&global.data_dir, containers).map_err(failed("listen on the agent's socket"))?;
         let kubelet = kubelet.map(|port| port.serve(Arc::clone(&prepared.node), settings)).transpose()?;
         let firewall = tokio::spawn(admit_pods(namespace, [api_port, kubelet_port], ranges.pods));
-        Ok(Agent { _claim: claim, node: prepared.node, socket, kubelet, firewall })
+        Ok(Agent { _claim: prepared.claim, node: prepared.node, socket, kubelet, firewall })
     }
 
     /// Stops the agent; containers go on running.

@@ -153,21 +153,37 @@ async fn work(request: Request<Incoming>, runtime: &Runtime, uploads: &Path, lin
         (Method::POST, "/images/pull") => Ok(pull(runtime, &required(&query, "reference")?, lines.clone()).await?),
         (Method::DELETE, "/images") => {
             let reference = required(&query, "reference")?;
-            runtime.remove_image(&reference).await.map_err(|error| match error {
-                runtime::Error::Image(runtime::ImageError::NotPresent(name)) => Refusal {
-                    message: format!(
-                        "there is no image {name:?} on this machine; `klynge image ls` lists those that are"
-                    ),
-                    absent: true,
-                },
-                other => other.into(),
-            })?;
+            match runtime.remove_image(&reference).await {
+                Ok(()) => {}
+                Err(runtime::Error::Image(runtime::ImageError::NotPresent(name))) => {
+                    return Err(Refusal {
+                        message: format!(
+                            "there is no image {name:?} on this machine; `klynge image ls` lists those that are"
+                        ),
+                        absent: true,
+                    });
+                }
+                Err(runtime::Error::Image(runtime::ImageError::InUse(id))) => {
+                    let pods: Vec<String> = runtime.pods_of_image(&id).await?.into_iter().collect();
+                    return Err(in_use(&reference, &pods).into());
+                }
+                Err(other) => return Err(other.into()),
+            }
             Ok(member("done", format!("removed {reference}")))
         }
         (method, path) => {
             Err(format!("the agent's socket knows no {method} {path}; are server and command of one release?").into())
         }
     }
+}
+
+/// Why an image stays, with the first few of the pods that use it.
+fn in_use(reference: &str, pods: &[String]) -> String {
+    let shown = pods.iter().take(5).cloned().collect::<Vec<_>>().join(", ");
+    let more = if pods.len() > 5 { format!(" and {} more", pods.len() - 5) } else { String::new() };
+    format!(
+        "image {reference} is in use by containers of the pods {shown}{more}; delete these first (kubectl delete pod)"
+    )
 }
 
 fn list(runtime: &Runtime) -> Value {
@@ -240,6 +256,14 @@ fn parameter(query: &str, key: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_image_in_use_names_its_pods() {
+        let pods: Vec<String> = (0..7).map(|number| format!("default/p{number}")).collect();
+        let said = in_use("x:1", &pods);
+        assert!(said.contains("image x:1") && said.contains("default/p0, ") && said.contains("and 2 more"), "{said}");
+        assert!(in_use("x:1", &pods[..1]).contains("the pods default/p0; delete"));
+    }
 
     #[test]
     fn parameters_are_decoded() {

@@ -13,10 +13,11 @@ pub(crate) use addresses::{Ranges, advertised, listed, node_addresses};
 pub(crate) use agent::{Agent, AgentOptions, Prepared, ranges_path};
 pub(crate) use cluster_facts::{ClusterFacts, NAME as CLUSTER_FACTS};
 pub(crate) use purge::purge;
+pub(crate) use wiring::check;
 
 use crate::cli::{Failure, Global, ServerArguments};
+use crate::commands::data_dir;
 use std::io;
-use std::os::unix::fs::DirBuilderExt as _;
 use tracing_subscriber::EnvFilter;
 
 /// Runs until SIGTERM or SIGINT; containers go on running afterwards.
@@ -42,9 +43,7 @@ pub(crate) fn block_on(global: &Global, work: impl Future<Output = Result<(), Fa
     let filter = EnvFilter::try_from_env("KLYNGE_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(false);
     subscriber.init();
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&global.data_dir).map_err(|error| {
-        Failure::Failed(format!("cannot make the data directory {}: {error}", global.data_dir.display()))
-    })?;
+    data_dir::prepare(&global.data_dir)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .worker_threads(std::thread::available_parallelism().map_or(2, |cores| cores.get().clamp(2, 16)))

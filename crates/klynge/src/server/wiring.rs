@@ -4,7 +4,7 @@ use super::addresses;
 use super::agent::{self, Agent, AgentOptions};
 use super::{ClusterFacts, checked_node_name, heartbeats};
 use crate::cli::{Failure, Global, ServerArguments};
-use crate::commands::kubeconfig;
+use crate::commands::{contexts, kubeconfig};
 use crate::service::notify;
 use api::pki::{Kubeconfig, Names, Pki};
 use api::{AddressRange, NoNodes, NodeConnector, Server};
@@ -36,21 +36,25 @@ pub(super) async fn serve(global: &Global, arguments: &ServerArguments) -> Resul
     let (Some(service_range), second_service_range) = (service_range(0)?, service_range(1)?) else {
         return Err(Failure::Usage("--service-cidr: no range is given".to_owned()));
     };
-    prefixes.check_against_host()?;
-    let node_name = checked_node_name(arguments.node_name.as_deref())?;
-    let node_addresses = addresses::node_addresses(&arguments.advertise, addresses::advertised, &prefixes)?;
+    let (node_name, node_addresses) = checked(&prefixes, global, arguments)?;
     let advertise = node_addresses[0]; // never empty
+    // The first time before anything of the cluster is written: a start that is refused leaves none that is half made. Later the
+    // store comes first, whose lock tells of another server on the same data better.
+    let prepare = || if arguments.no_agent { Ok(None) } else { agent::Prepared::new(&node_name).map(Some) };
+    let is_new = !global.data_dir.join("store").exists();
+    let early = if is_new { prepare()? } else { None };
 
     let options = store::embedded::Options::new(global.data_dir.join("store"));
     let opened = tokio::task::spawn_blocking(move || store::embedded::open(options)).await;
     let store =
         opened.map_err(|error| failed("store", &error))?.map_err(|error| failed("cannot open the store", &error))?;
 
+    let prepared = if is_new { early } else { prepare()? };
+
     let pki_directory = global.data_dir.join("pki");
     let names = names(arguments, &node_name, &node_addresses, prefixes.first_service_address());
     let pki = Arc::new(Pki::open(&pki_directory, names, SystemTime::now()).map_err(|error| failed("keys", &error))?);
 
-    let prepared = if arguments.no_agent { None } else { Some(agent::Prepared::new(&node_name)) };
     let connector: Arc<dyn NodeConnector> = match &prepared {
         Some(prepared) => prepared.connector(),
         None => Arc::new(NoNodes),
@@ -129,6 +133,24 @@ pub(super) async fn serve(global: &Global, arguments: &ServerArguments) -> Resul
     outcome
 }
 
+/// Refuses what cannot be served, without a change of anything: `klynge up` asks before it starts a server.
+pub(crate) fn check(global: &Global, arguments: &ServerArguments) -> Result<(), Failure> {
+    checked(&addresses::Ranges::parse(arguments)?, global, arguments).map(drop)
+}
+
+/// The node's name and addresses, once ranges and names are found to be possible.
+fn checked(
+    ranges: &addresses::Ranges,
+    global: &Global,
+    arguments: &ServerArguments,
+) -> Result<(String, Vec<IpAddr>), Failure> {
+    ranges.check_against_kept(&agent::ranges_path(global))?;
+    ranges.check_against_host()?;
+    let node_name = checked_node_name(arguments.node_name.as_deref())?;
+    let node_addresses = addresses::node_addresses(&arguments.advertise, addresses::advertised, ranges)?;
+    Ok((node_name, node_addresses))
+}
+
 /// The cluster's authority as the control loop's signer.
 struct Authority(Arc<Pki>);
 
@@ -168,7 +190,12 @@ fn write_kubeconfig(global: &Global, pki: &Pki, server: &Server) -> Result<(), F
     let authority = pki.bundle();
     let config = Kubeconfig { name: "klynge", server: &url, authority: &authority, user: &user }.to_value();
     let own = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
-    kubeconfig::write(&kubeconfig::admin_path(global), &config, own)
+    kubeconfig::write(&kubeconfig::admin_path(global), &config, own)?;
+    // Somebody else's file, perhaps with other clusters in it.
+    if let Some(path) = global.kubeconfig.as_ref().filter(|path| **path != kubeconfig::admin_path(global)) {
+        contexts::enter(&global.data_dir, path, &config, own, false)?;
+    }
+    Ok(())
 }
 
 /// A number for breaking ties; any will do.

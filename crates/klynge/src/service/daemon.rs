@@ -3,12 +3,15 @@
 use crate::cli::Failure;
 use std::ffi::OsStr;
 use std::fs::{self, OpenOptions};
-use std::io;
+use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
+
+/// What is read of a log for a message.
+const TAIL_BYTES: u64 = 16 << 10;
 
 /// Where a daemon's log is.
 pub(crate) fn log_path(data_dir: &Path) -> PathBuf {
@@ -63,10 +66,49 @@ pub(crate) fn stop(data_dir: &Path, timeout: Duration) -> Result<bool, Failure> 
     Ok(true)
 }
 
-/// The last lines of the log, for an error message.
-pub(crate) fn last_words(data_dir: &Path) -> String {
-    let text = fs::read(log_path(data_dir)).unwrap_or_default();
+/// How long the log is now: what comes after is of the next start.
+pub(crate) fn log_end(data_dir: &Path) -> u64 {
+    fs::metadata(log_path(data_dir)).map_or(0, |found| found.len())
+}
+
+/// The last lines of the log after `from`, for an error message.
+pub(crate) fn last_words(data_dir: &Path, from: u64) -> String {
+    let mut text = Vec::new();
+    if let Ok(mut file) = fs::File::open(log_path(data_dir)) {
+        let length = file.metadata().map_or(0, |found| found.len());
+        let begin = from.max(length.saturating_sub(TAIL_BYTES));
+        let _ = file.seek(SeekFrom::Start(begin)); // what can be read is shown
+        let _ = file.take(TAIL_BYTES).read_to_end(&mut text);
+    }
     let text = String::from_utf8_lossy(&text);
     let lines: Vec<&str> = text.lines().rev().take(5).collect();
+    if lines.is_empty() {
+        return format!("(none; its log is {})", log_path(data_dir).display());
+    }
     lines.into_iter().rev().collect::<Vec<_>>().join("\n")
+}
+
+/// The words that a running daemon was started with.
+pub(crate) fn words(data_dir: &Path) -> Option<Vec<String>> {
+    let process = running(data_dir)?;
+    let command = fs::read(format!("/proc/{}/cmdline", process.as_raw_nonzero())).ok()?;
+    let words = command.split(|byte| *byte == 0).skip(1).map(|word| String::from_utf8_lossy(word).into_owned());
+    Some(words.filter(|word| !word.is_empty()).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn last_words_are_of_this_start_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        assert_eq!(log_end(directory.path()), 0);
+        fs::write(log_path(directory.path()), "an old error\n").unwrap();
+        let end = log_end(directory.path());
+        assert!(last_words(directory.path(), end).starts_with("(none"));
+        fs::write(log_path(directory.path()), "an old error\na new one\n").unwrap();
+        assert_eq!(last_words(directory.path(), end), "a new one");
+    }
 }

@@ -18,18 +18,20 @@ pub(crate) fn start(data_dir: &Path, words: &[String], output: &Output) -> Resul
     let socket = data_dir.join("up.sock");
     let listener = notify::Listener::bind(&socket)
         .map_err(|error| Failure::Failed(format!("cannot listen on {}: {error}", socket.display())))?;
+    let before = daemon::log_end(data_dir);
     let mut child = daemon::start(data_dir, words, &socket)?;
     let heard = listener.wait(READY_TIMEOUT, || matches!(child.try_wait(), Ok(Some(_))));
     let _ = std::fs::remove_file(&socket); // only a name is left of it
     match heard {
         notify::Heard::Ready => Ok(()),
-        notify::Heard::Gone => {
-            Err(Failure::Failed(format!("the {what} ended at once; its last words:\n{}", daemon::last_words(data_dir))))
-        }
+        notify::Heard::Gone => Err(Failure::Failed(format!(
+            "the {what} ended at once; its last words:\n{}",
+            daemon::last_words(data_dir, before)
+        ))),
         notify::Heard::Nothing => Err(Failure::TimedOut(format!(
             "the {what} is not ready after {} s; its last words:\n{}",
             READY_TIMEOUT.as_secs(),
-            daemon::last_words(data_dir)
+            daemon::last_words(data_dir, before)
         ))),
     }
 }

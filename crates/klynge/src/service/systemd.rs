@@ -19,6 +19,13 @@ pub(crate) fn installed() -> bool {
     Path::new(UNIT).exists()
 }
 
+/// The words that the unit starts the binary with, as they stand in it.
+pub(crate) fn words() -> Option<Vec<String>> {
+    let text = fs::read_to_string(UNIT).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("ExecStart="))?;
+    Some(line.split(' ').skip(1).map(str::to_owned).collect())
+}
+
 /// The unit's text for `binary` with `arguments`.
 fn unit(binary: &str, arguments: &[String]) -> String {
     let quoted: Vec<String> = arguments.iter().map(|word| quote(word)).collect();
