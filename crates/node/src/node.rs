@@ -113,6 +113,7 @@ impl Node {
             dns: options.resolvers,
             pulls: Semaphore::new(options.pulls_max.max(1)),
             starts: Semaphore::new(options.starts_max.max(1)),
+            serving: Arc::default(),
             services: watch::channel(None).0,
             labels: RwLock::default(),
             size: (facts.cpus.saturating_mul(1000), facts.memory_bytes, facts.ephemeral_bytes),
@@ -134,6 +135,7 @@ impl Node {
         let sinks = Sinks {
             services: options.services,
             dns: options.dns,
+            serving: Arc::clone(&shared.serving),
             links: Box::new(move |links| drop(for_links.services.send_replace(Some(links)))),
         };
         let feed = Feed::new(options.name.clone(), sinks, data.join("services.json"));

@@ -10,6 +10,7 @@ mod mirror;
 mod probes;
 mod references;
 mod seams;
+mod serving;
 mod shared;
 mod status_writer;
 mod tasks;
@@ -27,6 +28,7 @@ pub use seams::{
     Containers, ImageFailure, ImageFound, ImageOnNode, ImageWish, PodNetwork, RecoveredPod, RegistryLogin,
     RuntimeEvent, RuntimeExit, Usage,
 };
+pub use serving::{ServiceName, Serving};
 pub use shared::{Paths, ServiceLinks, Shared};
 pub use tasks::Tasks;
 pub use tokens::Tokens;

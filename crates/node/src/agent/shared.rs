@@ -4,6 +4,7 @@ use super::api::Api;
 use super::events::Recorder;
 use super::references::References;
 use super::seams::{Containers, PodNetwork};
+use super::serving::Serving;
 use super::tasks::Tasks;
 use super::tokens::Tokens;
 use crate::environment::LinkedService;
@@ -85,6 +86,8 @@ pub struct Shared {
     pub pulls: Semaphore,
     /// Pods that are set up at the same time.
     pub starts: Semaphore,
+    /// Which pods stand behind Services.
+    pub serving: Arc<Serving>,
     /// The services of each namespace, for environment variables; None until they are known.
     pub services: watch::Sender<Option<Arc<ServiceLinks>>>,
     /// The node's labels, for the node selectors of pods.

@@ -23,6 +23,8 @@ const LOG_TAIL_BYTES: u64 = 2048;
 const LOG_TAIL_LINES: usize = 80;
 /// Exits of containers that are not known to run yet.
 const EARLY_EXITS_MAX: usize = 64;
+/// The grace of a pod that has none set, as the API defaults it.
+const DEFAULT_GRACE_SECONDS: u64 = 30;
 
 /// What a worker is told.
 pub(super) enum Input {
@@ -34,6 +36,8 @@ pub(super) enum Input {
     Volumes { prepared: Vec<Prepared>, refresh_at: Option<Timestamp>, answer: bool },
     /// Objects that the pod refers to have changed.
     References,
+    /// The pod, which is being deleted, gets no new connections any more.
+    Left,
     /// The API says that our deletion went through, or that it has nothing to delete.
     Deleted,
 }
@@ -53,6 +57,17 @@ pub(super) struct Worker {
     prepared: Option<Vec<Prepared>>,
     refresh_at: Option<Timestamp>,
     early: HashMap<String, RuntimeExit>,
+    leaving: Leaving,
+}
+
+/// Whether a deleted pod still waits until its Services lead nobody to it.
+enum Leaving {
+    /// It is not being deleted, as far as its machine was told.
+    No,
+    /// It waits; its newest state.
+    Waits(Arc<Pod>),
+    /// It has left, or had nothing to leave.
+    Done,
 }
 
 fn text(value: &Option<String>) -> String {
@@ -84,6 +99,7 @@ impl Worker {
             prepared: None,
             refresh_at: None,
             early: HashMap::new(),
+            leaving: Leaving::No,
         };
         (worker, sender, viewed)
     }
@@ -119,6 +135,35 @@ impl Worker {
         checkpoint::remove(&self.shared.paths.checkpoints(), &self.uid);
     }
 
+    /// A pod that is deleted goes on as it is until its Services lead nobody to it: whoever is on the way finds it. Its grace
+    /// runs meanwhile. What is deleted at once, or has nothing running, does not wait.
+    fn waits_to_leave(&mut self, pod: &Arc<Pod>) -> bool {
+        let metadata = &pod.metadata;
+        if metadata.deletion_timestamp.is_none() || metadata.deletion_grace_period_seconds == Some(0) {
+            return false;
+        }
+        match &mut self.leaving {
+            Leaving::Done => return false,
+            Leaving::Waits(newest) => *newest = Arc::clone(pod),
+            Leaving::No if self.state.terminate_by.is_none() && self.shared.serving.has(&self.uid) => {
+                self.leaving = Leaving::Waits(Arc::clone(pod));
+                let (shared, uid, sender) = (Arc::clone(&self.shared), self.uid.clone(), self.sender.clone());
+                let seconds = metadata.deletion_grace_period_seconds.and_then(|seconds| u64::try_from(seconds).ok());
+                let grace = Duration::from_secs(seconds.unwrap_or(DEFAULT_GRACE_SECONDS));
+                self.shared.tasks.spawn(async move {
+                    shared.serving.left(&uid, grace).await;
+                    // The worker may have ended: nothing is left to tell.
+                    let _ = sender.send(Input::Left);
+                });
+            }
+            Leaving::No => {
+                self.leaving = Leaving::Done;
+                return false;
+            }
+        }
+        true
+    }
+
     fn woken(&mut self) {
         let now = Timestamp::now();
         if self.refresh_at.is_some_and(|at| at <= now) {
@@ -130,6 +175,12 @@ impl Worker {
 
     fn take(&mut self, input: Input) {
         match input {
+            Input::Lifecycle(Event::Changed(pod)) if self.waits_to_leave(&pod) => {}
+            Input::Left => {
+                if let Leaving::Waits(pod) = std::mem::replace(&mut self.leaving, Leaving::Done) {
+                    self.take(Input::Lifecycle(Event::Changed(pod)));
+                }
+            }
             Input::Lifecycle(mut event) => {
                 if let Event::Recovered { containers, .. } = &mut event {
                     // What ended while no agent was there left its last words all the same.

@@ -4,7 +4,7 @@
 use super::health::HealthChecks;
 use super::topology::Place;
 use super::translate::{ServiceObjects, dns_service, linked_service, service_state};
-use crate::agent::{Change, ServiceLinks, follow};
+use crate::agent::{Change, ServiceLinks, Serving, follow};
 use client::{ClusterClient, Query, Target};
 use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -28,6 +28,8 @@ pub struct Sinks {
     pub services: Option<network::services::Handle>,
     /// Cluster DNS.
     pub dns: Option<Arc<network::dns::Handle>>,
+    /// Which of this node's pods get new connections.
+    pub serving: Arc<Serving>,
     /// Environment variables of pods.
     pub links: Box<dyn Fn(Arc<ServiceLinks>) + Send + Sync>,
 }
@@ -121,13 +123,28 @@ impl Feed {
                 self.objects.iter().filter_map(|(name, objects)| dns_service(objects).map(|one| (key(name), one))),
             );
         }
+        let serving = self.objects.iter().map(|(name, objects)| (name.clone(), self.serving(objects)));
+        self.sinks.serving.replace(serving.filter(|(_, uids)| !uids.is_empty()).collect());
         self.tell_links();
+    }
+
+    /// The uids of this node's pods that a Service leads new connections to.
+    fn serving(&self, objects: &ServiceObjects) -> BTreeSet<String> {
+        let endpoints = objects.slices.values().flat_map(|slice| slice.endpoints.iter().flatten());
+        let here = endpoints.filter(|endpoint| {
+            let conditions = endpoint.conditions.as_ref();
+            let ready = conditions.and_then(|conditions| conditions.ready).unwrap_or(true);
+            let terminating = conditions.and_then(|conditions| conditions.terminating).unwrap_or(false);
+            ready && !terminating && endpoint.node_name.as_ref() == Some(&self.place.node)
+        });
+        here.filter_map(|endpoint| endpoint.target_ref.as_ref()?.uid.clone()).collect()
     }
 
     fn tell(&mut self, changed: &Key) {
         let key = ServiceKey::new(changed.0.clone(), changed.1.clone());
         let none = ServiceObjects::default();
         let objects = self.objects.get(changed).unwrap_or(&none);
+        self.sinks.serving.set(changed, self.serving(objects));
         if let Some(dns) = &self.sinks.dns {
             dns.update(&key, dns_service(objects));
         }
