@@ -118,9 +118,14 @@ dev node partition e2e-b-1
 dev down --name e2e-b
 says "^e2e +3 of 3" dev ls
 same "the other's entries in the kubeconfig" "klynge-e2e" "$(d config get-contexts -o name)"
+same "the context of before is current again" "klynge-e2e" "$(d config current-context)"
+says '"nodes":3,.*"nodesUp":3|"nodesUp":3,.*"nodes":3' dev -o json ls
 
 # down, while an init was killed from outside
-kill -9 "$(dev -o json status --name e2e | sed 's/.*"init":"\([0-9]*\)","name":"e2e-2".*/\1/; s/.*"name":"e2e-2"[^}]*"init":"\([0-9]*\)".*/\1/')"
+kill -9 "$(dev -o json status --name e2e | python3 -c 'import json, sys
+node = [one for one in json.load(sys.stdin)["nodes"] if one["name"] == "e2e-2"][0]
+assert node["processes"] > 0 and isinstance(node["init"], int)
+print(node["init"])')"
 eventually 5 says "e2e-2 +off" dev status --name e2e
 dev down --name e2e
 same "what is left" "$before" "$(traces)"

@@ -136,7 +136,7 @@ mod tests {
         let now = value(&fs::read_to_string(&theirs).unwrap());
         assert_eq!(now.at(&["clusters"]).and_then(Value::as_array).unwrap().len(), 2);
         assert_eq!(now.str_at(&["current-context"]), Some("klynge"));
-        leave(directory.path(), &[theirs.clone()], &ours, ids).unwrap();
+        leave(directory.path(), std::slice::from_ref(&theirs), &ours, ids).unwrap();
         assert_eq!(value(&fs::read_to_string(&theirs).unwrap()), value(&config("work", "W")));
         assert!(!made.exists(), "nothing else was in it, and it was not there before");
     }
