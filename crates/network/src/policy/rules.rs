@@ -74,67 +74,85 @@ pub(crate) fn add_base(batch: &mut NftBatch, family: Family) {
     ] {
         batch.add_chain(family, TABLE, &ChainSpec { name, base });
     }
-    let mut rule = |chain: &str, rule: Expressions| batch.add_rule(family, TABLE, chain, &rule);
+    for (chain, rule) in fixed_rules(family) {
+        batch.add_rule(family, TABLE, chain, &rule);
+    }
+}
+
+/// The rules of the fixed chains, in order.
+fn fixed_rules(family: Family) -> Vec<(&'static str, Expressions)> {
+    let begin = Expressions::new;
     let jump = |rule: Expressions, chain: &str| rule.verdict(Verdict::Jump(chain.to_owned()));
-    add_established(&mut rule);
-    add_stranger(&mut rule);
-    let from_pods = || Expressions::new().match_input_interface(POD_INTERFACE_PREFIX, true, KEY);
+    let from_pods = || begin().match_input_interface(POD_INTERFACE_PREFIX, true, KEY);
+    // The tunnel's name begins like a pod's interface; what comes out of it was looked at by the node that sent it.
+    let from_tunnel = || begin().match_input_interface(TUNNEL_INTERFACE_PREFIX, true, KEY);
+    let of_source = || begin().load_source(family, KEY);
+    let of_destination = || begin().load_destination(family, KEY);
     let is_policed = |rule: Expressions| rule.contained(POLICED, KEY, false);
     let is_pair = || {
-        let loaded = Expressions::new().load_source(family, KEY);
-        loaded.load_destination(family, KEY.plus(address_registers(family))).contained(PAIRS, KEY, false)
+        let second = KEY.plus(address_registers(family));
+        of_source().load_destination(family, second).contained(PAIRS, KEY, false)
     };
-    let of_source = || Expressions::new().load_source(family, KEY);
-    let of_destination = || Expressions::new().load_destination(family, KEY);
-    // The tunnel's name begins like a pod's interface; what comes out of it was looked at by the node that sent it.
-    let from_tunnel = || Expressions::new().match_input_interface(TUNNEL_INTERFACE_PREFIX, true, KEY);
-    rule("sender", from_tunnel().verdict(Verdict::Return));
     // An address that is not the pod's, or a pod whose rules are not in yet.
-    let origin = Expressions::new().load_input_interface(KEY).load_source(family, KEY.plus(4));
-    rule("sender", origin.contained(SENDERS, KEY, true).verdict(Verdict::Drop));
-    rule("leaving", jump(Expressions::new(), "established"));
-    rule("leaving", jump(from_pods(), "sender"));
-    rule("leaving", is_pair().verdict(Verdict::Accept));
-    rule("leaving", jump(is_policed(of_source()), "stranger"));
-    rule("leaving", jump(is_policed(of_destination()), "stranger"));
-    rule("leaving", of_source().lookup_verdict(verdict_map(Direction::Egress), KEY));
-    rule("arriving", jump(Expressions::new(), "established"));
-    rule("arriving", is_pair().verdict(Verdict::Accept));
-    rule("arriving", of_destination().lookup_verdict(verdict_map(Direction::Ingress), KEY));
-    rule("to-host", from_tunnel().verdict(Verdict::Accept));
-    rule("to-host", jump(from_pods(), "from-pods"));
-    rule("from-pods", jump(Expressions::new(), "established"));
+    let is_spoofed =
+        || begin().load_input_interface(KEY).load_source(family, KEY.plus(4)).contained(SENDERS, KEY, true);
+    let mut rules = established_rules();
+    rules.extend(stranger_rules());
+    rules.extend([
+        ("sender", from_tunnel().verdict(Verdict::Return)),
+        ("sender", is_spoofed().verdict(Verdict::Drop)),
+        ("leaving", jump(begin(), "established")),
+        ("leaving", jump(from_pods(), "sender")),
+        ("leaving", is_pair().verdict(Verdict::Accept)),
+        ("leaving", jump(is_policed(of_source()), "stranger")),
+        ("leaving", jump(is_policed(of_destination()), "stranger")),
+        ("leaving", of_source().lookup_verdict(verdict_map(Direction::Egress), KEY)),
+        ("arriving", jump(begin(), "established")),
+        ("arriving", is_pair().verdict(Verdict::Accept)),
+        ("arriving", of_destination().lookup_verdict(verdict_map(Direction::Ingress), KEY)),
+        ("to-host", from_tunnel().verdict(Verdict::Accept)),
+        ("to-host", jump(from_pods(), "from-pods")),
+        ("from-pods", jump(begin(), "established")),
+    ]);
     if family == Family::Ip6 {
         // Neighbours and listeners of the link: from and to addresses that no policy can name.
         for link in ["fe80::/10", "ff02::/16"].iter().filter_map(|range| range.parse().ok()) {
-            let discovery = Expressions::new().match_destination_prefix(&link, false, KEY);
-            rule("from-pods", discovery.match_protocol(ICMP_V6, KEY).verdict(Verdict::Accept));
+            let discovery = begin().match_destination_prefix(&link, false, KEY).match_protocol(ICMP_V6, KEY);
+            rules.push(("from-pods", discovery.verdict(Verdict::Accept)));
         }
     }
-    rule("from-pods", jump(Expressions::new(), "sender"));
-    rule("from-pods", jump(is_policed(of_source()), "stranger"));
-    rule("from-pods", of_source().lookup_verdict(verdict_map(Direction::Egress), KEY));
+    rules.extend([
+        ("from-pods", jump(begin(), "sender")),
+        ("from-pods", jump(is_policed(of_source()), "stranger")),
+        ("from-pods", of_source().lookup_verdict(verdict_map(Direction::Egress), KEY)),
+    ]);
+    rules
 }
 
-/// Accepts what belongs to a connection that was let in. Of protocols whose connections cannot be ended through conntrack only the answers.
-fn add_established(rule: &mut impl FnMut(&str, Expressions)) {
+/// Accept what belongs to a connection that was let in. Of protocols whose connections cannot be ended through conntrack only the answers.
+fn established_rules() -> Vec<(&'static str, Expressions)> {
     let state = |bits| Expressions::new().match_connection_state(bits, KEY);
-    for protocol in [6, 17] {
-        let known = Expressions::new().match_protocol(protocol, KEY);
-        let known = known.match_connection_state(STATE_ESTABLISHED | STATE_RELATED, KEY);
-        rule("established", known.verdict(Verdict::Accept));
-    }
-    rule("established", state(STATE_RELATED).verdict(Verdict::Accept));
-    rule("established", state(STATE_ESTABLISHED).match_reply_direction(KEY).verdict(Verdict::Accept));
+    let known = |protocol| {
+        let of_protocol = Expressions::new().match_protocol(protocol, KEY);
+        of_protocol.match_connection_state(STATE_ESTABLISHED | STATE_RELATED, KEY).verdict(Verdict::Accept)
+    };
+    vec![
+        ("established", known(6)),
+        ("established", known(17)),
+        ("established", state(STATE_RELATED).verdict(Verdict::Accept)),
+        ("established", state(STATE_ESTABLISHED).match_reply_direction(KEY).verdict(Verdict::Accept)),
+    ]
 }
 
-/// Keeps TCP connections that were forgotten from being picked up in the middle. A reset for what merely looks invalid would end
+/// Keep TCP connections that were forgotten from being picked up in the middle. A reset for what merely looks invalid would end
 /// connections that are only out of order: those packets are dropped, and sent again.
-fn add_stranger(rule: &mut impl FnMut(&str, Expressions)) {
+fn stranger_rules() -> Vec<(&'static str, Expressions)> {
     let invalid = Expressions::new().match_protocol(6, KEY).match_connection_state(STATE_INVALID, KEY);
-    rule("stranger", invalid.verdict(Verdict::Drop));
     let picked_up = Expressions::new().match_connection_state(STATE_NEW, KEY);
-    rule("stranger", picked_up.match_tcp_flags_not(TCP_FLAGS_OF_STATE, TCP_SYN, KEY).reject_with_reset());
+    vec![
+        ("stranger", invalid.verdict(Verdict::Drop)),
+        ("stranger", picked_up.match_tcp_flags_not(TCP_FLAGS_OF_STATE, TCP_SYN, KEY).reject_with_reset()),
+    ]
 }
 
 pub(crate) fn selection_set(id: u32, selection: &Selection) -> String {
