@@ -14,6 +14,7 @@ use cli::{Arguments, Command, Failure, Output};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    abort_on_panic();
     let mut words = std::env::args_os().skip(1);
     if let (Some(word), Some(path)) = (words.next(), words.next())
         && let Some(word) = [dev::STAGE_WORD, dev::INIT_WORD].into_iter().find(|hidden| word == *hidden)
@@ -66,4 +67,13 @@ fn main() -> ExitCode {
             failure.code()
         }
     }
+}
+
+/// A panic ends the process, whichever thread it is in: a server with a dead room would only look alive. What runs outlives it.
+fn abort_on_panic() {
+    let tell = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        tell(panic);
+        std::process::abort();
+    }));
 }
