@@ -1,6 +1,7 @@
 //! Who is asked about names outside the cluster, as the cluster's people say it: the ConfigMap `kube-system/kube-dns` with upstream's
 //! keys `stubDomains` and `upstreamNameservers` ("Customizing DNS Service"). What was read last is kept for starts without the API.
 
+use super::checkpoint;
 use crate::agent::{Change, follow};
 use client::{ClusterClient, Query, Target};
 use k8s_openapi::api::core::v1::ConfigMap;
@@ -114,13 +115,10 @@ fn load(path: &Path) -> Option<BTreeMap<String, String>> {
 }
 
 fn save(path: &Path, data: &BTreeMap<String, String>) -> std::io::Result<()> {
-    let bytes = serde_json::to_vec(&(FORMAT, data))?;
-    if std::fs::read(path).is_ok_and(|held| held == bytes) {
+    if load(path).as_ref() == Some(data) {
         return Ok(());
     }
-    let temporary = path.with_extension("tmp");
-    std::fs::write(&temporary, bytes)?;
-    std::fs::rename(&temporary, path)
+    checkpoint::write(path, &(FORMAT, data))
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Follows Services and EndpointSlices and keeps the data plane to them; what was known is kept on the disk, so that a
 //! restarted node balances and answers before, and without, the API.
 
+use super::checkpoint;
 use super::health::HealthChecks;
 use super::topology::Place;
 use super::translate::{ServiceObjects, dns_service, linked_service, service_state};
@@ -307,13 +308,7 @@ impl Feed {
             self.objects.values().flat_map(|objects| objects.slices.values().map(|slice| (**slice).clone())).collect();
         let saved = Saved { version: VERSION, zone: self.place.zone.clone(), services, slices };
         let path = self.checkpoint.clone();
-        let written = tokio::task::spawn_blocking(move || -> std::io::Result<()> {
-            let bytes = serde_json::to_vec(&saved)?;
-            let temporary = path.with_extension("tmp");
-            std::fs::write(&temporary, bytes)?;
-            std::fs::rename(&temporary, &path)
-        })
-        .await;
+        let written = tokio::task::spawn_blocking(move || checkpoint::write(&path, &saved)).await;
         if let Ok(Err(error)) = written {
             tracing::warn!(%error, "the services' checkpoint could not be written");
         }

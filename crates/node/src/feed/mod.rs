@@ -2,6 +2,7 @@
 //! other nodes, for routes to their pods; resolvers for names outside the cluster; network policies with the pods and namespaces that
 //! they select.
 
+mod checkpoint;
 mod dns_config;
 mod follow;
 mod health;

@@ -1,6 +1,7 @@
 //! Follows NetworkPolicies, namespaces and pods and tells the data plane; what was known is kept on the disk, so that a restarted node
 //! lets pods start before, and without, the API.
 
+use super::checkpoint;
 use super::follow::target;
 use super::policies::{NamespaceFacts, PodFacts, policy, policy_key};
 use crate::agent::{Change, follow};
@@ -223,13 +224,7 @@ impl PolicyFeed {
             pods: self.pods.clone(),
         };
         let path = self.checkpoint.clone();
-        let written = tokio::task::spawn_blocking(move || -> std::io::Result<()> {
-            let bytes = serde_json::to_vec(&saved)?;
-            let temporary = path.with_extension("tmp");
-            std::fs::write(&temporary, bytes)?;
-            std::fs::rename(&temporary, &path)
-        })
-        .await;
+        let written = tokio::task::spawn_blocking(move || checkpoint::write(&path, &saved)).await;
         if let Ok(Err(error)) = written {
             tracing::warn!(%error, "the policies' checkpoint could not be written");
         }
