@@ -201,16 +201,17 @@ impl Tokens {
         if token.len() > TOKEN_BYTES_MAX {
             return None;
         }
-        if let Some(user) = self.verify_legacy(token, objects) {
-            // Such a token names no audience: it is for the API alone, and has no end.
-            let audiences: Vec<String> = wanted.iter().filter(|one| **one == self.issuer).cloned().collect();
-            return (!audiences.is_empty()).then_some((user, audiences, i64::MAX));
-        }
         let mut validation = Validation::new(Algorithm::ES256);
         validation.validate_exp = false; // with the caller's clock, below
         validation.validate_aud = false;
         validation.set_issuer(&[&self.issuer]);
-        let claims = jsonwebtoken::decode::<Claims>(token, &self.decoding, &validation).ok()?.claims;
+        let Ok(decoded) = jsonwebtoken::decode::<Claims>(token, &self.decoding, &validation) else {
+            // One from a Secret names no audience: it is for the API alone, and has no end.
+            let user = self.verify_legacy(token, objects)?;
+            let audiences: Vec<String> = wanted.iter().filter(|one| **one == self.issuer).cloned().collect();
+            return (!audiences.is_empty()).then_some((user, audiences, i64::MAX));
+        };
+        let claims = decoded.claims;
         if now_seconds >= claims.exp || now_seconds + 60 < claims.nbf {
             return None;
         }
