@@ -124,17 +124,25 @@ impl Identity {
             pin: None,
         })
     }
-
-    /// When the certificate begins and ends.
-    pub(crate) fn validity(&self) -> Option<(SystemTime, SystemTime)> {
-        let der = certificates(&self.certificate).ok()?.into_iter().next()?;
-        let (_, certificate) = x509_parser::parse_x509_certificate(&der).ok()?;
-        let at = |seconds: i64| SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(u64::try_from(seconds).ok()?));
-        let validity = certificate.validity();
-        Some((at(validity.not_before.timestamp())?, at(validity.not_after.timestamp())?))
-    }
 }
 
-fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, String> {
+/// Whether the first certificate of a chain (PEM) is in the last third of its life, or cannot be read: then it is renewed.
+pub(crate) fn is_due(pem: &str, now: SystemTime) -> bool {
+    let Some((from, until)) = validity(pem) else { return true };
+    let life = until.duration_since(from).unwrap_or_default();
+    until.duration_since(now).unwrap_or_default() < life / 3
+}
+
+/// When it begins and ends.
+fn validity(pem: &str) -> Option<(SystemTime, SystemTime)> {
+    let der = certificates(pem).ok()?.into_iter().next()?;
+    let (_, certificate) = x509_parser::parse_x509_certificate(&der).ok()?;
+    let at = |seconds: i64| SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(u64::try_from(seconds).ok()?));
+    let validity = certificate.validity();
+    Some((at(validity.not_before.timestamp())?, at(validity.not_after.timestamp())?))
+}
+
+/// The certificates of a PEM text.
+pub(crate) fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, String> {
     CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<_, _>>().map_err(|error| error.to_string())
 }

@@ -5,6 +5,7 @@ mod join;
 mod removal;
 mod upkeep;
 
+pub(crate) use identity::{certificates, is_due};
 pub(crate) use join::{Token, certificate_for};
 
 use crate::cli::{AgentArguments, Failure, Global, Output};

@@ -1,6 +1,6 @@
 //! What keeps a joined node reachable and trusted: its tunnel is opened again, its certificate renewed in time.
 
-use super::identity::Identity;
+use super::identity::{Identity, is_due};
 use super::join;
 use crate::cli::Global;
 use client::{Https, serve_heartbeat, serve_tunnel};
@@ -77,7 +77,7 @@ pub(super) async fn heartbeat(client: Arc<Https>, contact: Arc<Contact>, cut: Ar
 /// Renews the certificate at two thirds of its life, for ever.
 pub(super) async fn renewal(global: Global, client: Arc<Https>, mut identity: Identity) {
     loop {
-        if is_due(&identity, SystemTime::now()) {
+        if is_due(&identity.certificate, SystemTime::now()) {
             match renew(&global, &client, &identity).await {
                 Ok(renewed) => {
                     tracing::info!("the node's certificate was renewed");
@@ -88,12 +88,6 @@ pub(super) async fn renewal(global: Global, client: Arc<Https>, mut identity: Id
         }
         tokio::time::sleep(RENEWAL_PERIOD).await;
     }
-}
-
-fn is_due(identity: &Identity, now: SystemTime) -> bool {
-    let Some((from, until)) = identity.validity() else { return true };
-    let life = until.duration_since(from).unwrap_or_default();
-    until.duration_since(now).unwrap_or_default() < life / 3
 }
 
 async fn renew(global: &Global, client: &Https, identity: &Identity) -> Result<Identity, String> {

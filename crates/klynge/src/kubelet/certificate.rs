@@ -1,13 +1,13 @@
 //! The certificate of the kubelet's port: asked for through a CertificateSigningRequest, kept, and renewed at two thirds of its life.
 
-use crate::agent::certificate_for;
+use crate::agent::{certificate_for, certificates, is_due};
 use client::ClusterClient;
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, SanType};
 use rustls::ServerConfig;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
+use rustls_pki_types::PrivateKeyDer;
 use rustls_pki_types::pem::PemObject as _;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use std::fmt;
 use std::io::Write as _;
 use std::net::IpAddr;
@@ -93,10 +93,6 @@ impl Held {
     }
 }
 
-fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, String> {
-    CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<_, _>>().map_err(|error| error.to_string())
-}
-
 async fn obtain(client: &dyn ClusterClient, subject: &Subject) -> Result<String, String> {
     let failed = |error: rcgen::Error| format!("cannot make a certificate request: {error}");
     let key = KeyPair::generate().map_err(failed)?;
@@ -149,17 +145,6 @@ fn covers(pem: &str, subject: &Subject) -> bool {
     found.sort();
     wanted.sort();
     found == wanted
-}
-
-fn is_due(pem: &str, now: SystemTime) -> bool {
-    let Ok(chain) = certificates(pem) else { return true };
-    let Some(Ok((_, certificate))) = chain.first().map(|der| x509_parser::parse_x509_certificate(der)) else {
-        return true;
-    };
-    let at = |seconds: i64| SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).unwrap_or_default());
-    let (from, until) =
-        (at(certificate.validity().not_before.timestamp()), at(certificate.validity().not_after.timestamp()));
-    until.duration_since(now).unwrap_or_default() < until.duration_since(from).unwrap_or_default() / 3
 }
 
 #[cfg(test)]
