@@ -1,7 +1,10 @@
-//! Measures cluster DNS: questions answered per CPU-second of the serving threads, hits and misses, and the time until a change is seen.
+//! Measures cluster DNS: questions answered per CPU-second of the serving threads, hits and misses, beside knot and unbound where those are
+//! installed, and the time until a change is seen.
 //!
 //! `cargo run --release -p klynge-network --example dns_bench [-- --quick]`, as root; everything happens in a network namespace of its own.
 #![expect(clippy::print_stdout, reason = "a benchmark prints its table")]
+
+mod peers;
 
 use std::error::Error;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
@@ -40,16 +43,55 @@ fn main() -> Result<(), Box<dyn Error>> {
     let zone_kib = resident_kib().saturating_sub(before_kib);
     let mut figures = vec!["\"bench\":\"dns\"".to_owned(), format!("\"services\":{SERVICES}")];
     println!("{SERVICES} Services loaded in {:.0} ms, {zone_kib} KiB", load.as_secs_f64() * 1000.0);
-    println!("{:>10} {:>14} {:>18}", "questions", "per second", "per CPU-second");
+    let names: Vec<_> = (0..SERVICES).map(|number| (format!("service-{number}"), cluster_ip(number))).collect();
+    let peers = peers::start(&namespace, &names)?;
+    let own_cpu = || cpu_seconds(std::process::id(), Some("dns"));
+    println!("{:>10} {:>10} {:>14} {:>18}", "server", "questions", "per second", "per CPU-second");
     for (label, kind, suffix) in [
         ("A_hit", 1_u16, "default.svc.cluster.local"),
         ("SRV_hit", 33, "default.svc.cluster.local"),
         ("NXDOMAIN", 1, "default.svc.cluster.local.default.svc.cluster.local"),
     ] {
-        let (per_second, per_cpu_second) = measure(&namespace, address, kind, suffix, Duration::from_secs(seconds))?;
-        println!("{label:>10} {per_second:>14.0} {per_cpu_second:>18.0}");
-        figures.push(format!("\"{}_per_cpu_s\":{per_cpu_second:.0}", label.to_lowercase()));
+        let questions = Questions::new(kind, suffix)?;
+        // There and back again (A B C, C B A), so that a drift of the machine meets all alike; the better round of each counts.
+        let mut rows: Vec<(&str, f64, f64)> = Vec::new();
+        for is_back in [false, true] {
+            let mut order: Vec<Option<&peers::Peer>> = std::iter::once(None).chain(peers.iter().map(Some)).collect();
+            if is_back {
+                order.reverse();
+            }
+            for peer in order {
+                let duration = Duration::from_secs(seconds);
+                let (name, figures) = match peer {
+                    None => ("klynge", measure(&namespace, address, &questions, &own_cpu, duration)?),
+                    Some(peer) => {
+                        (peer.name, measure(&namespace, peer.address, &questions, &|| peer.cpu_seconds(), duration)?)
+                    }
+                };
+                match rows.iter_mut().find(|row| row.0 == name) {
+                    Some(row) => (row.1, row.2) = (row.1.max(figures.0), row.2.max(figures.1)),
+                    None => rows.push((name, figures.0, figures.1)),
+                }
+            }
+        }
+        let ours = rows.first().map_or(0.0, |row| row.2);
+        figures.push(format!("\"{}_per_cpu_s\":{ours:.0}", label.to_lowercase()));
+        for (name, per_second, per_cpu_second) in rows {
+            println!("{name:>10} {label:>10} {per_second:>14.0} {per_cpu_second:>18.0}");
+            if name != "klynge" {
+                figures.push(format!(
+                    "\"{}_share_of_{name}\":{:.2}",
+                    label.to_lowercase(),
+                    ours / per_cpu_second.max(1.0)
+                ));
+            }
+        }
     }
+    for peer in &peers {
+        println!("{}: {} KiB PSS with the same names", peer.name, peer.memory_kib());
+        figures.push(format!("\"{}_kib\":{}", peer.name, peer.memory_kib()));
+    }
+    drop(peers);
     // How long until a change is answered.
     let client = client(&namespace, address)?;
     let mut seen = Vec::new();
@@ -73,21 +115,27 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Keeps a window of questions under way from one client, and counts the CPU time of the threads named "dns".
+/// A thousand questions of one kind, spread over the names.
+struct Questions(Vec<Vec<u8>>);
+
+impl Questions {
+    fn new(kind: u16, suffix: &str) -> Result<Self, Box<dyn Error>> {
+        let prefix = if kind == 33 { "_http._tcp." } else { "" };
+        let one = |number: u32| question(&format!("{prefix}service-{}.{suffix}", number * 13 % SERVICES), kind);
+        Ok(Self((0..1000).map(one).collect::<Result<_, _>>()?))
+    }
+}
+
+/// Keeps a window of questions under way from one client, and counts the processor time of the server.
 fn measure(
     namespace: &NetworkNamespace,
     address: SocketAddr,
-    kind: u16,
-    suffix: &str,
+    questions: &Questions,
+    server_cpu_seconds: &dyn Fn() -> f64,
     duration: Duration,
 ) -> Result<(f64, f64), Box<dyn Error>> {
     let client = client(namespace, address)?;
-    let mut questions = Vec::new();
-    for number in 0..1000 {
-        let prefix = if kind == 33 { "_http._tcp." } else { "" };
-        questions.push(question(&format!("{prefix}service-{}.{suffix}", number * 13 % SERVICES), kind)?);
-    }
-    let mut next = questions.iter().cycle();
+    let mut next = questions.0.iter().cycle();
     let mut send = || client.send(next.next().map_or(&[], Vec::as_slice));
     for _ in 0..WINDOW {
         send()?;
@@ -124,18 +172,24 @@ fn key(number: u32) -> ServiceKey {
     ServiceKey::new("default", format!("service-{number}"))
 }
 
+fn cluster_ip(number: u32) -> Ipv4Addr {
+    Ipv4Addr::from_bits(0x0a2b_0000 + number)
+}
+
 fn service(number: u32) -> DnsService {
     DnsService {
-        kind: DnsKind::ClusterIps(vec![IpAddr::V4(Ipv4Addr::from_bits(0x0a2b_0000 + number))]),
+        kind: DnsKind::ClusterIps(vec![IpAddr::V4(cluster_ip(number))]),
         ports: vec![DnsPort { name: "http".to_owned(), protocol: TransportProtocol::Tcp, port: 80 }],
     }
 }
 
-/// The run time, in nanoseconds precision, of this process's threads named "dns".
-fn server_cpu_seconds() -> f64 {
+/// The run time, in nanoseconds precision, of a process's threads, or of those with one name.
+fn cpu_seconds(process: u32, only: Option<&str>) -> f64 {
     let mut total = 0.0;
-    for task in std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten() {
-        if std::fs::read_to_string(task.path().join("comm")).is_ok_and(|name| name.trim() == "dns") {
+    for task in std::fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten() {
+        if only
+            .is_none_or(|only| std::fs::read_to_string(task.path().join("comm")).is_ok_and(|name| name.trim() == only))
+        {
             let schedule = std::fs::read_to_string(task.path().join("schedstat")).unwrap_or_default();
             total += schedule.split(' ').next().and_then(|text| text.parse::<f64>().ok()).unwrap_or(0.0) / 1e9;
         }
