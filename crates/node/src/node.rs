@@ -4,7 +4,7 @@ use crate::agent::{
     Api, Containers, Dispatcher, NodeBackend, Paths, PodNetwork, PodRegistry, Recorder, References, Shared, Tasks,
     Tokens,
 };
-use crate::feed::{Feed, PolicyFeed, Sinks, keep_dns_config, keep_peers};
+use crate::feed::{Feed, PolicyFeed, Sinks, keep_dns_config, keep_peers, keep_vigil};
 use crate::lifecycle::{Allocatable, NodeAddresses, Requests};
 use crate::machine::{
     Contact, Facts, ImageThresholds, Machine, MachineOptions, Thresholds, renew_lease, stop_when_cut_off,
@@ -141,12 +141,15 @@ impl Node {
         let feed = Feed::new(options.name.clone(), sinks, data.join("services.json"));
         // Upstream's nodes may not read endpoints; its proxy may. Where the client can say so, the feed is the proxy.
         let as_proxy = options.client.acting_as("system:kube-proxy", &["system:authenticated"]);
-        tasks.spawn(feed.run(as_proxy.unwrap_or_else(|| Arc::clone(&options.client))));
+        let (tell_absent, absent) = watch::channel(Arc::default());
+        let (tell_kubelets, kubelets) = watch::channel(BTreeMap::new());
+        tasks.spawn(feed.run(as_proxy.unwrap_or_else(|| Arc::clone(&options.client)), absent));
         if let Some(policies) = options.policies {
             let feed = PolicyFeed::new(policies, data.join("policies.json"));
             tasks.spawn(feed.run(Arc::clone(&options.client)));
         }
-        tasks.spawn(keep_peers(options.name.clone(), Arc::clone(&options.client), Arc::clone(&shared.network)));
+        let (own_name, client) = (options.name.clone(), Arc::clone(&options.client));
+        tasks.spawn(keep_peers(own_name, client, Arc::clone(&shared.network), tell_kubelets));
         let dispatcher = Dispatcher::recover(Arc::clone(&shared), offered).await?;
         let registry = dispatcher.registry();
         let machine_options = MachineOptions {
@@ -164,6 +167,7 @@ impl Node {
             beats: options.contact.is_some(),
         };
         if let Some(contact) = options.contact {
+            tasks.spawn(keep_vigil(Arc::clone(&contact), kubelets, tell_absent));
             tasks.spawn(stop_when_cut_off(contact, registry.clone()));
         }
         let mut machine =

@@ -4,7 +4,8 @@
 use super::checkpoint;
 use super::health::HealthChecks;
 use super::topology::Place;
-use super::translate::{ServiceObjects, dns_service, linked_service, service_state};
+use super::translate::{ServiceObjects, View, dns_service, linked_service, service_state};
+use super::vigil::Absent;
 use crate::agent::{Change, ServiceLinks, Serving, follow};
 use client::{ClusterClient, Query, Target};
 use k8s_openapi::api::core::v1::{Node, Service};
@@ -16,7 +17,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 /// How long after a change the checkpoint is written; changes meanwhile go into the same one.
@@ -37,7 +38,7 @@ pub struct Sinks {
 
 /// The feed.
 pub struct Feed {
-    place: Place,
+    view: View,
     sinks: Sinks,
     checkpoint: PathBuf,
     objects: BTreeMap<(String, String), ServiceObjects>,
@@ -78,12 +79,12 @@ impl Feed {
     /// Reads the checkpoint and tells the data plane what it holds.
     #[must_use]
     pub fn new(node: String, sinks: Sinks, checkpoint: PathBuf) -> Self {
-        let place = Place { node, zone: String::new() };
-        let mut feed = Feed { place, sinks, checkpoint, objects: BTreeMap::new(), health: HealthChecks::default() };
+        let view = View { place: Place { node, zone: String::new() }, ..View::default() };
+        let mut feed = Feed { view, sinks, checkpoint, objects: BTreeMap::new(), health: HealthChecks::default() };
         let saved = std::fs::read(&feed.checkpoint).ok().and_then(|bytes| serde_json::from_slice::<Saved>(&bytes).ok());
         // A checkpoint of another version is only a cache: it is not used.
         for saved in saved.into_iter().filter(|saved| saved.version == VERSION) {
-            feed.place.zone = saved.zone;
+            feed.view.place.zone = saved.zone;
             for service in saved.services {
                 let key = key_of_service(&service);
                 feed.objects.entry(key).or_default().service = Some(Arc::new(service));
@@ -108,7 +109,7 @@ impl Feed {
                 .objects
                 .iter()
                 .filter_map(|(name, objects)| {
-                    service_state(objects, &self.place).map(|state| (key(name), Arc::new(state)))
+                    service_state(objects, &self.view).map(|state| (key(name), Arc::new(state)))
                 })
                 .collect();
             self.health.retain(&all.keys().cloned().collect());
@@ -121,7 +122,9 @@ impl Feed {
         }
         if let Some(dns) = &self.sinks.dns {
             dns.replace(
-                self.objects.iter().filter_map(|(name, objects)| dns_service(objects).map(|one| (key(name), one))),
+                self.objects
+                    .iter()
+                    .filter_map(|(name, objects)| dns_service(objects, &self.view).map(|one| (key(name), one))),
             );
         }
         let serving = self.objects.iter().map(|(name, objects)| (name.clone(), self.serving(objects)));
@@ -136,7 +139,7 @@ impl Feed {
             let conditions = endpoint.conditions.as_ref();
             let ready = conditions.and_then(|conditions| conditions.ready).unwrap_or(true);
             let terminating = conditions.and_then(|conditions| conditions.terminating).unwrap_or(false);
-            ready && !terminating && endpoint.node_name.as_ref() == Some(&self.place.node)
+            ready && !terminating && endpoint.node_name.as_ref() == Some(&self.view.place.node)
         });
         here.filter_map(|endpoint| endpoint.target_ref.as_ref()?.uid.clone()).collect()
     }
@@ -147,10 +150,10 @@ impl Feed {
         let objects = self.objects.get(changed).unwrap_or(&none);
         self.sinks.serving.set(changed, self.serving(objects));
         if let Some(dns) = &self.sinks.dns {
-            dns.update(&key, dns_service(objects));
+            dns.update(&key, dns_service(objects, &self.view));
         }
         if let Some(services) = &self.sinks.services {
-            let state = service_state(objects, &self.place);
+            let state = service_state(objects, &self.view);
             self.health.update(&key, state.as_ref());
             if let Err(error) = services.update(key, state.map(Arc::new)) {
                 tracing::error!(%error, "a Service could not be programmed");
@@ -171,8 +174,8 @@ impl Feed {
         (self.sinks.links)(Arc::new(links));
     }
 
-    /// Follows the API until the process ends.
-    pub async fn run(mut self, client: Arc<dyn ClusterClient>) {
+    /// Follows the API until the process ends. `absent`: nodes that are given no connections for now.
+    pub(crate) async fn run(mut self, client: Arc<dyn ClusterClient>, mut absent: watch::Receiver<Absent>) {
         let (service_sender, mut services) = mpsc::channel(256);
         let (slice_sender, mut slices) = mpsc::channel(256);
         // They end with this future.
@@ -183,7 +186,7 @@ impl Feed {
         let slice_client = Arc::clone(&client);
         following.spawn(follow::<EndpointSlice>(slice_client, slice_target, Query::default(), slice_sender));
         let (node_sender, mut nodes) = mpsc::channel(16);
-        let own = Query { fields: format!("metadata.name={}", self.place.node), ..Query::default() };
+        let own = Query { fields: format!("metadata.name={}", self.view.place.node), ..Query::default() };
         following.spawn(follow::<Node>(client, target("", "nodes"), own, node_sender));
         let mut dirty = false;
         let mut first = (false, false);
@@ -199,6 +202,10 @@ impl Feed {
                     first.1 |= matches!(change, Change::All(_));
                     self.take_slice(change, first == (true, true));
                     dirty = true;
+                }
+                Ok(()) = absent.changed() => {
+                    let now = Arc::clone(&absent.borrow_and_update());
+                    self.take_absent(now);
                 }
                 Some(change) = nodes.recv() => dirty |= self.take_node(change, first == (true, true)),
                 () = tokio::time::sleep(CHECKPOINT_AFTER), if dirty => {
@@ -217,12 +224,28 @@ impl Feed {
             Change::Gone(_) => None,
         };
         // Without a Node the place stays: it comes back, and its pods are where they were.
-        let Some(place) = node.map(|node| Place::of(&node)).filter(|place| *place != self.place) else { return false };
-        self.place = place;
+        let Some(place) = node.map(|node| Place::of(&node)).filter(|place| *place != self.view.place) else {
+            return false;
+        };
+        self.view.place = place;
         if complete {
             self.tell_all();
         }
         true
+    }
+
+    /// Other hosts answer, or do not, while no server is heard: the Services with endpoints there are told anew.
+    fn take_absent(&mut self, now: Absent) {
+        let before = std::mem::replace(&mut self.view.absent, now);
+        let changed: BTreeSet<String> = before.symmetric_difference(&self.view.absent).cloned().collect();
+        let is_there = |objects: &ServiceObjects| {
+            let mut endpoints = objects.slices.values().flat_map(|slice| slice.endpoints.iter().flatten());
+            endpoints.any(|endpoint| endpoint.node_name.as_ref().is_some_and(|node| changed.contains(node)))
+        };
+        let keys: Vec<Key> = self.objects.iter().filter(|(_, one)| is_there(one)).map(|(key, _)| key.clone()).collect();
+        for key in keys {
+            self.tell(&key);
+        }
     }
 
     /// `complete`: both lists have come. Before, a Service would lose the endpoints that the checkpoint knows.
@@ -306,7 +329,7 @@ impl Feed {
         let services = self.objects.values().filter_map(|objects| objects.service.as_deref().cloned()).collect();
         let slices =
             self.objects.values().flat_map(|objects| objects.slices.values().map(|slice| (**slice).clone())).collect();
-        let saved = Saved { version: VERSION, zone: self.place.zone.clone(), services, slices };
+        let saved = Saved { version: VERSION, zone: self.view.place.zone.clone(), services, slices };
         let path = self.checkpoint.clone();
         let written = tokio::task::spawn_blocking(move || checkpoint::write(&path, &saved)).await;
         if let Ok(Err(error)) = written {

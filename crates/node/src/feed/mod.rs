@@ -11,12 +11,15 @@ mod policies;
 mod policy_feed;
 mod topology;
 mod translate;
+mod vigil;
 
 pub use dns_config::{keep_dns_config, outside};
 pub use follow::{Feed, Sinks};
-pub use peers::{keep_peers, peer};
+pub(crate) use peers::keep_peers;
+pub use peers::peer;
 pub(crate) use policies::pod_state;
 pub use policies::policy;
 pub use policy_feed::PolicyFeed;
 pub use topology::Place;
-pub use translate::{ServiceObjects, dns_service, linked_service, service_state};
+pub use translate::{ServiceObjects, View, dns_service, linked_service, service_state};
+pub(crate) use vigil::keep_vigil;

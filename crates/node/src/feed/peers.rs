@@ -6,9 +6,10 @@ use client::{ClusterClient, Query};
 use k8s_openapi::api::core::v1::Node;
 use network::pod_net::Peer;
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 /// Others may remove routes at any time: an interface that goes down loses its own.
@@ -28,13 +29,32 @@ pub fn peer(node: &Node) -> Option<Peer> {
     (!pod_ranges.is_empty() && !addresses.is_empty()).then_some(Peer { name, addresses, pod_ranges })
 }
 
+/// Where a node's kubelet listens.
+fn kubelet(node: &Node, peer: &Peer) -> Option<SocketAddr> {
+    let endpoints = node.status.as_ref()?.daemon_endpoints.as_ref()?;
+    let port = u16::try_from(endpoints.kubelet_endpoint.as_ref()?.port).ok().filter(|port| *port > 0)?;
+    peer.addresses.first().map(|address| SocketAddr::new(*address, port))
+}
+
+/// What is kept of the other nodes.
+#[derive(Default)]
+struct Others {
+    peers: BTreeMap<String, Peer>,
+    kubelets: watch::Sender<BTreeMap<String, SocketAddr>>,
+}
+
 /// Keeps the routes until the process ends. Before the first list came nothing is touched: what the kernel holds from
 /// before goes on.
-pub async fn keep_peers(own_name: String, client: Arc<dyn ClusterClient>, network: Arc<dyn PodNetwork>) {
+pub(crate) async fn keep_peers(
+    own_name: String,
+    client: Arc<dyn ClusterClient>,
+    network: Arc<dyn PodNetwork>,
+    kubelets: watch::Sender<BTreeMap<String, SocketAddr>>,
+) {
     let (sender, mut changes) = mpsc::channel(256);
     let mut following = JoinSet::new(); // ends with this future
     following.spawn(follow::<Node>(client, target("", "nodes"), Query::default(), sender));
-    let mut peers: BTreeMap<String, Peer> = BTreeMap::new();
+    let mut others = Others { kubelets, ..Others::default() };
     let mut told: Vec<String> = Vec::new();
     let mut retry: Option<Duration> = None;
     let mut looks = tokio::time::interval(VERIFY_EVERY);
@@ -43,7 +63,7 @@ pub async fn keep_peers(own_name: String, client: Arc<dyn ClusterClient>, networ
         let mut verify = false;
         let mut dirty = tokio::select! {
             change = changes.recv() => match change {
-                Some(change) => take(&own_name, &mut peers, change),
+                Some(change) => others.take(&own_name, change),
                 None => return,
             },
             // A look of its own: in a large cluster some Node changes every second.
@@ -51,16 +71,16 @@ pub async fn keep_peers(own_name: String, client: Arc<dyn ClusterClient>, networ
                 if let Err(error) = network.verify_rules().await {
                     tracing::warn!(%error, "the pod network's rules could not be verified");
                 }
-                verify = retry.is_none() && !peers.is_empty();
+                verify = retry.is_none() && !others.peers.is_empty();
                 retry.is_some()
             }
             () = tokio::time::sleep(retry.unwrap_or(VERIFY_EVERY)), if retry.is_some() => true,
         };
         while let Ok(change) = changes.try_recv() {
-            dirty |= take(&own_name, &mut peers, change);
+            dirty |= others.take(&own_name, change);
         }
         let outcome = match (dirty, verify) {
-            (true, _) => network.set_peers(peers.values().cloned().collect()).await,
+            (true, _) => network.set_peers(others.peers.values().cloned().collect()).await,
             (false, true) => network.verify_peers().await,
             (false, false) => continue,
         };
@@ -81,27 +101,41 @@ pub async fn keep_peers(own_name: String, client: Arc<dyn ClusterClient>, networ
     }
 }
 
-/// Takes a change over; whether it matters to routes (heartbeats do not).
-fn take(own_name: &str, peers: &mut BTreeMap<String, Peer>, change: Change<Node>) -> bool {
-    let is_other = |node: &Node| node.metadata.name.as_deref() != Some(own_name);
-    match change {
-        Change::All(nodes) => {
-            let all = nodes.iter().filter(|node| is_other(node)).filter_map(|node| peer(node));
-            *peers = all.map(|peer| (peer.name.clone(), peer)).collect();
-            true
-        }
-        Change::Put(node) => {
-            let name = node.metadata.name.clone().unwrap_or_default();
-            match peer(&node).filter(|_| is_other(&node)) {
-                Some(peer) if peers.get(&name) == Some(&peer) => false,
-                Some(peer) => {
-                    peers.insert(name, peer);
-                    true
+impl Others {
+    /// Takes a change over; whether it matters to routes (heartbeats do not).
+    fn take(&mut self, own_name: &str, change: Change<Node>) -> bool {
+        match change {
+            Change::All(nodes) => {
+                let others = nodes.iter().filter(|node| node.metadata.name.as_deref() != Some(own_name));
+                let known = others.filter_map(|node| Some((node, peer(node)?)));
+                let mut kubelets = BTreeMap::new();
+                self.peers.clear();
+                for (node, peer) in known {
+                    kubelets.extend(kubelet(node, &peer).map(|address| (peer.name.clone(), address)));
+                    self.peers.insert(peer.name.clone(), peer);
                 }
-                None => peers.remove(&name).is_some(),
+                self.kubelets.send_if_modified(|before| std::mem::replace(before, kubelets.clone()) != kubelets);
+                true
             }
+            Change::Put(node) => {
+                let name = node.metadata.name.clone().unwrap_or_default();
+                let Some(peer) = peer(&node).filter(|_| name != own_name) else { return self.forget(&name) };
+                let address = kubelet(&node, &peer);
+                self.kubelets.send_if_modified(|all| match address {
+                    Some(address) => all.insert(name.clone(), address) != Some(address),
+                    None => all.remove(&name).is_some(),
+                });
+                let has_changed = self.peers.get(&name) != Some(&peer);
+                self.peers.insert(name, peer);
+                has_changed
+            }
+            Change::Gone(node) => self.forget(node.metadata.name.as_deref().unwrap_or_default()),
         }
-        Change::Gone(node) => peers.remove(node.metadata.name.as_deref().unwrap_or_default()).is_some(),
+    }
+
+    fn forget(&mut self, name: &str) -> bool {
+        self.kubelets.send_if_modified(|all| all.remove(name).is_some());
+        self.peers.remove(name).is_some()
     }
 }
 
@@ -115,17 +149,24 @@ mod tests {
         let object = json!({
             "metadata": {"name": name, "resourceVersion": beat.to_string()},
             "spec": {"podCIDRs": range.into_iter().collect::<Vec<_>>()},
-            "status": {"addresses": [{"type": "Hostname", "address": name}, {"type": "InternalIP", "address": address}]},
+            "status": {"daemonEndpoints": {"kubeletEndpoint": {"Port": 10250}}, "addresses": [{"type": "Hostname", "address": name}, {"type": "InternalIP", "address": address}]},
         });
         Arc::new(serde_json::from_value(object).unwrap())
     }
 
     #[test]
     fn only_what_routes_depend_on_is_a_change() {
-        let mut peers = BTreeMap::new();
+        let mut others = Others::default();
+        let kubelets = others.kubelets.subscribe();
         let mut take = |change| {
-            let changed = take("own", &mut peers, change);
-            (changed, peers.keys().cloned().collect::<Vec<_>>().join(" "))
+            let changed = others.take("own", change);
+            let names = others.peers.keys().cloned().collect::<Vec<_>>().join(" ");
+            let asked = kubelets.borrow();
+            assert!(
+                others.peers.values().all(|one| asked.get(&one.name).map(SocketAddr::ip) == Some(one.addresses[0]))
+            );
+            assert_eq!(asked.len(), others.peers.len());
+            (changed, names)
         };
         let range = Some("10.42.1.0/24");
         let all = vec![node("own", Some("10.42.0.0/24"), "192.0.2.1", 1), node("a", range, "192.0.2.2", 1)];

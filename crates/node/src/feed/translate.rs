@@ -7,9 +7,24 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use network::Prefix;
 use network::dns::{DnsEndpoint, DnsKind, DnsPort, DnsService};
 use network::services::{Endpoint, ServicePort, ServiceState, TrafficPolicy, TransportProtocol};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
+
+/// From where a Service is looked at.
+#[derive(Clone, Debug, Default)]
+pub struct View {
+    /// Where this node is.
+    pub place: Place,
+    /// Nodes that cannot be reached while no server is heard: their endpoints are not used while others are ready.
+    pub absent: Arc<BTreeSet<String>>,
+}
+
+impl View {
+    fn is_absent(&self, endpoint: &k8s_openapi::api::discovery::v1::Endpoint) -> bool {
+        !self.absent.is_empty() && endpoint.node_name.as_ref().is_some_and(|node| self.absent.contains(node))
+    }
+}
 
 /// A Service with its slices by name.
 #[derive(Clone, Debug, Default)]
@@ -44,7 +59,7 @@ fn number(port: i32) -> Option<u16> {
 
 /// What load balancing needs; None for a Service without cluster address (headless, ExternalName) or without the object.
 #[must_use]
-pub fn service_state(objects: &ServiceObjects, place: &Place) -> Option<ServiceState> {
+pub fn service_state(objects: &ServiceObjects, view: &View) -> Option<ServiceState> {
     let service = objects.service.as_ref()?;
     let spec = service.spec.as_ref()?;
     let cluster_ips = cluster_ips(service);
@@ -54,7 +69,7 @@ pub fn service_state(objects: &ServiceObjects, place: &Place) -> Option<ServiceS
     let ports = spec.ports.iter().flatten().filter_map(|port| {
         let wanted = port.name.as_deref().unwrap_or_default();
         let protocol = protocol(port.protocol.as_deref());
-        let mut endpoints = Vec::new();
+        let (mut endpoints, mut absent) = (Vec::new(), Vec::new());
         for slice in objects.slices.values() {
             let Some(target) = slice.ports.iter().flatten().find(|one| {
                 one.name.as_deref().unwrap_or_default() == wanted && self::protocol(one.protocol.as_deref()) == protocol
@@ -67,18 +82,22 @@ pub fn service_state(objects: &ServiceObjects, place: &Place) -> Option<ServiceS
                 let ready = conditions.ready.unwrap_or(true);
                 let ip = endpoint.addresses.iter().find_map(|text| text.parse().ok());
                 let Some(ip) = ip else { continue };
-                let hint = Hint::of(endpoint.hints.as_ref(), place);
+                let hint = Hint::of(endpoint.hints.as_ref(), &view.place);
+                let list = if view.is_absent(endpoint) { &mut absent } else { &mut endpoints };
                 let endpoint = Endpoint {
                     ip,
                     port: target,
-                    node_local: endpoint.node_name.as_deref() == Some(&place.node),
+                    node_local: endpoint.node_name.as_deref() == Some(&view.place.node),
                     is_preferred: true,
                     ready,
                     serving: conditions.serving.unwrap_or(ready),
                     terminating: conditions.terminating.unwrap_or(false),
                 };
-                endpoints.push((endpoint, hint));
+                list.push((endpoint, hint));
             }
+        }
+        if !endpoints.iter().any(|(endpoint, _)| endpoint.ready) {
+            endpoints.append(&mut absent);
         }
         prefer(&mut endpoints);
         Some(ServicePort {
@@ -113,7 +132,7 @@ pub fn service_state(objects: &ServiceObjects, place: &Place) -> Option<ServiceS
 
 /// What cluster DNS needs; None without the object.
 #[must_use]
-pub fn dns_service(objects: &ServiceObjects) -> Option<DnsService> {
+pub fn dns_service(objects: &ServiceObjects, view: &View) -> Option<DnsService> {
     let service = objects.service.as_ref()?;
     let spec = service.spec.as_ref()?;
     let own_ports = || {
@@ -134,7 +153,7 @@ pub fn dns_service(objects: &ServiceObjects) -> Option<DnsService> {
         return Some(DnsService { kind: DnsKind::ClusterIps(cluster), ports: own_ports() });
     }
     let unready_too = spec.publish_not_ready_addresses.unwrap_or(false);
-    let mut endpoints = Vec::new();
+    let (mut endpoints, mut absent) = (Vec::new(), Vec::new());
     let mut ports: BTreeMap<(String, TransportProtocol), u16> = BTreeMap::new();
     for slice in objects.slices.values() {
         for port in slice.ports.iter().flatten() {
@@ -149,10 +168,14 @@ pub fn dns_service(objects: &ServiceObjects) -> Option<DnsService> {
             if !(ready || unready_too) {
                 continue;
             }
+            let list = if view.is_absent(endpoint) { &mut absent } else { &mut endpoints };
             for ip in addresses(Some(&endpoint.addresses)) {
-                endpoints.push(DnsEndpoint { ip, hostname: endpoint.hostname.clone() });
+                list.push(DnsEndpoint { ip, hostname: endpoint.hostname.clone() });
             }
         }
+    }
+    if endpoints.is_empty() {
+        endpoints = absent;
     }
     let ports = ports.into_iter().map(|((name, protocol), port)| DnsPort { name, protocol, port }).collect();
     Some(DnsService { kind: DnsKind::Headless(endpoints), ports })
@@ -191,7 +214,7 @@ mod tests {
 
     #[test]
     fn services_with_and_without_a_cluster_address() {
-        let here = Place { node: "n".to_owned(), zone: String::new() };
+        let here = View { place: Place { node: "n".to_owned(), zone: String::new() }, ..View::default() };
         let ports = json!([{"name": "http", "port": 80, "targetPort": 8080, "nodePort": 30080}]);
         let normal = objects(json!({"clusterIP": "10.96.0.5", "clusterIPs": ["10.96.0.5"], "ports": ports,
             "externalTrafficPolicy": "Local", "sessionAffinity": "ClientIP"}));
@@ -202,16 +225,61 @@ mod tests {
         let seen: Vec<(bool, bool, bool, bool)> =
             port.endpoints.iter().map(|one| (one.node_local, one.ready, one.serving, one.terminating)).collect();
         assert_eq!(seen, [(true, true, true, false), (false, false, true, true)]);
-        assert_eq!(dns_service(&normal).unwrap().kind, DnsKind::ClusterIps(vec!["10.96.0.5".parse().unwrap()]));
+        assert_eq!(dns_service(&normal, &here).unwrap().kind, DnsKind::ClusterIps(vec!["10.96.0.5".parse().unwrap()]));
         let headless = objects(json!({"clusterIP": "None", "ports": ports}));
         assert!(
             service_state(&headless, &here).is_none() && linked_service(headless.service.as_ref().unwrap()).is_none()
         );
-        let dns = dns_service(&headless).unwrap();
+        let dns = dns_service(&headless, &here).unwrap();
         let only_ready = DnsEndpoint { ip: "10.0.0.1".parse().unwrap(), hostname: Some("web-0".into()) };
         assert_eq!(dns.kind, DnsKind::Headless(vec![only_ready]));
         assert_eq!(dns.ports[0].port, 8080);
         let external = objects(json!({"type": "ExternalName", "externalName": "example.org"}));
-        assert_eq!(dns_service(&external).unwrap().kind, DnsKind::ExternalName("example.org".into()));
+        assert_eq!(dns_service(&external, &here).unwrap().kind, DnsKind::ExternalName("example.org".into()));
+    }
+
+    #[test]
+    fn endpoints_of_absent_nodes_are_left_out_while_others_are_ready() {
+        let view = |absent: &[&str]| View {
+            place: Place { node: "here".to_owned(), zone: String::new() },
+            absent: Arc::new(absent.iter().map(|name| (*name).to_owned()).collect()),
+        };
+        let slice = json!({"addressType": "IPv4", "metadata": {"name": "web-1"}, "ports": [{"name": "", "port": 8080}],
+            "endpoints": [
+                {"addresses": ["10.0.0.1"], "conditions": {"ready": true}, "nodeName": "a"},
+                {"addresses": ["10.0.0.2"], "conditions": {"ready": true}, "nodeName": "b"},
+                {"addresses": ["10.0.0.3"], "conditions": {"ready": false}, "nodeName": "c"}]});
+        for (absent, left) in [
+            (&[][..], "1 2 3"),
+            (&["a"], "2 3"),
+            (&["a", "c"], "2"),
+            (&["elsewhere"], "1 2 3"),
+            // nobody else is ready: a host that was silent for a moment is better than nobody
+            (&["a", "b"], "3 1 2"),
+        ] {
+            for cluster_ip in ["10.96.0.5", "None"] {
+                let spec = json!({"clusterIP": cluster_ip, "clusterIPs": [cluster_ip], "ports": [{"port": 80}]});
+                let service = json!({"metadata": {"name": "web", "namespace": "d"}, "spec": spec});
+                let objects = ServiceObjects {
+                    service: Some(Arc::new(serde_json::from_value(service).unwrap())),
+                    slices: BTreeMap::from([(
+                        "web-1".to_owned(),
+                        Arc::new(serde_json::from_value(slice.clone()).unwrap()),
+                    )]),
+                };
+                let last = |ip: IpAddr| ip.to_string().rsplit('.').next().unwrap().to_owned();
+                let seen: Vec<String> = match service_state(&objects, &view(absent)) {
+                    Some(state) => state.ports[0].endpoints.iter().map(|one| last(one.ip)).collect(),
+                    None => match dns_service(&objects, &view(absent)).unwrap().kind {
+                        DnsKind::Headless(all) => all.iter().map(|one| last(one.ip)).collect(),
+                        _ => Vec::new(),
+                    },
+                };
+                // names are given for ready ones only
+                let wanted =
+                    if cluster_ip == "None" { left.replace("3 ", "").replace(" 3", "") } else { left.to_owned() };
+                assert_eq!(seen.join(" "), wanted, "{cluster_ip}, absent: {absent:?}");
+            }
+        }
     }
 }

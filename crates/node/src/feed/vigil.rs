@@ -1,0 +1,232 @@
+//! Watches over the hosts of other nodes while no server is heard, so that a machine that dies together with the control plane, or with it
+//! on board, does not keep a share of every Service's connections (docs/decisions/0010-node-loss-and-fencing.md).
+
+use crate::machine::Contact;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::ErrorKind;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout};
+
+/// Silence of the server after which hosts are asked.
+const SERVER_SILENCE: Duration = Duration::from_millis(600);
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// How long a host has for its answer.
+const ANSWER_WITHIN: Duration = Duration::from_millis(400);
+/// How often one host is asked while no server is heard, and while it is absent.
+const ASK_EVERY: Duration = Duration::from_millis(300);
+/// How often one is asked otherwise: only hosts that have answered can be missed.
+const ASK_CALMLY_EVERY: Duration = Duration::from_secs(30);
+/// Hosts that are asked in one look; in larger clusters each is asked less often.
+const ASKED_MAX: usize = 16;
+/// Questions without an answer, one after another, that make a host absent.
+const MISSES: u8 = 2;
+/// How long after the server is heard again its word alone counts.
+const SERVER_KNOWS_AFTER: Duration = Duration::from_secs(60);
+
+/// The nodes whose hosts do not answer.
+pub(super) type Absent = Arc<BTreeSet<String>>;
+
+#[derive(Debug)]
+struct Host {
+    address: SocketAddr,
+    due: Instant,
+    has_answered: bool,
+    misses: u8,
+}
+
+impl Host {
+    fn is_absent(&self) -> bool {
+        self.has_answered && self.misses >= MISSES
+    }
+}
+
+/// What is known of the hosts. Pure.
+#[derive(Debug, Default)]
+struct Hosts(BTreeMap<String, Host>);
+
+impl Hosts {
+    /// The kubelet ports of the other nodes; what is known of those that stay is kept.
+    fn set(&mut self, all: &BTreeMap<String, SocketAddr>, now: Instant) {
+        self.0.retain(|name, host| all.get(name) == Some(&host.address));
+        for (name, address) in all {
+            let new = || Host { address: *address, due: now, has_answered: false, misses: 0 };
+            self.0.entry(name.clone()).or_insert_with(new);
+        }
+    }
+
+    /// Who is to be asked now: those first that have waited longest.
+    fn due(&mut self, is_silent: bool, now: Instant) -> Vec<(String, SocketAddr)> {
+        let every = |host: &Host| if is_silent || host.misses > 0 { ASK_EVERY } else { ASK_CALMLY_EVERY };
+        let mut due: Vec<_> =
+            self.0.iter_mut().filter(|(_, host)| host.due <= now || is_silent && host.due > now + ASK_EVERY).collect();
+        due.sort_by_key(|(_, host)| host.due);
+        due.truncate(ASKED_MAX);
+        let ask = |(name, host): (&String, &mut Host)| {
+            host.due = now + every(host);
+            (name.clone(), host.address)
+        };
+        due.into_iter().map(ask).collect()
+    }
+
+    /// A host has answered or not. One that does not while the server is heard is the server's business, unless it was absent before.
+    fn heard(&mut self, name: &str, has_answered: bool, is_silent: bool) {
+        let Some(host) = self.0.get_mut(name) else { return };
+        if has_answered {
+            (host.has_answered, host.misses) = (true, 0);
+        } else if is_silent || host.misses > 0 {
+            host.misses = host.misses.saturating_add(1);
+        }
+    }
+
+    /// The server has been heard for long enough to know better.
+    fn forgive(&mut self) {
+        for host in self.0.values_mut() {
+            host.misses = 0;
+        }
+    }
+
+    fn absent(&self) -> BTreeSet<String> {
+        self.0.iter().filter(|(_, host)| host.is_absent()).map(|(name, _)| name.clone()).collect()
+    }
+}
+
+/// Whether a host lives: it accepts the connection or refuses it.
+async fn answers(address: SocketAddr) -> bool {
+    match timeout(ANSWER_WITHIN, TcpStream::connect(address)).await {
+        Ok(Ok(_)) => true,
+        Ok(Err(error)) => matches!(error.kind(), ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset),
+        Err(_) => false,
+    }
+}
+
+/// Keeps `absent` until the process ends. `peers`: where the kubelets of the other nodes listen.
+pub(crate) async fn keep_vigil(
+    contact: Arc<Contact>,
+    mut peers: watch::Receiver<BTreeMap<String, SocketAddr>>,
+    absent: watch::Sender<Absent>,
+) {
+    let mut hosts = Hosts::default();
+    let mut looks = tokio::time::interval(LOOK_EVERY);
+    looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut questions: JoinSet<(String, bool)> = JoinSet::new();
+    let mut last_silent: Option<Instant> = None;
+    peers.mark_changed();
+    loop {
+        let is_silent = contact.silence() > SERVER_SILENCE;
+        tokio::select! {
+            changed = peers.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                hosts.set(&peers.borrow_and_update(), Instant::now());
+            }
+            Some(answer) = questions.join_next() => {
+                if let Ok((name, has_answered)) = answer {
+                    hosts.heard(&name, has_answered, is_silent);
+                }
+            }
+            _ = looks.tick() => {
+                let now = Instant::now();
+                if is_silent {
+                    last_silent = Some(now);
+                } else if last_silent.is_some_and(|last| now.duration_since(last) > SERVER_KNOWS_AFTER) {
+                    last_silent = None;
+                    hosts.forgive();
+                }
+                if questions.len() < ASKED_MAX {
+                    for (name, address) in hosts.due(is_silent, now) {
+                        questions.spawn(async move { (name, answers(address).await) });
+                    }
+                }
+            }
+        }
+        let now_absent = hosts.absent();
+        absent.send_if_modified(|before| {
+            let has_changed = **before != now_absent;
+            if has_changed {
+                tracing::info!(nodes = ?now_absent, "no server is heard; nodes whose hosts do not answer get no new connections");
+                *before = Arc::new(now_absent);
+            }
+            has_changed
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    fn hosts(names: &[&str], now: Instant) -> Hosts {
+        let mut hosts = Hosts::default();
+        let address: SocketAddr = "192.0.2.1:10250".parse().unwrap();
+        hosts.set(&names.iter().map(|name| ((*name).to_owned(), address)).collect(), now);
+        hosts
+    }
+
+    fn names(asked: Vec<(String, SocketAddr)>) -> Vec<String> {
+        asked.into_iter().map(|(name, _)| name).collect()
+    }
+
+    #[test]
+    fn absent_is_who_answered_before_and_twice_does_not_while_no_server_is_heard() {
+        let now = Instant::now();
+        let mut hosts = hosts(&["a", "b", "never"], now);
+        hosts.heard("a", true, false);
+        hosts.heard("b", true, false);
+        for _ in 0..3 {
+            hosts.heard("a", false, false);
+            hosts.heard("never", false, true);
+        }
+        assert!(hosts.absent().is_empty(), "the server is heard, and who never answered is not missed");
+        hosts.heard("a", false, true);
+        assert!(hosts.absent().is_empty(), "one question may be lost");
+        hosts.heard("a", false, true);
+        assert_eq!(hosts.absent(), BTreeSet::from(["a".to_owned()]));
+        hosts.heard("a", false, false);
+        assert_eq!(hosts.absent().len(), 1, "a server that is back may know less");
+        hosts.heard("a", true, true);
+        assert!(hosts.absent().is_empty());
+        for _ in 0..2 {
+            hosts.heard("b", false, true);
+        }
+        assert_eq!(hosts.absent(), BTreeSet::from(["b".to_owned()]));
+        hosts.forgive();
+        assert!(hosts.absent().is_empty());
+    }
+
+    #[test]
+    fn a_host_that_moves_is_a_new_one_and_gone_ones_are_forgotten() {
+        let now = Instant::now();
+        let mut hosts = hosts(&["a", "b"], now);
+        for name in ["a", "b"] {
+            hosts.heard(name, true, true);
+            hosts.heard(name, false, true);
+            hosts.heard(name, false, true);
+        }
+        hosts.set(&BTreeMap::from([("a".to_owned(), "192.0.2.9:10250".parse().unwrap())]), now);
+        assert!(hosts.absent().is_empty());
+        assert_eq!(names(hosts.due(false, now)), ["a"]);
+    }
+
+    #[test]
+    fn few_are_asked_at_a_time_and_seldom_while_all_is_well() {
+        let mut now = Instant::now();
+        let all: Vec<String> = (0..40).map(|number| format!("node-{number:02}")).collect();
+        let mut hosts = hosts(&all.iter().map(String::as_str).collect::<Vec<_>>(), now);
+        let mut asked = Vec::new();
+        for _ in 0..3 {
+            asked.extend(names(hosts.due(false, now)));
+            now += LOOK_EVERY;
+        }
+        assert_eq!(asked, all, "each once");
+        assert!(hosts.due(false, now).is_empty());
+        assert_eq!(hosts.due(true, now).len(), ASKED_MAX, "silence makes all due");
+        assert_eq!(names(hosts.due(true, now)), all[16..32]);
+    }
+}
