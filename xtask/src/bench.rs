@@ -16,7 +16,7 @@ const BENCHMARKS: &[(&str, &str, &str)] = &[
 ];
 
 /// Benchmarks that need a running cluster: scripts beside the end-to-end tests.
-const SCRIPTS: &[&str] = &["start", "idle", "pod-start", "node-loss", "killed-pod"];
+const SCRIPTS: &[&str] = &["start", "idle", "pod-start", "join", "node-loss", "killed-pod"];
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
