@@ -18,14 +18,14 @@ const SIX: &str = "2001:db8:0:a::f0";
 
 /// Two nodes with a pod each that answers for the load balancer's addresses, and a client on their network.
 struct Scene {
-    nodes: Vec<(Node, Pod, Programmer, Handle)>,
+    nodes: Vec<(Node, Pod, Programmer, Handle, u64)>,
     client: NetworkNamespace,
     client_addresses: Vec<IpAddr>,
     fabric: Fabric,
 }
 
-fn announcer(namespace: &NetworkNamespace, cluster: u64) -> Handle {
-    Announcer::start(Options { namespace: namespace.clone(), cluster }).unwrap()
+fn announcer(namespace: &NetworkNamespace) -> Handle {
+    Announcer::start(Options { namespace: namespace.clone() }).unwrap()
 }
 
 impl Scene {
@@ -43,8 +43,8 @@ impl Scene {
             state.load_balancer_ips = vec![ip(FOUR), ip(SIX)];
             state.external_policy = TrafficPolicy::Local;
             set(&mut programmer, "web", state);
-            let handle = announcer(&node.namespace, cluster);
-            nodes.push((node, pod, programmer, handle));
+            let handle = announcer(&node.namespace);
+            nodes.push((node, pod, programmer, handle, cluster));
         }
         let (client, client_addresses) = fabric.machine(0, 100, Wire::Dual);
         Self { nodes, client, client_addresses, fabric }
@@ -54,7 +54,8 @@ impl Scene {
     fn announce(&self, number: usize, decision: Option<u64>) {
         let wanted: BTreeMap<IpAddr, u64> =
             decision.into_iter().flat_map(|decision| [(ip(FOUR), decision), (ip(SIX), decision)]).collect();
-        self.nodes[number - 1].3.set(wanted);
+        let (_, _, _, handle, cluster) = &self.nodes[number - 1];
+        handle.set(*cluster, wanted);
     }
 
     /// Who answers on an address, if anybody.
@@ -148,8 +149,8 @@ fn subnets_are_those_of_the_machines_own_networks() {
         subnets(&machine).unwrap().iter().map(ToString::to_string).collect::<Vec<_>>(),
         ["192.0.2.0/24", "2001:db8:0:a::/64"]
     );
-    let handle = announcer(&machine, 1);
+    let handle = announcer(&machine);
     // An address of no subnet of the machine's: nobody is asked, nothing fails.
-    handle.set(BTreeMap::from([(ip("203.0.113.7"), 1)]));
+    handle.set(1, BTreeMap::from([(ip("203.0.113.7"), 1)]));
     drop(handle);
 }

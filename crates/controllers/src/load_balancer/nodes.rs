@@ -31,7 +31,7 @@ pub(super) struct NodeFacts {
     excluded: bool,
     internal: Vec<IpAddr>,
     external: Vec<IpAddr>,
-    /// None where the agent says nothing.
+    /// None where the agent says nothing: it is of a version that announces nothing.
     subnets: Option<Vec<Range>>,
     kubelet_port: i32,
 }
@@ -60,7 +60,7 @@ impl NodeFacts {
     }
 
     fn is_on_subnet_of(&self, address: IpAddr) -> bool {
-        self.subnets.as_ref().is_none_or(|subnets| subnets.iter().any(|subnet| subnet.contains(address)))
+        self.subnets.as_ref().is_some_and(|subnets| subnets.iter().any(|subnet| subnet.contains(address)))
     }
 }
 

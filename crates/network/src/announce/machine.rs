@@ -55,6 +55,7 @@ struct Entry {
 }
 
 /// The announcer's state.
+#[derive(Default)]
 pub(super) struct Machine {
     cluster: u64,
     interfaces: BTreeMap<u32, Interface>,
@@ -66,19 +67,10 @@ pub(super) struct Machine {
 }
 
 impl Machine {
-    pub(super) fn new(cluster: u64) -> Self {
-        Self {
-            cluster: cluster & 0xffff_ffff_ffff,
-            interfaces: BTreeMap::new(),
-            entries: BTreeMap::new(),
-            answers: 0,
-            second: None,
-            withheld: 0,
-        }
-    }
-
     /// Takes over which addresses are announced, by which decisions. What is not there any more is not answered for.
-    pub(super) fn set(&mut self, wanted: &BTreeMap<IpAddr, u64>, now: Instant) {
+    pub(super) fn set(&mut self, cluster: u64, wanted: &BTreeMap<IpAddr, u64>, now: Instant) {
+        // As many bits as the mark has.
+        self.cluster = cluster & 0xffff_ffff_ffff;
         self.entries.retain(|address, _| wanted.contains_key(address));
         for (address, decision) in wanted.iter().take(ADDRESSES_MAX) {
             let interfaces = self.interfaces_of(*address);
@@ -312,7 +304,7 @@ mod tests {
     }
 
     fn machine() -> Machine {
-        let mut machine = Machine::new(CLUSTER);
+        let mut machine = Machine::default();
         let interface = |index, subnet: &str, last| Interface {
             index,
             link: [2, 0, 0, 0, 0, last],
@@ -366,7 +358,7 @@ mod tests {
     #[test]
     fn it_asks_tells_and_answers() {
         let (mut machine, mut now) = (machine(), Instant::now());
-        machine.set(&wanted(5), now);
+        machine.set(CLUSTER, &wanted(5), now);
         assert!(machine.heard(7, &question(None, Some("192.0.2.9")), now).is_empty(), "not before it has asked");
         assert_eq!(pass(&mut machine, &mut now, Duration::from_millis(99)), "probe@7 by 5");
         assert_eq!(pass(&mut machine, &mut now, Duration::from_millis(1)), "claim@7 by 5");
@@ -378,7 +370,7 @@ mod tests {
             told += 1;
         }
         assert!(told >= 4, "told again within a second");
-        machine.set(&BTreeMap::new(), now);
+        machine.set(CLUSTER, &BTreeMap::new(), now);
         assert!(machine.heard(7, &question(None, Some("192.0.2.9")), now).is_empty());
         assert_eq!(machine.next(), None);
     }
@@ -386,7 +378,7 @@ mod tests {
     #[test]
     fn answers_have_a_limit() {
         let (mut machine, mut now) = (machine(), Instant::now());
-        machine.set(&wanted(5), now);
+        machine.set(CLUSTER, &wanted(5), now);
         pass(&mut machine, &mut now, Duration::from_millis(200));
         let mut answers = |now: Instant| {
             (0..2 * ANSWERS_MAX)
@@ -401,7 +393,7 @@ mod tests {
     #[test]
     fn newer_decisions_win_without_the_server() {
         let (mut machine, mut now) = (machine(), Instant::now());
-        machine.set(&wanted(5), now);
+        machine.set(CLUSTER, &wanted(5), now);
         pass(&mut machine, &mut now, Duration::from_millis(200));
         // A node that does not know better is told again, not more than once a second.
         assert_eq!(words(&machine.heard(7, &claim(Some(ours(4))), now)), "claim@7 by 5");
@@ -410,16 +402,16 @@ mod tests {
         assert!(machine.heard(7, &question(Some(6), None), now).is_empty());
         assert!(machine.heard(7, &question(None, Some("192.0.2.9")), now).is_empty());
         assert!(machine.conflicts().is_empty());
-        machine.set(&wanted(5), now);
+        machine.set(CLUSTER, &wanted(5), now);
         assert_eq!(pass(&mut machine, &mut now, Duration::from_secs(60)), "", "the same old decision changes nothing");
-        machine.set(&wanted(7), now);
+        machine.set(CLUSTER, &wanted(7), now);
         assert_eq!(pass(&mut machine, &mut now, Duration::from_millis(100)), "probe@7 by 7, claim@7 by 7");
     }
 
     #[test]
     fn what_a_host_has_is_left_to_it() {
         let (mut machine, mut now) = (machine(), Instant::now());
-        machine.set(&wanted(5), now);
+        machine.set(CLUSTER, &wanted(5), now);
         pass(&mut machine, &mut now, Duration::from_millis(50));
         assert!(machine.heard(7, &claim(None), now).is_empty());
         assert_eq!(machine.conflicts().get(&ip("192.0.2.240")), Some(&OTHER));
@@ -437,8 +429,8 @@ mod tests {
 
     #[test]
     fn interfaces_come_and_go() {
-        let (mut machine, mut now) = (Machine::new(CLUSTER), Instant::now());
-        machine.set(&wanted(5), now);
+        let (mut machine, mut now) = (Machine::default(), Instant::now());
+        machine.set(CLUSTER, &wanted(5), now);
         assert_eq!(machine.next(), None);
         let interface = Interface { index: 3, link: OWN, subnets: vec!["192.0.2.0/24".parse().unwrap()] };
         machine.set_interfaces(vec![interface.clone()], now);

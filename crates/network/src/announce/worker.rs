@@ -23,13 +23,11 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// Addresses that are wanted but that hosts have, with where.
 pub type Conflicts = BTreeMap<IpAddr, LinkAddress>;
 
-/// Where and for whom addresses are announced.
+/// Where addresses are announced.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// The host's namespace.
     pub namespace: NetworkNamespace,
-    /// A number that nodes of one cluster have in common, and that others have not.
-    pub cluster: u64,
 }
 
 /// Announces addresses.
@@ -51,7 +49,7 @@ struct Shared {
 
 #[derive(Default)]
 struct Wanted {
-    changed: Option<BTreeMap<IpAddr, u64>>,
+    changed: Option<(u64, BTreeMap<IpAddr, u64>)>,
     ended: bool,
 }
 
@@ -87,7 +85,7 @@ impl Announcer {
         let shared = Arc::new(Shared { wanted: Mutex::default(), wake });
         let (sender, conflicts) = watch::channel(Conflicts::new());
         let worker = Worker {
-            machine: Machine::new(options.cluster),
+            machine: Machine::default(),
             namespace: options.namespace,
             shared: Arc::clone(&shared),
             conflicts: sender,
@@ -107,8 +105,9 @@ impl Announcer {
 }
 
 impl Handle {
-    /// Announces these addresses and no others, each by the number of its decision. Does not wait.
-    pub fn set(&self, wanted: BTreeMap<IpAddr, u64>) {
+    /// Announces these addresses and no others, each by the number of its decision. `cluster` is a number that nodes of one cluster have in
+    /// common, and that those of others have not. Does not wait.
+    pub fn set(&self, cluster: u64, wanted: BTreeMap<IpAddr, u64>) {
         if wanted.len() > ADDRESSES_MAX {
             tracing::warn!(
                 addresses = wanted.len(),
@@ -116,7 +115,7 @@ impl Handle {
                 "this node cannot announce so many addresses; the rest is left out"
             );
         }
-        self.shared.lock().changed = Some(wanted);
+        self.shared.lock().changed = Some((cluster, wanted));
         self.shared.wake();
     }
 
@@ -153,8 +152,8 @@ impl Worker {
                 wanted.changed.take()
             };
             let now = Instant::now();
-            if let Some(wanted) = changed {
-                self.machine.set(&wanted, now);
+            if let Some((cluster, wanted)) = changed {
+                self.machine.set(cluster, &wanted, now);
                 self.look_at = Some(now);
             }
             match self.step(now) {
