@@ -74,7 +74,8 @@ impl Controller for LoadBalancerController {
                 Typed::Pod(pod) => nodes::host_ports(pod).next().is_some() && has_services(),
                 Typed::EndpointSlice(slice) => {
                     let name = meta::label(&slice.metadata, "kubernetes.io/service-name").unwrap_or_default();
-                    view.services.get(meta::namespace(&slice.metadata), name).is_some_and(|service| concerns(service))
+                    let service = view.services.get(meta::namespace(&slice.metadata), name);
+                    service.is_some_and(|service| concerns(service) && wish::is_local(service))
                 }
                 _ => false,
             }),
@@ -106,7 +107,8 @@ impl Controller for LoadBalancerController {
             services.iter().map(|service| Wish::of(service, config.is_some())).collect();
         let outcomes = outcomes(view, &nodes, pools.as_ref(), &wishes);
         let announced = last_announced(&services);
-        let mut planning = Planning { view, nodes: &nodes, now, announced, decided: BTreeMap::new(), telling, plan };
+        let announcing = nodes::announcing(view, &nodes);
+        let mut planning = Planning { view, announcing, now, announced, decided: BTreeMap::new(), telling, plan };
         for ((service, wish), outcome) in services.iter().zip(&wishes).zip(outcomes) {
             let wanted = match (wish, outcome) {
                 (Some(wish), Some(outcome)) => planning.want(wish, outcome),
@@ -133,7 +135,8 @@ impl Controller for LoadBalancerController {
 /// One plan in the making.
 struct Planning<'a> {
     view: &'a View,
-    nodes: &'a [NodeFacts],
+    /// Nodes that can announce.
+    announcing: Vec<&'a NodeFacts>,
     now: Timestamp,
     /// What was decided last about each address; Services that share one have it from one decision.
     announced: BTreeMap<IpAddr, Announced>,
@@ -285,7 +288,7 @@ impl Planning<'_> {
     fn decide(&mut self, wish: &Wish<'_>, address: IpAddr) -> Option<Announced> {
         let by = self.announced.get(&address).cloned();
         let name = by.as_ref().map(|by| by.node.as_str());
-        let chosen = match nodes::announcer(self.view, self.nodes, wish, address, name, self.now) {
+        let chosen = match nodes::announcer(self.view, &self.announcing, wish, address, name, self.now) {
             Choice::Node(name, look_again) => {
                 look_again.into_iter().for_each(|at| self.plan.requeue_at(at));
                 name

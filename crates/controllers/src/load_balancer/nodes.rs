@@ -5,7 +5,6 @@ use std::net::IpAddr;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Node, Pod};
-use sha2::{Digest, Sha256};
 
 use super::pools::Range;
 use super::wish::{Port, Wish, held};
@@ -34,6 +33,8 @@ pub(super) struct NodeFacts {
     /// None where the agent says nothing: it is of a version that announces nothing.
     subnets: Option<Vec<Range>>,
     kubelet_port: i32,
+    /// Of its name.
+    number: u64,
 }
 
 impl NodeFacts {
@@ -56,6 +57,7 @@ impl NodeFacts {
             external: addresses("ExternalIP"),
             subnets: subnets.map(|text| text.split(',').filter_map(|one| subnet(one.trim())).collect()),
             kubelet_port: endpoint.map_or(0, |endpoint| endpoint.port),
+            number: hash(meta::name(&node.metadata)),
         }
     }
 
@@ -118,25 +120,29 @@ pub(super) enum Choice {
     Nobody(String),
 }
 
-/// Chooses who announces `address`, which `now_by` does at the moment.
+/// Nodes that can announce: the answers are the agent's, without which there are none though its host lives.
+pub(super) fn announcing<'a>(view: &View, nodes: &'a [NodeFacts]) -> Vec<&'a NodeFacts> {
+    let has_agent = |node: &&NodeFacts| {
+        let presence = view.settings.seen.get(&node.name).map(|seen| (seen.presence, seen.held));
+        !matches!(presence, Some((Presence::AgentAway { .. } | Presence::AgentHung, false)))
+    };
+    leading(view, nodes).into_iter().filter(has_agent).collect()
+}
+
+/// Chooses who of `announcing` announces `address`, which `now_by` does at the moment.
 pub(super) fn announcer(
     view: &View,
-    nodes: &[NodeFacts],
+    announcing: &[&NodeFacts],
     wish: &Wish<'_>,
     address: IpAddr,
     now_by: Option<&str>,
     now: Timestamp,
 ) -> Choice {
-    // The answers are the agent's: without it there are none, though its host lives.
-    let has_agent = |node: &NodeFacts| {
-        let presence = view.settings.seen.get(&node.name).map(|seen| (seen.presence, seen.held));
-        !matches!(presence, Some((Presence::AgentAway { .. } | Presence::AgentHung, false)))
-    };
-    let mut candidates: Vec<&NodeFacts> = leading(view, nodes).into_iter().filter(|node| has_agent(node)).collect();
-    if candidates.is_empty() {
+    if announcing.is_empty() {
         return Choice::Nobody("no node is ready".into());
     }
-    candidates.retain(|node| node.is_on_subnet_of(address));
+    let mut candidates: Vec<&NodeFacts> =
+        announcing.iter().copied().filter(|node| node.is_on_subnet_of(address)).collect();
     if candidates.is_empty() {
         return Choice::Nobody(format!(
             "no ready node has a network that {address} is in: it is reached only where a router leads it to a node"
@@ -145,28 +151,30 @@ pub(super) fn announcer(
     if wish.is_local {
         let local = with_endpoints(view, wish);
         candidates.retain(|node| local.contains(node.name.as_str()));
-        if candidates.is_empty() {
-            return Choice::Nobody(
-                "externalTrafficPolicy is Local, and no node of its network has a ready endpoint".into(),
-            );
-        }
     }
-    let best = |candidates: &[&NodeFacts]| {
-        candidates.iter().max_by_key(|node| (weight(address, &node.name), &node.name)).map(|node| (*node).clone())
+    let number = hash(&address.to_string());
+    let Some(winner) = candidates.iter().max_by_key(|node| (mixed(number ^ node.number), &node.name)) else {
+        let why = "externalTrafficPolicy is Local, and no node of its network has a ready endpoint";
+        return Choice::Nobody(why.into());
     };
-    let Some(winner) = best(&candidates) else { return Choice::Nobody(String::new()) };
     let goes_on = now_by.filter(|name| *name != winner.name && candidates.iter().any(|node| node.name == *name));
     let settles = winner.ready_since.and_then(|since| since.checked_add(SETTLED_AFTER).ok()).filter(|at| *at > now);
     match (goes_on, settles) {
         (Some(name), Some(at)) => Choice::Node(name.to_owned(), Some(at)),
-        _ => Choice::Node(winner.name, None),
+        _ => Choice::Node(winner.name.clone(), None),
     }
 }
 
-/// Rendezvous hashing: the order of nodes for one address does not depend on who else is there.
-fn weight(address: IpAddr, node: &str) -> u64 {
-    let digest = Sha256::digest(format!("{address} {node}"));
-    digest.iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte))
+/// FNV-1a.
+fn hash(text: &str) -> u64 {
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+/// Rendezvous hashing: the order of nodes for one address does not depend on who else is there. The last step of SplitMix64.
+fn mixed(number: u64) -> u64 {
+    let number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    number ^ (number >> 31)
 }
 
 /// Host ports of pods: who listens on a node's own addresses.

@@ -451,3 +451,59 @@ fn local_services_are_announced_where_their_endpoints_are() {
     assert_eq!((world.has("elsewhere"), world.by("elsewhere")), ("198.51.100.1".into(), String::new()));
     assert!(world.told().contains("no ready node has a network that 198.51.100.1 is in"));
 }
+
+#[test]
+fn only_what_matters_is_looked_at() {
+    let mut world = World::new(pool("192.0.2.240"));
+    let typed =
+        |kind: &str, object: Value| Typed::decode_kind(kind, &serde_json::to_vec(&object).unwrap()).unwrap().unwrap();
+    let service =
+        |name: &str, spec: Value| typed("Service", json!({"metadata": {"namespace": "d", "name": name}, "spec": spec}));
+    let node = |beat: &str, ready: &str| {
+        typed(
+            "Node",
+            json!({"metadata": {"name": "a"}, "status": {"conditions": [
+            {"type": "Ready", "status": ready, "lastHeartbeatTime": beat, "lastTransitionTime": "1970-01-01T00:00:00Z"}]}}),
+        )
+    };
+    let slice = |name: &str| {
+        typed(
+            "EndpointSlice",
+            json!({"metadata": {"namespace": "d", "name": "s", "labels": {"kubernetes.io/service-name": name}},
+            "addressType": "IPv4", "endpoints": []}),
+        )
+    };
+    let pod = |port: i32| {
+        typed(
+            "Pod",
+            json!({"metadata": {"namespace": "d", "name": "p"}, "spec": {"containers": [
+            {"name": "c", "ports": [{"containerPort": 1, "hostPort": port}]}]}}),
+        )
+    };
+    let map = |name: &str| typed("ConfigMap", json!({"metadata": {"namespace": "kube-system", "name": name}}));
+    let (early, late) = (node("1970-01-01T00:00:01Z", "True"), node("1970-01-01T00:00:02Z", "True"));
+    let lost = node("1970-01-01T00:00:02Z", "Unknown");
+    let check = |world: &World, old: Option<&Typed>, new: Option<&Typed>| {
+        !LoadBalancerController::keys(&world.view, Change { old, new }).is_empty()
+    };
+    assert!(!check(&world, Some(&early), Some(&lost)), "without Services nothing matters");
+    world.service("web", 1, &NONE(), &NONE());
+    world.service("local", 1, &json!({"externalTrafficPolicy": "Local"}), &NONE());
+    for (what, old, new, wanted) in [
+        ("heartbeat", Some(early.clone()), Some(late), false),
+        ("lost node", Some(early.clone()), Some(lost), true),
+        ("node gone", Some(early), None, true),
+        ("load balancer", None, Some(service("x", json!({"type": "LoadBalancer"}))), true),
+        ("type changed away", Some(service("x", json!({"type": "LoadBalancer"}))), Some(service("x", json!({}))), true),
+        ("another Service", None, Some(service("x", json!({"type": "NodePort"}))), false),
+        ("another class", None, Some(service("x", json!({"type": "LoadBalancer", "loadBalancerClass": "a/b"}))), false),
+        ("endpoints under policy Cluster", None, Some(slice("web")), false),
+        ("endpoints under policy Local", None, Some(slice("local")), true),
+        ("host port", None, Some(pod(80)), true),
+        ("no host port", None, Some(pod(0)), false),
+        ("pools", None, Some(map("klynge-load-balancer")), true),
+        ("another map", None, Some(map("kube-dns")), false),
+    ] {
+        assert_eq!(check(&world, old.as_ref(), new.as_ref()), wanted, "{what}");
+    }
+}

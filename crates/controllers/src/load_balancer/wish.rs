@@ -53,6 +53,11 @@ pub(super) fn is_load_balancer(service: &Service) -> bool {
     service.spec.as_ref().and_then(|spec| spec.type_.as_deref()) == Some("LoadBalancer")
 }
 
+/// Whether its traffic keeps to nodes with endpoints.
+pub(super) fn is_local(service: &Service) -> bool {
+    service.spec.as_ref().and_then(|spec| spec.external_traffic_policy.as_deref()) == Some("Local")
+}
+
 /// Whether the Service is of a class that somebody else serves.
 pub(super) fn is_foreign(service: &Service) -> bool {
     let class = service.spec.as_ref().and_then(|spec| spec.load_balancer_class.as_deref());
@@ -95,7 +100,7 @@ impl<'a> Wish<'a> {
             pool: annotation(POOL),
             share: annotation(SHARE),
             ports: spec.ports.iter().flatten().map(port).collect(),
-            is_local: spec.external_traffic_policy.as_deref() == Some("Local"),
+            is_local: is_local(service),
         })
     }
 

@@ -134,7 +134,8 @@ fn parse_arp(from: LinkAddress, message: &[u8]) -> Option<Heard> {
         asker_link: sender_link,
     });
     let mark = message.get(ARP_BYTES..).and_then(Mark::read);
-    matches!(operation, ARP_REQUEST | ARP_REPLY).then_some(Heard { from, question, claim, mark })
+    let says_something = question.is_some() || claim.is_some();
+    (says_something && matches!(operation, ARP_REQUEST | ARP_REPLY)).then_some(Heard { from, question, claim, mark })
 }
 
 fn parse_ipv6(from: LinkAddress, packet: &[u8]) -> Option<Heard> {
@@ -345,10 +346,35 @@ mod tests {
         frame.extend(ASKER);
         frame.extend([192, 0, 2, 9, 0, 0, 0, 0, 0, 0, 192, 0, 2, 240]);
         let heard = parse(&frame).unwrap();
-        let asker = Some("192.0.2.9".parse().unwrap());
-        assert_eq!(heard.question, Some(Question { target: "192.0.2.240".parse().unwrap(), asker, asker_link: ASKER }));
-        assert_eq!(heard.claim.unwrap().address, asker.unwrap());
+        let asker: IpAddr = "192.0.2.9".parse().unwrap();
+        let question = Question { target: "192.0.2.240".parse().unwrap(), asker: Some(asker), asker_link: ASKER };
+        assert_eq!(heard.question, Some(question));
+        assert_eq!(heard.claim.unwrap().address, asker);
         assert_eq!(heard.mark, None);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn options_of_all_sorts_are_read_or_passed_over(kind in 134..138_u8, rest: Vec<u8>) {
+            let mut message = vec![kind, 0, 0, 0, 0, 0, 0, 0];
+            message.extend(Ipv6Addr::LOCALHOST.octets());
+            message.extend(rest);
+            let heard = parse(&ndp(OWN, (ASKER, ALL_NODES), Ipv6Addr::UNSPECIFIED, message, MARK));
+            assert!(heard.is_none_or(|heard| heard.question.is_some() || heard.claim.is_some()));
+        }
+
+        #[test]
+        fn anything_is_read_or_passed_over(kind in 0..3_usize, rest: Vec<u8>) {
+            let starts = [
+                &[0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 1, 8, 6, 0, 1, 8, 0, 6, 4, 0][..],
+                &[0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 1, 0x86, 0xdd, 0x60, 0, 0, 0, 0, 24, 58, 255],
+                &[],
+            ];
+            let frame = [starts[kind], &rest].concat();
+            if let Some(heard) = parse(&frame) {
+                assert!(heard.question.is_some() || heard.claim.is_some());
+            }
+        }
     }
 
     #[test]
