@@ -75,6 +75,7 @@ pub(crate) fn all() -> Vec<Box<dyn Runner>> {
         runner::<controllers::endpoints::EndpointsController>(),
         runner::<controllers::fast_failover::FastFailoverController>(),
         runner::<controllers::garbage::GarbageCollector>(),
+        runner::<controllers::load_balancer::LoadBalancerController>(),
         runner::<controllers::namespace::NamespaceController>(),
         runner::<controllers::node_lifecycle::NodeLifecycleController>(),
         runner::<controllers::node_ranges::NodeRangeController>(),

@@ -23,6 +23,7 @@ pub mod endpoints;
 pub mod fast_failover;
 pub mod garbage;
 pub mod job;
+pub mod load_balancer;
 pub mod namespace;
 pub mod node_lifecycle;
 pub mod node_ranges;

@@ -83,7 +83,7 @@ impl Indexed for Secret {
 
 impl Indexed for ConfigMap {
     fn trimmed(mut self) -> Self {
-        if meta::name(&self.metadata) != "kube-root-ca.crt" {
+        if !matches!(meta::name(&self.metadata), "kube-root-ca.crt" | "klynge-load-balancer") {
             self.data = None;
             self.binary_data = None;
         }

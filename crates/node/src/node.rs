@@ -4,7 +4,7 @@ use crate::agent::{
     Api, Containers, Dispatcher, NodeBackend, Paths, PodNetwork, PodRegistry, Recorder, References, Shared, Tasks,
     Tokens,
 };
-use crate::feed::{Feed, PolicyFeed, Sinks, keep_dns_config, keep_peers, keep_vigil};
+use crate::feed::{Announcing, Feed, PolicyFeed, Sinks, keep_dns_config, keep_peers, keep_vigil};
 use crate::lifecycle::{Allocatable, NodeAddresses, Requests};
 use crate::machine::{
     Contact, Facts, ImageThresholds, Machine, MachineOptions, Thresholds, renew_lease, stop_when_cut_off,
@@ -30,6 +30,10 @@ pub struct Options {
     pub network: Arc<dyn PodNetwork>,
     /// Load balancing; None leaves Services alone.
     pub services: Option<network::services::Handle>,
+    /// Announces addresses of load balancers; None leaves that to others.
+    pub announcer: Option<network::announce::Handle>,
+    /// The subnets where it can be heard.
+    pub subnets: Vec<String>,
     /// Cluster DNS; None leaves it alone.
     pub dns: Option<Arc<network::dns::Handle>>,
     /// Network policies; None leaves them alone. The pod network has to know them, too.
@@ -134,6 +138,7 @@ impl Node {
         let for_links = Arc::clone(&shared);
         let sinks = Sinks {
             services: options.services,
+            announcing: options.announcer.map(|handle| Announcing::new(handle, shared.recorder.clone())),
             dns: options.dns,
             serving: Arc::clone(&shared.serving),
             links: Box::new(move |links| drop(for_links.services.send_replace(Some(links)))),
@@ -165,6 +170,7 @@ impl Node {
             image_thresholds: options.image_thresholds,
             registers_again: options.registers_again,
             beats: options.contact.is_some(),
+            subnets: options.subnets,
         };
         if let Some(contact) = options.contact {
             tasks.spawn(keep_vigil(Arc::clone(&contact), kubelets, tell_absent));

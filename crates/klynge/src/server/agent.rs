@@ -13,7 +13,7 @@ use network::netlink::{Family, NetworkNamespace, Nft};
 use network::pod_net::{self, Admission, OpenPort, PodNetwork};
 use network::policy::{self, NamedPort, PodState, Policies};
 use network::services::{self, Services, TransportProtocol};
-use network::{Prefix, dns};
+use network::{Prefix, announce, dns};
 use node::adapters::{NetworkAdapter, RuntimeAdapter};
 use node::volumes::HostDns;
 use node::{Contact, Node};
@@ -208,6 +208,9 @@ impl Agent {
             Services::start(service_options, HashMap::new()).map_err(failed("set up load balancing"))?;
         let policies =
             Policies::start(policy_options(&namespace, dns_address)).map_err(failed("set up network policies"))?;
+        let announcer = announce::Announcer::start(announce::Options { namespace: namespace.clone() })
+            .map_err(failed("start announcing addresses"))?;
+        let subnets = announce::subnets(&namespace).map_err(failed("read the host's networks"))?;
         let mut dns_options = dns::Options::new(vec![SocketAddr::new(dns_address, DNS_PORT)], CLUSTER_DOMAIN);
         dns_options.reverse_ranges = [ranges.pods.clone(), ranges.services].concat();
         let names = dns::Dns::run(dns_options).map_err(failed("start cluster DNS"))?;
@@ -226,6 +229,8 @@ impl Agent {
             network: Arc::new(NetworkAdapter::new(pod_network).with_policies(Some(policies.clone()))),
             services: Some(load_balancing),
             policies: Some(policies),
+            announcer: Some(announcer),
+            subnets: subnets.iter().map(ToString::to_string).collect(),
             dns: Some(Arc::new(names)),
             // As upstream: a name that was given stands for the host's.
             hostname: prepared.name.clone(),

@@ -15,7 +15,7 @@ mod nft_watch;
 mod route;
 mod route_query;
 mod socket;
-mod system;
+pub(crate) mod system;
 mod tunnel;
 
 pub use conntrack::{Conntrack, Flow, FlowFilter};

@@ -5,7 +5,7 @@ use super::tasks::Tasks;
 use crate::lifecycle::{Report, Severity};
 use client::PatchKind;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference, Pod};
+use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference, Pod, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use serde_json::json;
 use std::collections::HashMap;
@@ -81,6 +81,21 @@ impl Recorder {
     /// An event about a pod or one of its containers.
     pub fn pod(&self, pod: &Pod, report: Report) {
         let about = about_pod(pod, &report.container);
+        let _ = self.0.try_send(Item { about, report, at: Timestamp::now() });
+    }
+
+    /// A warning about a Service.
+    pub fn service(&self, service: &Service, reason: &str, message: String) {
+        let about = ObjectReference {
+            api_version: Some("v1".into()),
+            kind: Some("Service".into()),
+            namespace: service.metadata.namespace.clone(),
+            name: service.metadata.name.clone(),
+            uid: service.metadata.uid.clone(),
+            resource_version: service.metadata.resource_version.clone(),
+            field_path: None,
+        };
+        let report = Report { severity: Severity::Warning, reason: reason.into(), message, container: String::new() };
         let _ = self.0.try_send(Item { about, report, at: Timestamp::now() });
     }
 

@@ -1,6 +1,7 @@
 //! Follows Services and EndpointSlices and keeps the data plane to them; what was known is kept on the disk, so that a
 //! restarted node balances and answers before, and without, the API.
 
+use super::announcements::{Announcing, Assignments};
 use super::checkpoint;
 use super::health::HealthChecks;
 use super::topology::Place;
@@ -10,6 +11,7 @@ use crate::agent::{Change, ServiceLinks, Serving, follow};
 use client::{ClusterClient, Query, Target};
 use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use network::announce::Conflicts;
 use network::services::{ServiceKey, ServiceState};
 use object::GroupVersionResource;
 use serde::{Deserialize, Serialize};
@@ -28,6 +30,8 @@ const VERSION: u32 = 1;
 pub struct Sinks {
     /// Load balancing.
     pub services: Option<network::services::Handle>,
+    /// Announces addresses of load balancers.
+    pub announcing: Option<Announcing>,
     /// Cluster DNS.
     pub dns: Option<Arc<network::dns::Handle>>,
     /// Which of this node's pods get new connections.
@@ -43,6 +47,7 @@ pub struct Feed {
     checkpoint: PathBuf,
     objects: BTreeMap<(String, String), ServiceObjects>,
     health: HealthChecks,
+    assignments: Assignments,
 }
 
 #[derive(Default, Serialize, Deserialize)]
@@ -80,7 +85,14 @@ impl Feed {
     #[must_use]
     pub fn new(node: String, sinks: Sinks, checkpoint: PathBuf) -> Self {
         let view = View { place: Place { node, zone: String::new() }, ..View::default() };
-        let mut feed = Feed { view, sinks, checkpoint, objects: BTreeMap::new(), health: HealthChecks::default() };
+        let mut feed = Feed {
+            view,
+            sinks,
+            checkpoint,
+            objects: BTreeMap::new(),
+            health: HealthChecks::default(),
+            assignments: Assignments::default(),
+        };
         let saved = std::fs::read(&feed.checkpoint).ok().and_then(|bytes| serde_json::from_slice::<Saved>(&bytes).ok());
         // A checkpoint of another version is only a cache: it is not used.
         for saved in saved.into_iter().filter(|saved| saved.version == VERSION) {
@@ -127,6 +139,9 @@ impl Feed {
                     .filter_map(|(name, objects)| dns_service(objects, &self.view).map(|one| (key(name), one))),
             );
         }
+        let services = self.objects.iter().filter_map(|(key, objects)| Some((key, objects.service.as_deref()?)));
+        self.assignments = Assignments::of(services, &self.view.place.node);
+        self.announce();
         let serving = self.objects.iter().map(|(name, objects)| (name.clone(), self.serving(objects)));
         self.sinks.serving.replace(serving.filter(|(_, uids)| !uids.is_empty()).collect());
         self.tell_links();
@@ -149,6 +164,9 @@ impl Feed {
         let none = ServiceObjects::default();
         let objects = self.objects.get(changed).unwrap_or(&none);
         self.sinks.serving.set(changed, self.serving(objects));
+        if self.assignments.update(changed, objects.service.as_deref(), &self.view.place.node) {
+            self.announce();
+        }
         if let Some(dns) = &self.sinks.dns {
             dns.update(&key, dns_service(objects, &self.view));
         }
@@ -158,6 +176,12 @@ impl Feed {
             if let Err(error) = services.update(key, state.map(Arc::new)) {
                 tracing::error!(%error, "a Service could not be programmed");
             }
+        }
+    }
+
+    fn announce(&self) {
+        if let Some(announcing) = &self.sinks.announcing {
+            announcing.set(&self.assignments);
         }
     }
 
@@ -190,6 +214,7 @@ impl Feed {
         following.spawn(follow::<Node>(client, target("", "nodes"), own, node_sender));
         let mut dirty = false;
         let mut first = (false, false);
+        let mut conflicts = self.sinks.announcing.as_ref().map(Announcing::conflicts);
         loop {
             tokio::select! {
                 biased;
@@ -208,6 +233,12 @@ impl Feed {
                     self.take_absent(now);
                 }
                 Some(change) = nodes.recv() => dirty |= self.take_node(change, first == (true, true)),
+                found = changed(&mut conflicts) => {
+                    let services = self.objects.values().filter_map(|objects| objects.service.as_deref());
+                    if let Some(announcing) = &self.sinks.announcing {
+                        announcing.tell_conflicts(&found, services, &self.view.place.node);
+                    }
+                }
                 () = tokio::time::sleep(CHECKPOINT_AFTER), if dirty => {
                     dirty = false;
                     self.save().await;
@@ -336,4 +367,14 @@ impl Feed {
             tracing::warn!(%error, "the services' checkpoint could not be written");
         }
     }
+}
+
+/// The conflicts of announced addresses, when they change.
+async fn changed(conflicts: &mut Option<watch::Receiver<Conflicts>>) -> Conflicts {
+    if let Some(receiver) = conflicts
+        && receiver.changed().await.is_ok()
+    {
+        return receiver.borrow_and_update().clone();
+    }
+    std::future::pending().await
 }

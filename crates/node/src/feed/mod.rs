@@ -1,7 +1,8 @@
 //! What the node tells its data plane: Services and their endpoints, for load balancing, DNS and environment variables;
-//! other nodes, for routes to their pods; resolvers for names outside the cluster; network policies with the pods and namespaces that
+//! addresses of load balancers, to be announced; other nodes, for routes to their pods; resolvers for names outside the cluster; network policies with the pods and namespaces that
 //! they select.
 
+mod announcements;
 mod checkpoint;
 mod dns_config;
 mod follow;
@@ -13,6 +14,7 @@ mod topology;
 mod translate;
 mod vigil;
 
+pub use announcements::Announcing;
 pub use dns_config::{keep_dns_config, outside};
 pub use follow::{Feed, Sinks};
 pub(crate) use peers::keep_peers;

@@ -61,6 +61,8 @@ pub struct MachineOptions {
     pub registers_again: bool,
     /// Whether the agent has heartbeats, so that a new server expects them.
     pub beats: bool,
+    /// The subnets where it can announce addresses; empty where it announces none.
+    pub subnets: Vec<String>,
 }
 
 /// The machine's presence in the cluster.
@@ -163,6 +165,9 @@ impl Machine {
         if self.options.beats {
             annotations["klynge.io/heartbeat"] = json!("klynge-heartbeat/1");
         }
+        // Without any the annotation of a former start goes.
+        let subnets = self.options.subnets.join(",");
+        annotations["klynge.io/subnets"] = if subnets.is_empty() { Value::Null } else { json!(subnets) };
         let object = json!({
             "apiVersion": "v1", "kind": "Node",
             "metadata": {"name": name, "labels": self.labels(), "annotations": annotations},

@@ -136,6 +136,8 @@ impl TestMachine {
             services: None,
             policies: None,
             dns: None,
+            announcer: None,
+            subnets: Vec::new(),
             name: "n1".into(),
             hostname: "n1".into(),
             addresses: vec!["192.0.2.1".parse().unwrap()],
