@@ -4,7 +4,7 @@ use crate::agent::{
     Api, Containers, Dispatcher, NodeBackend, Paths, PodNetwork, PodRegistry, Recorder, References, Shared, Tasks,
     Tokens,
 };
-use crate::feed::{Feed, PolicyFeed, Sinks, keep_dns_config, keep_peers};
+use crate::feed::{Feed, PolicyFeed, Sinks, keep_dns_config, keep_peers, tell_dns_health};
 use crate::lifecycle::{Allocatable, NodeAddresses, Requests};
 use crate::machine::{
     Contact, Facts, ImageThresholds, Machine, MachineOptions, Thresholds, renew_lease, stop_when_cut_off,
@@ -31,7 +31,7 @@ pub struct Options {
     /// Load balancing; None leaves Services alone.
     pub services: Option<network::services::Handle>,
     /// Cluster DNS; None leaves it alone.
-    pub dns: Option<Arc<network::dns::Handle>>,
+    pub dns: Option<Arc<network::dns::process::Handle>>,
     /// Network policies; None leaves them alone. The pod network has to know them, too.
     pub policies: Option<network::policy::Handle>,
     /// The node's name.
@@ -99,6 +99,10 @@ impl Node {
         let tasks = Tasks::default();
         let recorder = Recorder::start(&tasks, api.clone(), options.name.clone());
         let (references, changed) = References::new(Arc::clone(&options.client), tasks.clone());
+        let dns_health = options.dns.as_ref().map(|dns| dns.health());
+        if let Some(health) = &dns_health {
+            tasks.spawn(tell_dns_health(health.clone(), recorder.clone(), options.name.clone()));
+        }
         let shared = Arc::new(Shared {
             tasks: tasks.clone(),
             tokens: Tokens::new(api.clone()),
@@ -162,6 +166,7 @@ impl Node {
             image_thresholds: options.image_thresholds,
             registers_again: options.registers_again,
             beats: options.contact.is_some(),
+            dns_health,
         };
         if let Some(contact) = options.contact {
             tasks.spawn(stop_when_cut_off(contact, registry.clone()));

@@ -28,7 +28,7 @@ pub struct Sinks {
     /// Load balancing.
     pub services: Option<network::services::Handle>,
     /// Cluster DNS.
-    pub dns: Option<Arc<network::dns::Handle>>,
+    pub dns: Option<Arc<network::dns::process::Handle>>,
     /// Which of this node's pods get new connections.
     pub serving: Arc<Serving>,
     /// Environment variables of pods.

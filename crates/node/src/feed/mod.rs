@@ -4,6 +4,7 @@
 
 mod checkpoint;
 mod dns_config;
+mod dns_health;
 mod follow;
 mod health;
 mod peers;
@@ -13,6 +14,7 @@ mod topology;
 mod translate;
 
 pub use dns_config::{keep_dns_config, outside};
+pub use dns_health::tell_dns_health;
 pub use follow::{Feed, Sinks};
 pub use peers::{keep_peers, peer};
 pub(crate) use policies::pod_state;
