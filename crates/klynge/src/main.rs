@@ -4,6 +4,7 @@ mod agent;
 mod cli;
 mod commands;
 mod dev;
+mod dns_process;
 mod explain;
 mod kubelet;
 mod server;
@@ -16,10 +17,16 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     abort_on_panic();
     let mut words = std::env::args_os().skip(1);
-    if let (Some(word), Some(path)) = (words.next(), words.next())
-        && let Some(word) = [dev::STAGE_WORD, dev::INIT_WORD].into_iter().find(|hidden| word == *hidden)
+    let words = [words.next(), words.next()];
+    if let [Some(word), Some(path)] = &words
+        && let Some(word) = [dev::STAGE_WORD, dev::INIT_WORD].into_iter().find(|hidden| *word == *hidden)
     {
         return dev::hidden(word, path.as_ref());
+    }
+    if let [Some(word), Some(directory)] = &words
+        && word == network::dns::process::WORD
+    {
+        return dns_process::run(directory.as_ref());
     }
     let arguments = Arguments::parse();
     let global = &arguments.global;

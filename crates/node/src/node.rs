@@ -4,7 +4,7 @@ use crate::agent::{
     Api, Containers, Dispatcher, NodeBackend, Paths, PodNetwork, PodRegistry, Recorder, References, Shared, Tasks,
     Tokens,
 };
-use crate::feed::{Announcing, Feed, PolicyFeed, Sinks, keep_dns_config, keep_peers, keep_vigil};
+use crate::feed::{Announcing, Feed, PolicyFeed, Sinks, keep_dns_config, keep_peers, keep_vigil, tell_dns_health};
 use crate::lifecycle::{Allocatable, NodeAddresses, Requests};
 use crate::machine::{
     Contact, Facts, ImageThresholds, Machine, MachineOptions, Thresholds, renew_lease, stop_when_cut_off,
@@ -35,7 +35,7 @@ pub struct Options {
     /// The subnets where it can be heard.
     pub subnets: Vec<String>,
     /// Cluster DNS; None leaves it alone.
-    pub dns: Option<Arc<network::dns::Handle>>,
+    pub dns: Option<Arc<network::dns::process::Handle>>,
     /// Network policies; None leaves them alone. The pod network has to know them, too.
     pub policies: Option<network::policy::Handle>,
     /// The node's name.
@@ -103,6 +103,10 @@ impl Node {
         let tasks = Tasks::default();
         let recorder = Recorder::start(&tasks, api.clone(), options.name.clone());
         let (references, changed) = References::new(Arc::clone(&options.client), tasks.clone());
+        let dns_health = options.dns.as_ref().map(|dns| dns.health());
+        if let Some(health) = &dns_health {
+            tasks.spawn(tell_dns_health(health.clone(), recorder.clone(), options.name.clone()));
+        }
         let shared = Arc::new(Shared {
             tasks: tasks.clone(),
             tokens: Tokens::new(api.clone()),
@@ -171,6 +175,7 @@ impl Node {
             registers_again: options.registers_again,
             beats: options.contact.is_some(),
             subnets: options.subnets,
+            dns_health,
         };
         if let Some(contact) = options.contact {
             tasks.spawn(keep_vigil(Arc::clone(&contact), kubelets, tell_absent));

@@ -99,6 +99,14 @@ impl Runtime {
         .await
     }
 
+    /// The files that a process with one thread writes 0 into to be where the shims are, outside its service's groups.
+    pub fn shim_groups(&self) -> Vec<PathBuf> {
+        match self.shared.cgroups.shim_entry() {
+            (files, None) => files,
+            (_, Some(group)) => vec![group.join("cgroup.procs")],
+        }
+    }
+
     /// The images.
     pub fn images(&self) -> &Images {
         &self.shared.images

@@ -81,6 +81,10 @@ async fn serve(global: &Global, arguments: &AgentArguments) -> Result<(), Failur
         task.abort();
     }
     running.agent.stop().await;
+    if ended.is_err() {
+        // No pods are left here that need names.
+        removal::end_names(global).await;
+    }
     ended
 }
 

@@ -2,6 +2,8 @@
 
 use super::identity::Identity;
 use crate::cli::Global;
+use crate::server;
+use network::dns::process;
 use node::Node;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -19,6 +21,15 @@ pub(super) async fn removed(global: Global, node: Arc<OnceLock<Node>>, name: Str
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
     forget(&global, &name)
+}
+
+/// Ends cluster DNS on a machine that is no node any more.
+pub(super) async fn end_names(global: &Global) {
+    let directory = server::dns_directory(global);
+    let ended = tokio::task::spawn_blocking(move || process::end(&directory)).await;
+    if let Err(error) = ended.map_err(std::io::Error::other).flatten() {
+        tracing::error!(%error, "cluster DNS does not end");
+    }
 }
 
 /// Forgets the identity; the message to end with.

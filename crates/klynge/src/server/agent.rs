@@ -9,6 +9,7 @@ use crate::kubelet::{self, KubeletPort};
 use api::{Connection, NodeConnector};
 use async_trait::async_trait;
 use client::ClusterClient;
+use network::dns::process::{self, Process};
 use network::netlink::{Family, NetworkNamespace, Nft};
 use network::pod_net::{self, Admission, OpenPort, PodNetwork};
 use network::policy::{self, NamedPort, PodState, Policies};
@@ -211,10 +212,9 @@ impl Agent {
         let announcer = announce::Announcer::start(announce::Options { namespace: namespace.clone() })
             .map_err(failed("start announcing addresses"))?;
         let subnets = announce::subnets(&namespace).map_err(failed("read the host's networks"))?;
-        let mut dns_options = dns::Options::new(vec![SocketAddr::new(dns_address, DNS_PORT)], CLUSTER_DOMAIN);
-        dns_options.reverse_ranges = [ranges.pods.clone(), ranges.services].concat();
-        let names = dns::Dns::run(dns_options).map_err(failed("start cluster DNS"))?;
-        let resolvers = resolvers(&names, dns_address);
+        let dns_options = dns_options(global, &ranges, dns_address, containers.shim_groups());
+        let resolvers = resolvers(&dns_options.setup.resolv_conf, dns_address);
+        let names = Process::run(dns_options).await.map_err(failed("start cluster DNS"))?;
 
         let settings = kubelet::Settings {
             client: Arc::clone(&client),
@@ -295,9 +295,30 @@ fn policy_options(namespace: &NetworkNamespace, dns_address: IpAddr) -> policy::
     }
 }
 
+/// Where the process of cluster DNS has its socket and its log.
+pub(crate) fn dns_directory(global: &Global) -> PathBuf {
+    global.data_dir.join("agent")
+}
+
+/// Cluster DNS runs as a process of its own, so that pods have names while this one is away.
+fn dns_options(global: &Global, ranges: &Ranges, dns_address: IpAddr, groups: Vec<PathBuf>) -> process::Options {
+    let usual = dns::Options::new(vec![SocketAddr::new(dns_address, DNS_PORT)], CLUSTER_DOMAIN);
+    process::Options {
+        directory: dns_directory(global),
+        program: "/proc/self/exe".into(),
+        setup: process::Setup {
+            listen: usual.listen,
+            domain: usual.domain,
+            reverse_ranges: [ranges.pods.clone(), ranges.services.clone()].concat(),
+            resolv_conf: usual.resolv_conf,
+            groups,
+        },
+    }
+}
+
 /// What pods get as resolvers: cluster DNS, and the host's own search domains and servers for dnsPolicy Default.
-fn resolvers(names: &dns::Handle, dns_address: IpAddr) -> HostDns {
-    let host = names.resolvers();
+fn resolvers(resolv_conf: &[PathBuf], dns_address: IpAddr) -> HostDns {
+    let host = dns::host_resolvers(resolv_conf);
     HostDns {
         nameservers: host.servers.iter().map(|server| server.ip().to_string()).collect(),
         search: host.search,

@@ -10,7 +10,7 @@ mod purge;
 mod wiring;
 
 pub(crate) use addresses::{Ranges, advertised, listed, node_addresses};
-pub(crate) use agent::{Agent, AgentOptions, Prepared, ranges_path};
+pub(crate) use agent::{Agent, AgentOptions, Prepared, dns_directory, ranges_path};
 pub(crate) use cluster_facts::{ClusterFacts, NAME as CLUSTER_FACTS};
 pub(crate) use purge::purge;
 pub(crate) use wiring::check;

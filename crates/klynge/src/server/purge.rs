@@ -4,6 +4,7 @@ use super::addresses::Ranges;
 use super::agent;
 use super::own_range;
 use crate::cli::{Failure, Global};
+use network::dns::process;
 use network::netlink::NetworkNamespace;
 use network::pod_net;
 use network::{policy, services};
@@ -14,6 +15,7 @@ use std::net::IpAddr;
 pub(crate) fn purge(global: &Global) -> Result<(), Failure> {
     let failed = |what: &str, error: &dyn std::fmt::Display| Failure::Failed(format!("cannot remove {what}: {error}"));
     if global.data_dir.join("agent").exists() {
+        process::end(&agent::dns_directory(global)).map_err(|error| failed("cluster DNS", &error))?;
         let threads = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let threads = threads.map_err(|error| failed("containers", &error))?;
         threads.block_on(async {

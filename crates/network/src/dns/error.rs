@@ -17,6 +17,12 @@ pub enum Error {
         /// Why not.
         source: io::Error,
     },
+    /// A socket cannot be used.
+    #[error("cannot serve DNS on a socket that was handed over: {0}")]
+    Socket(io::Error),
+    /// The process could not be started.
+    #[error("cannot start the process of cluster DNS: {0}")]
+    Process(io::Error),
     /// A thread could not be started.
     #[error("cannot start a DNS thread: {0}")]
     Thread(io::Error),

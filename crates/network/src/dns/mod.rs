@@ -5,6 +5,7 @@ mod cache;
 mod error;
 mod forward;
 mod name;
+pub mod process;
 mod resolv_conf;
 mod server;
 mod state;

@@ -4,7 +4,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -33,6 +33,8 @@ const TCP_CLIENTS_MAX: usize = 256;
 const TCP_IDLE_TIMEOUT_MS: u64 = 10_000;
 /// How often the host's resolvers are looked at.
 const RESOLVERS_INTERVAL_MS: u64 = 5000;
+/// How long a process that ends waits for what it asked others; no question takes longer.
+const DRAIN_TIMEOUT_MS: u64 = 5000;
 /// Threads that read questions from one address.
 const THREADS_PER_ADDRESS: usize = 2;
 
@@ -96,6 +98,18 @@ pub struct Statistics {
     pub failed: u64,
 }
 
+/// The sockets of an address.
+pub(crate) struct Sockets {
+    pub(crate) udp: UdpSocket,
+    pub(crate) tcp: TcpListener,
+}
+
+impl Sockets {
+    pub(crate) fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self { udp: self.udp.try_clone()?, tcp: self.tcp.try_clone()? })
+    }
+}
+
 /// Cluster DNS.
 pub struct Dns;
 
@@ -103,8 +117,12 @@ pub struct Dns;
 pub struct Handle {
     shared: Arc<Shared>,
     sockets: Vec<Arc<UdpSocket>>,
-    tasks: Vec<JoinHandle<()>>,
+    /// What `begin` begins with.
+    prepared: Mutex<Option<(Options, Vec<Prepared>)>>,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
 }
+
+type Prepared = (Arc<UdpSocket>, tokio::net::TcpListener);
 
 struct Shared {
     zone: RwLock<Zone>,
@@ -117,12 +135,20 @@ struct Shared {
     questions: AtomicU64,
     forwarded: AtomicU64,
     cached: AtomicU64,
-    resolvers: RwLock<HostResolvers>,
 }
 
 impl Dns {
     /// Starts to serve; must be called within a tokio runtime. When it returns, the addresses answer.
     pub fn run(options: Options) -> Result<Handle, Error> {
+        let open = |address: &SocketAddr| open(*address, options.namespace.as_ref());
+        let sockets = options.listen.iter().map(open).collect::<Result<_, _>>()?;
+        let handle = Self::prepare(options, sockets)?;
+        handle.begin()?;
+        Ok(handle)
+    }
+
+    /// Makes ready to serve on sockets that are open already; what is asked waits in them until `begin`.
+    pub(crate) fn prepare(options: Options, sockets: Vec<Sockets>) -> Result<Handle, Error> {
         let addresses: Vec<IpAddr> = options.listen.iter().map(SocketAddr::ip).collect();
         let domains = options.outside.domains()?;
         let shared = Arc::new(Shared {
@@ -135,50 +161,65 @@ impl Dns {
             questions: AtomicU64::new(0),
             forwarded: AtomicU64::new(0),
             cached: AtomicU64::new(0),
-            resolvers: RwLock::new(HostResolvers::default()),
         });
         shared.forwarder.set_stub_domains(domains);
-        let mut handle = Handle { shared: Arc::clone(&shared), sockets: Vec::new(), tasks: Vec::new() };
-        let runtime = runtime::Handle::current();
-        for address in &options.listen {
-            let (udp, tcp) = listen(*address, options.namespace.as_ref())?;
+        let mut prepared = Vec::new();
+        let mut addressed = Vec::new();
+        for Sockets { udp, tcp } in sockets {
             let udp = Arc::new(udp);
+            addressed.push(Arc::clone(&udp));
+            prepared.push((udp, tokio::net::TcpListener::from_std(tcp).map_err(Error::Socket)?));
+        }
+        let prepared = Mutex::new(Some((options, prepared)));
+        Ok(Handle { shared, sockets: addressed, prepared, tasks: Mutex::default() })
+    }
+}
+
+/// Opens the sockets of an address.
+pub(crate) fn open(address: SocketAddr, namespace: Option<&NetworkNamespace>) -> Result<Sockets, Error> {
+    let open = || -> io::Result<Sockets> {
+        let udp = UdpSocket::bind(address)?;
+        // With port 0 both get the same number, as clients expect.
+        let tcp = TcpListener::bind(udp.local_addr()?)?;
+        tcp.set_nonblocking(true)?;
+        Ok(Sockets { udp, tcp })
+    };
+    let opened = match namespace {
+        None => open(),
+        Some(namespace) => namespace.run(open)?,
+    };
+    opened.map_err(|source| Error::Listen { address, source })
+}
+
+impl Handle {
+    /// Begins to answer, once; must be called within a tokio runtime.
+    pub(crate) fn begin(&self) -> Result<(), Error> {
+        let Some((options, prepared)) = self.prepared.lock().unwrap_or_else(PoisonError::into_inner).take() else {
+            return Ok(());
+        };
+        let runtime = runtime::Handle::current();
+        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        for (udp, tcp) in prepared {
             for _ in 0..THREADS_PER_ADDRESS {
-                let (shared, socket, runtime) = (Arc::clone(&shared), Arc::clone(&udp), runtime.clone());
+                let (shared, socket, runtime) = (Arc::clone(&self.shared), Arc::clone(&udp), runtime.clone());
                 std::thread::Builder::new()
                     .name("dns".to_owned())
                     .spawn(move || serve_udp(&shared, &socket, &runtime))
                     .map_err(Error::Thread)?;
             }
-            handle.sockets.push(udp);
-            handle.tasks.push(runtime.spawn(serve_tcp(Arc::clone(&shared), tcp)));
+            tasks.push(runtime.spawn(serve_tcp(Arc::clone(&self.shared), tcp)));
         }
-        handle.tasks.push(runtime.spawn(watch_resolvers(shared, options)));
-        Ok(handle)
+        tasks.push(runtime.spawn(watch_resolvers(Arc::clone(&self.shared), options)));
+        Ok(())
     }
-}
 
-fn listen(
-    address: SocketAddr,
-    namespace: Option<&NetworkNamespace>,
-) -> Result<(UdpSocket, tokio::net::TcpListener), Error> {
-    let fail = |source| Error::Listen { address, source };
-    let open = || -> io::Result<(UdpSocket, TcpListener)> {
-        let udp = UdpSocket::bind(address)?;
-        // With port 0 both get the same number, as clients expect.
-        let tcp = TcpListener::bind(udp.local_addr()?)?;
-        tcp.set_nonblocking(true)?;
-        Ok((udp, tcp))
-    };
-    let (udp, tcp) = match namespace {
-        None => open(),
-        Some(namespace) => namespace.run(open)?,
+    fn stop(&self) {
+        self.shared.stop.store(true, Ordering::SeqCst);
+        for task in self.tasks.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            task.abort();
+        }
     }
-    .map_err(fail)?;
-    Ok((udp, tokio::net::TcpListener::from_std(tcp).map_err(fail)?))
-}
 
-impl Handle {
     /// Sets or removes a Service; the next question sees it.
     pub fn update(&self, key: &ServiceKey, service: Option<DnsService>) {
         self.shared.zone.write().unwrap_or_else(PoisonError::into_inner).set(key, service);
@@ -211,16 +252,28 @@ impl Handle {
         Ok(())
     }
 
+    /// The keys of all Services known.
+    pub(crate) fn keys(&self) -> Vec<ServiceKey> {
+        self.shared.zone.read().unwrap_or_else(PoisonError::into_inner).keys()
+    }
+
+    /// Returns once the zone is free: where that is never, no question is answered either.
+    pub(crate) fn touch(&self) {
+        drop(self.shared.zone.write().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Takes no more connections and, but for one question of each thread, no more questions, and waits until what others were
+    /// asked is answered. Whoever else has these sockets goes on with them.
+    pub(crate) async fn drain(&self) {
+        self.stop();
+        let all = u32::try_from(FORWARDS_MAX).unwrap_or(u32::MAX);
+        let _ = timeout(Duration::from_millis(DRAIN_TIMEOUT_MS), self.shared.forwards.acquire_many(all)).await;
+    }
+
     /// The addresses that answer.
     #[must_use]
     pub fn addresses(&self) -> Vec<SocketAddr> {
         self.sockets.iter().filter_map(|socket| socket.local_addr().ok()).collect()
-    }
-
-    /// The host's resolvers as last read: pods with dnsPolicy Default get them.
-    #[must_use]
-    pub fn resolvers(&self) -> HostResolvers {
-        self.shared.resolvers.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Counters since the start.
@@ -237,10 +290,7 @@ impl Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        self.shared.stop.store(true, Ordering::SeqCst);
-        for task in &self.tasks {
-            task.abort();
-        }
+        self.stop();
         // An empty datagram to itself wakes each thread from its wait.
         for socket in &self.sockets {
             if let Ok(address) = socket.local_addr() {
@@ -307,11 +357,11 @@ fn serve_udp(shared: &Arc<Shared>, socket: &Arc<UdpSocket>, runtime: &runtime::H
     let mut buffer = vec![0; QUERY_BYTES_MAX + 1];
     let mut out = Vec::with_capacity(2048);
     loop {
-        let received = socket.recv_from(&mut buffer);
+        // Looked at between questions: what was received is answered first, since nobody else gets it.
         if shared.stop.load(Ordering::Relaxed) {
             return;
         }
-        let Ok((length, client)) = received else {
+        let Ok((length, client)) = socket.recv_from(&mut buffer) else {
             // An ICMP error of an earlier answer, or an interruption: the socket itself stays usable.
             continue;
         };
@@ -396,13 +446,11 @@ async fn watch_resolvers(shared: Arc<Shared>, options: Options) {
     let mut known: Option<(HostResolvers, Vec<SocketAddr>)> = None;
     let mut configured = shared.servers.subscribe();
     loop {
-        let paths = options.resolv_conf.clone();
-        let found = tokio::task::spawn_blocking(move || host_resolvers(&paths)).await.unwrap_or_default();
-        let found = (found, configured.borrow_and_update().clone());
+        // Two small local files: a thread for them would cost more than they do.
+        let found = (host_resolvers(&options.resolv_conf), configured.borrow_and_update().clone());
         if known.as_ref() != Some(&found) {
             let servers = if found.1.is_empty() { &found.0.servers } else { &found.1 };
             let others = servers.iter().copied().filter(|server| !own.contains(server)).collect();
-            *shared.resolvers.write().unwrap_or_else(PoisonError::into_inner) = found.0.clone();
             shared.forwarder.set_servers(others).await;
             known = Some(found);
         }

@@ -33,7 +33,7 @@ pub struct Sinks {
     /// Announces addresses of load balancers.
     pub announcing: Option<Announcing>,
     /// Cluster DNS.
-    pub dns: Option<Arc<network::dns::Handle>>,
+    pub dns: Option<Arc<network::dns::process::Handle>>,
     /// Which of this node's pods get new connections.
     pub serving: Arc<Serving>,
     /// Environment variables of pods.

@@ -5,6 +5,7 @@
 mod announcements;
 mod checkpoint;
 mod dns_config;
+mod dns_health;
 mod follow;
 mod health;
 mod peers;
@@ -16,6 +17,7 @@ mod vigil;
 
 pub use announcements::Announcing;
 pub use dns_config::{keep_dns_config, outside};
+pub use dns_health::tell_dns_health;
 pub use follow::{Feed, Sinks};
 pub(crate) use peers::keep_peers;
 pub use peers::peer;

@@ -9,6 +9,7 @@ use crate::lifecycle::{Phase, Report, Requests, Severity, Terminal};
 use client::{PatchKind, Query};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, PodSpec};
+use network::dns::process::Health;
 use runtime::Reference;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -33,6 +34,8 @@ const RIGHT_RETRY: Duration = Duration::from_millis(200);
 /// How often the node contradicts what others say of it.
 const RIGHT_EVERY: Duration = Duration::from_secs(2);
 const IMAGES_IN_STATUS_MAX: usize = 50;
+/// Ours: pods of the node have no names.
+const DNS_CONDITION: &str = "ClusterDNSUnavailable";
 
 /// How the machine presents itself.
 #[derive(Clone, Debug, Default)]
@@ -63,6 +66,8 @@ pub struct MachineOptions {
     pub beats: bool,
     /// The subnets where it can announce addresses; empty where it announces none.
     pub subnets: Vec<String>,
+    /// How cluster DNS is; None where it is not looked after.
+    pub dns_health: Option<watch::Receiver<Health>>,
 }
 
 /// The machine's presence in the cluster.
@@ -200,7 +205,7 @@ impl Machine {
         let old = node.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
         for condition in old {
             let Some(time) = &condition.last_transition_time else { continue };
-            for kind in ["MemoryPressure", "DiskPressure", "PIDPressure", "Ready"] {
+            for kind in ["MemoryPressure", "DiskPressure", "PIDPressure", DNS_CONDITION, "Ready"] {
                 if condition.type_ == kind && condition.status != "Unknown" {
                     self.conditions.insert(kind, (condition.status == "True", time.0));
                 }
@@ -316,6 +321,17 @@ impl Machine {
         entry.1
     }
 
+    /// Whether cluster DNS fails, and what to say; nothing on a node where it never did: upstream's nodes have no such condition.
+    fn dns_problem(&self) -> Option<(bool, String)> {
+        match &*self.options.dns_health.as_ref()?.borrow() {
+            Health::Failing(why) => Some((true, why.clone())),
+            Health::Serving if self.conditions.contains_key(DNS_CONDITION) => {
+                Some((false, "cluster DNS answers on this node".to_owned()))
+            }
+            Health::Serving => None,
+        }
+    }
+
     fn has_pressure(&self, kind: &'static str) -> bool {
         self.pressures.get(kind).is_some_and(|seen| seen.elapsed() < PRESSURE_HOLDS)
     }
@@ -351,6 +367,12 @@ impl Machine {
             let since = self.set(kind, pressed);
             let (status, reason, message) = if pressed { ("True", bad, bad_text) } else { ("False", good, good_text) };
             conditions.push(json!({"type": kind, "status": status, "reason": reason, "message": message,
+                "lastHeartbeatTime": now_text(now), "lastTransitionTime": now_text(since)}));
+        }
+        if let Some((failing, message)) = self.dns_problem() {
+            let since = self.set(DNS_CONDITION, failing);
+            let (status, reason) = if failing { ("True", "ClusterDNSFailing") } else { ("False", "ClusterDNSServing") };
+            conditions.push(json!({"type": DNS_CONDITION, "status": status, "reason": reason, "message": message,
                 "lastHeartbeatTime": now_text(now), "lastTransitionTime": now_text(since)}));
         }
         let since = self.set("Ready", true);
@@ -402,6 +424,9 @@ impl Machine {
         }
         self.collect_images(space, short_of_bytes).await;
         self.evict_overgrown().await;
+        if let Some((failing, _)) = self.dns_problem() {
+            self.set(DNS_CONDITION, failing);
+        }
         for kind in ["MemoryPressure", "DiskPressure", "PIDPressure"] {
             let pressed = self.has_pressure(kind);
             self.set(kind, pressed);
