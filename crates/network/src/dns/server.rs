@@ -33,6 +33,8 @@ const TCP_CLIENTS_MAX: usize = 256;
 const TCP_IDLE_TIMEOUT_MS: u64 = 10_000;
 /// How often the host's resolvers are looked at.
 const RESOLVERS_INTERVAL_MS: u64 = 5000;
+/// How often threads that are to end are woken.
+const WAKE_INTERVAL_MS: u64 = 2;
 /// How long a process that ends waits for what it asked others; no question takes longer.
 const DRAIN_TIMEOUT_MS: u64 = 5000;
 /// Threads that read questions from one address.
@@ -131,6 +133,8 @@ struct Shared {
     servers: watch::Sender<Vec<SocketAddr>>,
     forwards: Arc<Semaphore>,
     stop: AtomicBool,
+    /// Threads that read questions.
+    reading: AtomicUsize,
     turn: AtomicUsize,
     questions: AtomicU64,
     forwarded: AtomicU64,
@@ -157,6 +161,7 @@ impl Dns {
             servers: watch::channel(options.outside.servers.clone()).0,
             forwards: Arc::new(Semaphore::new(FORWARDS_MAX)),
             stop: AtomicBool::new(false),
+            reading: AtomicUsize::new(0),
             turn: AtomicUsize::new(0),
             questions: AtomicU64::new(0),
             forwarded: AtomicU64::new(0),
@@ -262,12 +267,31 @@ impl Handle {
         drop(self.shared.zone.write().unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// Takes no more connections and, but for one question of each thread, no more questions, and waits until what others were
-    /// asked is answered. Whoever else has these sockets goes on with them.
+    /// Takes no more connections and questions, and waits until what was taken and what others were asked is answered. Whoever else has
+    /// these sockets goes on with them.
     pub(crate) async fn drain(&self) {
         self.stop();
         let all = u32::try_from(FORWARDS_MAX).unwrap_or(u32::MAX);
-        let _ = timeout(Duration::from_millis(DRAIN_TIMEOUT_MS), self.shared.forwards.acquire_many(all)).await;
+        let finished = async {
+            // A thread that ended with the process would take the kernel's sign for a waiting question with it.
+            while self.shared.reading.load(Ordering::SeqCst) > 0 {
+                self.wake();
+                tokio::time::sleep(Duration::from_millis(WAKE_INTERVAL_MS)).await;
+            }
+            let _ = self.shared.forwards.acquire_many(all).await;
+        };
+        let _ = timeout(Duration::from_millis(DRAIN_TIMEOUT_MS), finished).await;
+    }
+
+    /// An empty datagram to itself wakes each thread from its wait; one of another process that gets it ignores it.
+    fn wake(&self) {
+        for socket in &self.sockets {
+            if let Ok(address) = socket.local_addr() {
+                for _ in 0..THREADS_PER_ADDRESS {
+                    let _ = socket.send_to(&[], address);
+                }
+            }
+        }
     }
 
     /// The addresses that answer.
@@ -291,14 +315,7 @@ impl Handle {
 impl Drop for Handle {
     fn drop(&mut self) {
         self.stop();
-        // An empty datagram to itself wakes each thread from its wait.
-        for socket in &self.sockets {
-            if let Ok(address) = socket.local_addr() {
-                for _ in 0..THREADS_PER_ADDRESS {
-                    let _ = socket.send_to(&[], address);
-                }
-            }
-        }
+        self.wake();
     }
 }
 
@@ -353,7 +370,24 @@ impl Shared {
     }
 }
 
+/// Counts a thread that reads questions for as long as it does.
+struct Reading<'s>(&'s Shared);
+
+impl<'s> Reading<'s> {
+    fn begin(shared: &'s Shared) -> Self {
+        shared.reading.fetch_add(1, Ordering::SeqCst);
+        Self(shared)
+    }
+}
+
+impl Drop for Reading<'_> {
+    fn drop(&mut self) {
+        self.0.reading.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
 fn serve_udp(shared: &Arc<Shared>, socket: &Arc<UdpSocket>, runtime: &runtime::Handle) {
+    let _reading = Reading::begin(shared);
     let mut buffer = vec![0; QUERY_BYTES_MAX + 1];
     let mut out = Vec::with_capacity(2048);
     loop {
