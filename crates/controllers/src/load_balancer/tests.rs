@@ -334,6 +334,34 @@ fn pools_change_at_run_time() {
 }
 
 #[test]
+fn services_without_class_may_be_left_to_others() {
+    for (text, wanted, word) in [
+        ("pool", "192.0.2.240", ""),
+        ("node", "192.0.2.1 192.0.2.2 192.0.2.3", ""),
+        ("none", "", ""),
+        ("nobody", "192.0.2.240", "without-class: \"nobody\" is none of pool, node and none"),
+    ] {
+        let mut world = World::new(Some(json!({"default": "192.0.2.240", "without-class": text})));
+        world.service("web", 1, &NONE(), &NONE());
+        assert_eq!(world.has("web"), wanted, "{text}");
+        assert!(world.told().contains(word), "{text}");
+    }
+    let mut world = World::new(Some(json!({})));
+    world.service("web", 1, &NONE(), &NONE());
+    assert_eq!(world.has("web"), "192.0.2.1 192.0.2.2 192.0.2.3", "no pools are as good as no ConfigMap");
+    // What was ours is let go; what another load balancer then writes stays.
+    let metadata = json!({"namespace": "kube-system", "name": "klynge-load-balancer", "uid": "config"});
+    world.set::<ConfigMap>(json!({"metadata": metadata, "data": {"without-class": "none"}}));
+    assert_eq!(world.has("web"), "");
+    let mut object = meta::to_json(world.get("web"));
+    object["status"]["loadBalancer"]["ingress"] = json!([{"ip": "203.0.113.1"}]);
+    object["metadata"]["finalizers"] = json!([FINALIZER]);
+    world.set::<Service>(object);
+    world.told();
+    assert_eq!((world.has("web"), world.told()), ("203.0.113.1".into(), String::new()));
+}
+
+#[test]
 fn without_pools_nodes_own_addresses_answer() {
     let mut world = World::new(None);
     world.service("web", 1, &NONE(), &NONE());
