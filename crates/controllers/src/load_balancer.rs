@@ -37,6 +37,8 @@ const CONFIG_NAME: &str = "klynge-load-balancer";
 const WRITES_PER_PLAN_MAX: usize = 64;
 /// How soon to look again where not everything has been listed.
 const INCOMPLETE_RETRY: SignedDuration = SignedDuration::from_millis(200);
+/// A decision that claims to be later than this was written by somebody else.
+const AHEAD_MAX_MS: i64 = 3_600_000;
 /// How long what was told is remembered, at least, while it holds.
 const REMEMBER: SignedDuration = SignedDuration::from_mins(5);
 
@@ -106,7 +108,7 @@ impl Controller for LoadBalancerController {
         let without_class = without_class(config.map(|config| &**config), &mut telling);
         let wishes: Vec<Option<Wish<'_>>> = services.iter().map(|service| Wish::of(service, without_class)).collect();
         let outcomes = outcomes(view, &nodes, pools.as_ref(), &wishes);
-        let announced = last_announced(&services);
+        let announced = last_announced(&services, now);
         let announcing = nodes::announcing(view, &nodes);
         let mut planning = Planning { view, announcing, now, announced, decided: BTreeMap::new(), telling, plan };
         for ((service, wish), outcome) in services.iter().zip(&wishes).zip(outcomes) {
@@ -325,9 +327,11 @@ fn announced(service: &Service) -> BTreeMap<IpAddr, Announced> {
 }
 
 /// The last decision about each address.
-fn last_announced(services: &[&Service]) -> BTreeMap<IpAddr, Announced> {
+fn last_announced(services: &[&Service], now: Timestamp) -> BTreeMap<IpAddr, Announced> {
+    let latest = now.as_millisecond().saturating_add(AHEAD_MAX_MS);
     let mut last: BTreeMap<IpAddr, Announced> = BTreeMap::new();
-    for (address, by) in services.iter().flat_map(|service| announced(service)) {
+    let all = services.iter().flat_map(|service| announced(service));
+    for (address, by) in all.filter(|(_, by)| by.since <= latest) {
         match last.get(&address) {
             Some(known) if known.since >= by.since => {}
             _ => drop(last.insert(address, by)),
