@@ -103,6 +103,14 @@ dev node start "$holder"
 d wait node "$holder" --for=condition=Ready --timeout=30s >/dev/null
 eventually 5 who "$net.200"
 
+echo "its agent is killed: the host would pass packets on, but answers no questions"
+holder=$(by web)
+dev node kill-agent "$holder"
+eventually 10 moved
+eventually 5 who "$net.200"
+dev node start-agent "$holder"
+d wait node "$holder" --for=condition=Ready --timeout=30s >/dev/null
+
 echo "cut off from the server, not from its network"
 # It cannot hear of it, and yields to the frames of the newer decision: a client that asks afresh never finds it.
 holder=$(by web)
