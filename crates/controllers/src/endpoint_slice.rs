@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{ObjectReference, Pod, Service};
 use k8s_openapi::api::discovery::v1::{
     Endpoint, EndpointConditions, EndpointHints, EndpointPort, EndpointSlice, ForNode, ForZone,
@@ -17,6 +17,8 @@ use crate::pods;
 use crate::service_pods;
 use crate::view::{Key, Typed, View};
 
+mod topology;
+
 const ENDPOINTS_MAX: usize = 100;
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
 const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
@@ -25,14 +27,23 @@ const ZONE: &str = "topology.kubernetes.io/zone";
 const TOPOLOGY_MODE: &str = "service.kubernetes.io/topology-mode";
 const TOPOLOGY_AWARE_HINTS: &str = "service.kubernetes.io/topology-aware-hints";
 
+/// How long what was told of hints is remembered, at least.
+const REMEMBER: SignedDuration = SignedDuration::from_mins(5);
+
 /// The EndpointSlice controller.
 #[derive(Debug)]
 pub struct EndpointSliceController;
 
+/// What was told of topology aware hints, by address family: that they are made, or why not.
+#[derive(Debug, Default)]
+pub struct Memory {
+    told: BTreeMap<String, Result<(), String>>,
+}
+
 impl Controller for EndpointSliceController {
     const NAME: &'static str = "endpointslice-controller";
     const COMPONENT: &'static str = "endpoint-slice-controller";
-    type Memory = ();
+    type Memory = Memory;
 
     fn keys(view: &View, change: Change<'_>) -> Vec<Key> {
         let mut keys = service_pods::services_concerned(view, change);
@@ -44,10 +55,18 @@ impl Controller for EndpointSliceController {
                 keys.push(Key::new(meta::namespace(&slice.metadata), service));
             }
         }
+        let shares = |side: Option<&Typed>| match side {
+            Some(Typed::Node(node)) => topology::counts(node).map(|(zone, cpus)| (zone.to_owned(), cpus)),
+            _ => None,
+        };
+        if shares(change.old) != shares(change.new) {
+            let aware = view.services.all().filter(|service| is_topology_aware(service));
+            keys.extend(aware.map(|service| Key::of(&service.metadata)));
+        }
         keys
     }
 
-    fn plan(view: &View, key: &Key, _memory: &mut (), _now: Timestamp) -> Plan {
+    fn plan(view: &View, key: &Key, memory: &mut Memory, now: Timestamp) -> Plan {
         let Some(service) = view.services.at(key).filter(|service| !meta::is_deleting(&service.metadata)) else {
             return Plan::nothing();
         };
@@ -68,13 +87,48 @@ impl Controller for EndpointSliceController {
         for family in &families {
             let of_family: Vec<Arc<EndpointSlice>> =
                 existing.iter().filter(|slice| slice.address_type == *family).cloned().collect();
-            actions.extend(reconcile(view, service, family, &backends, of_family));
+            let hinted =
+                of_family.iter().flat_map(|slice| slice.endpoints.iter().flatten()).any(|one| one.hints.is_some());
+            let (reconciled, hints) = reconcile(view, service, family, &backends, of_family);
+            actions.extend(reconciled);
+            actions.extend(tell(service, family, hinted, hints, memory));
         }
         for slice in existing.iter().filter(|slice| !families.contains(&slice.address_type)) {
             actions.push(Action::delete(&**slice));
         }
-        Plan::of(actions)
+        let mut plan = Plan::of(actions);
+        if !memory.told.is_empty() {
+            plan.requeue_at(now.checked_add(REMEMBER).unwrap_or(now));
+        }
+        plan
     }
+}
+
+/// Upstream's events about topology aware hints, where something about them changed. `hinted`: there were hints already.
+fn tell(
+    service: &Service,
+    family: &str,
+    hinted: bool,
+    hints: Option<Result<(), String>>,
+    memory: &mut Memory,
+) -> Option<Action> {
+    const ENABLED: &str = "TopologyAwareHintsEnabled";
+    const DISABLED: &str = "TopologyAwareHintsDisabled";
+    let said = |text: &str| format!("{text}, addressType: {family}");
+    let known = match &hints {
+        Some(hints) => memory.told.insert(family.to_owned(), hints.clone()),
+        None => memory.told.remove(family),
+    };
+    let event = match (known, hints) {
+        (known, Some(hints)) if known.as_ref() == Some(&hints) => return None,
+        // A server that has just been started finds them made.
+        (None, Some(Ok(()))) if hinted => return None,
+        (_, Some(Ok(()))) => Event::normal(service, ENABLED, said("Topology Aware Hints has been enabled")),
+        (_, Some(Err(why))) => Event::warning(service, DISABLED, said(&why)),
+        (Some(Ok(())), None) => Event::warning(service, DISABLED, said("Topology Aware Hints has been disabled")),
+        _ => return None,
+    };
+    Some(Action::Event(event))
 }
 
 /// Endpoints that are reached by the same ports share slices.
@@ -95,7 +149,7 @@ fn reconcile(
     family: &str,
     backends: &[Arc<Pod>],
     existing: Vec<Arc<EndpointSlice>>,
-) -> Vec<Action> {
+) -> (Vec<Action>, Option<Result<(), String>>) {
     let mut wanted: BTreeMap<PortsKey, (Vec<EndpointPort>, BTreeMap<String, Endpoint>)> = BTreeMap::new();
     for pod in backends {
         let Some(address) = service_pods::address(pod, family == "IPv6") else { continue };
@@ -103,6 +157,12 @@ fn reconcile(
         let entry = wanted.entry(ports_key(&ports)).or_insert_with(|| (ports, BTreeMap::new()));
         entry.1.insert(meta::uid(&pod.metadata).to_owned(), endpoint(view, service, pod, address));
     }
+    let hints = is_topology_aware(service).then(|| {
+        let mut held = held_zones(&existing);
+        let endpoints = wanted.values_mut().flat_map(|(_, endpoints)| endpoints.iter_mut());
+        let mut endpoints: Vec<_> = endpoints.map(|(uid, endpoint)| (held.remove(uid), endpoint)).collect();
+        topology::assign(topology::shares(view).as_ref(), &mut endpoints)
+    });
     if wanted.is_empty() {
         // An empty slice says: this Service is known, and nothing stands behind it.
         wanted.insert(PortsKey::new(), (Vec::new(), BTreeMap::new()));
@@ -117,7 +177,18 @@ fn reconcile(
         actions.extend(pack(service, family, &ports, endpoints, &slices));
     }
     actions.extend(by_ports.into_values().flatten().map(|slice| Action::delete(&*slice)));
-    actions
+    (actions, hints)
+}
+
+/// The zone that each pod's endpoint is for, by uid.
+fn held_zones(slices: &[Arc<EndpointSlice>]) -> BTreeMap<String, String> {
+    let endpoints = slices.iter().flat_map(|slice| slice.endpoints.iter().flatten());
+    let held = endpoints.filter_map(|endpoint| {
+        let uid = endpoint.target_ref.as_ref()?.uid.clone()?;
+        let zone = endpoint.hints.as_ref()?.for_zones.as_ref()?.first()?.name.clone();
+        Some((uid, zone))
+    });
+    held.collect()
 }
 
 /// Keeps endpoints where they are, fills gaps, and only then opens new slices.
@@ -262,14 +333,18 @@ fn endpoint(view: &View, service: &Service, pod: &Pod, address: &str) -> Endpoin
     }
 }
 
-/// For whom a ready endpoint is, by spec.trafficDistribution: the nodes of its zone, or its node and then those of its zone. The annotation for
-/// topology aware routing outranks the field; its proportional hints are not made, and traffic then goes to all endpoints, as upstream has it
-/// where it cannot make them either.
-fn hints(service: &Service, zone: Option<&str>, node: Option<&str>) -> Option<EndpointHints> {
-    let is_topology_aware = [TOPOLOGY_MODE, TOPOLOGY_AWARE_HINTS]
+/// Whether an annotation asks for hints by the zones' shares.
+fn is_topology_aware(service: &Service) -> bool {
+    [TOPOLOGY_MODE, TOPOLOGY_AWARE_HINTS]
         .iter()
-        .any(|name| meta::annotation(&service.metadata, name).is_some_and(|mode| mode == "Auto" || mode == "auto"));
-    let distribution = service.spec.as_ref()?.traffic_distribution.as_deref().filter(|_| !is_topology_aware)?;
+        .any(|name| meta::annotation(&service.metadata, name).is_some_and(|mode| mode == "Auto" || mode == "auto"))
+}
+
+/// For whom a ready endpoint is, by spec.trafficDistribution: the nodes of its zone, or its node and then those of its zone. The annotation for
+/// topology aware routing outranks the field.
+fn hints(service: &Service, zone: Option<&str>, node: Option<&str>) -> Option<EndpointHints> {
+    let is_aware = is_topology_aware(service);
+    let distribution = service.spec.as_ref()?.traffic_distribution.as_deref().filter(|_| !is_aware)?;
     let for_zones = zone.map(|name| vec![ForZone { name: name.to_owned() }]);
     let for_nodes =
         node.filter(|_| distribution == "PreferSameNode").map(|name| vec![ForNode { name: name.to_owned() }]);

@@ -37,6 +37,8 @@ const CONFIG_NAME: &str = "klynge-load-balancer";
 const WRITES_PER_PLAN_MAX: usize = 64;
 /// How soon to look again where not everything has been listed.
 const INCOMPLETE_RETRY: SignedDuration = SignedDuration::from_millis(200);
+/// A decision that claims to be later than this was written by somebody else.
+const AHEAD_MAX_MS: i64 = 3_600_000;
 /// How long what was told is remembered, at least, while it holds.
 const REMEMBER: SignedDuration = SignedDuration::from_mins(5);
 
@@ -103,10 +105,10 @@ impl Controller for LoadBalancerController {
         let nodes = nodes::facts(view);
         let mut telling = Telling { memory, present: BTreeSet::new(), events: Vec::new() };
         let pools = configured(view, config.map(|config| &**config), &nodes, &mut telling);
-        let wishes: Vec<Option<Wish<'_>>> =
-            services.iter().map(|service| Wish::of(service, config.is_some())).collect();
+        let without_class = without_class(config.map(|config| &**config), &mut telling);
+        let wishes: Vec<Option<Wish<'_>>> = services.iter().map(|service| Wish::of(service, without_class)).collect();
         let outcomes = outcomes(view, &nodes, pools.as_ref(), &wishes);
-        let announced = last_announced(&services);
+        let announced = last_announced(&services, now);
         let announcing = nodes::announcing(view, &nodes);
         let mut planning = Planning { view, announcing, now, announced, decided: BTreeMap::new(), telling, plan };
         for ((service, wish), outcome) in services.iter().zip(&wishes).zip(outcomes) {
@@ -114,7 +116,9 @@ impl Controller for LoadBalancerController {
                 (Some(wish), Some(outcome)) => planning.want(wish, outcome),
                 // While the pools cannot be read nobody loses an address.
                 (Some(_), None) => continue,
-                (None, _) => Wanted::default(),
+                (None, _) if meta::annotation(&service.metadata, MARK).is_some() => Wanted::default(),
+                // Others serve it.
+                (None, _) => continue,
             };
             if planning.plan.actions.len() >= WRITES_PER_PLAN_MAX {
                 planning.plan.requeue_at(now);
@@ -179,6 +183,16 @@ fn concerns(service: &Service) -> bool {
 
 fn is_config(map: &ConfigMap) -> bool {
     meta::namespace(&map.metadata) == CONFIG_NAMESPACE && meta::name(&map.metadata) == CONFIG_NAME
+}
+
+/// What serves Services without loadBalancerClass, if anything of ours does. While that cannot be read it is the pools, whose Services wait.
+fn without_class(config: Option<&ConfigMap>, telling: &mut Telling<'_>) -> Option<Source> {
+    let Some(config) = config else { return Some(Source::Nodes) };
+    pools::without_class(config.data.as_ref().unwrap_or(&BTreeMap::new())).unwrap_or_else(|why| {
+        let about = format!("{} without-class", meta::uid(&config.metadata));
+        telling.state(about, &why, || Event::warning(config, "InvalidAddressPool", why.clone()));
+        Some(Source::Pools)
+    })
 }
 
 /// The pools; none while they cannot be read. Without the ConfigMap there are none, which is no error.
@@ -313,9 +327,11 @@ fn announced(service: &Service) -> BTreeMap<IpAddr, Announced> {
 }
 
 /// The last decision about each address.
-fn last_announced(services: &[&Service]) -> BTreeMap<IpAddr, Announced> {
+fn last_announced(services: &[&Service], now: Timestamp) -> BTreeMap<IpAddr, Announced> {
+    let latest = now.as_millisecond().saturating_add(AHEAD_MAX_MS);
     let mut last: BTreeMap<IpAddr, Announced> = BTreeMap::new();
-    for (address, by) in services.iter().flat_map(|service| announced(service)) {
+    let all = services.iter().flat_map(|service| announced(service));
+    for (address, by) in all.filter(|(_, by)| by.since <= latest) {
         match last.get(&address) {
             Some(known) if known.since >= by.since => {}
             _ => drop(last.insert(address, by)),

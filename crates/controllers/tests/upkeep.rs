@@ -267,6 +267,48 @@ fn hints_say_whom_an_endpoint_is_for() {
 }
 
 #[test]
+fn topology_aware_hints_share_endpoints_among_zones() {
+    let mut cluster = Cluster::new().with::<EndpointSliceController>();
+    let node = |name: &str, zone: &str, ready: &str| {
+        json!({"kind": "Node", "metadata": {"name": name, "labels": {"topology.kubernetes.io/zone": zone}},
+            "status": {"allocatable": {"cpu": "2"}, "conditions": [{"type": "Ready", "status": ready}]}})
+    };
+    cluster.apply(node("node-a", "z1", "True"));
+    cluster.apply(node("node-b", "z2", "True"));
+    for number in 1..=4 {
+        cluster.apply(pod(
+            &format!("p{number}"),
+            json!({"spec": {"nodeName": "node-a"}, "status": {"phase": "Running", "podIP": format!("10.0.9.{number}"),
+                "conditions": [{"type": "Ready", "status": "True"}]}}),
+        ));
+    }
+    let aware = json!({"metadata": {"annotations": {"service.kubernetes.io/topology-mode": "Auto"}}});
+    let state = |cluster: &mut Cluster| {
+        cluster.settle();
+        let slices = cluster.all("EndpointSlice");
+        let endpoints = slices.iter().flat_map(|slice| slice["endpoints"].as_array().unwrap());
+        let zones = endpoints.map(|one| one["hints"]["forZones"][0]["name"].as_str().unwrap_or("-").to_owned());
+        let mut zones: Vec<String> = zones.collect();
+        zones.sort();
+        let said = |event: &klynge_controllers::Event| format!("{} {}", event.reason, event.message);
+        let told: Vec<String> = std::mem::take(&mut cluster.events).iter().map(said).collect();
+        (zones.join(" "), told.join("; "))
+    };
+    cluster.apply(service(aware.clone()));
+    let enabled = "TopologyAwareHintsEnabled Topology Aware Hints has been enabled, addressType: IPv4";
+    assert_eq!(state(&mut cluster), ("z1 z1 z2 z2".into(), enabled.into()));
+    cluster.apply(node("node-b", "z2", "Unknown"));
+    let insufficient = "TopologyAwareHintsDisabled Insufficient Node information: allocatable CPU or zone not specified on one or more nodes, addressType: IPv4";
+    assert_eq!(state(&mut cluster), ("- - - -".into(), insufficient.into()));
+    assert_eq!(state(&mut cluster).1, "", "told once");
+    cluster.apply(node("node-b", "z2", "True"));
+    assert_eq!(state(&mut cluster), ("z1 z1 z2 z2".into(), enabled.into()));
+    cluster.apply(service(json!({"metadata": {"annotations": {"service.kubernetes.io/topology-mode": "Disabled"}}})));
+    let disabled = "TopologyAwareHintsDisabled Topology Aware Hints has been disabled, addressType: IPv4";
+    assert_eq!(state(&mut cluster), ("- - - -".into(), disabled.into()));
+}
+
+#[test]
 fn slices_hold_a_hundred_and_change_as_little_as_possible() {
     let mut cluster = Cluster::new().with::<EndpointSliceController>();
     cluster.apply(service(json!({"spec": {"ports": [{"port": 80, "targetPort": 8080}]}})));

@@ -103,6 +103,14 @@ dev node start "$holder"
 d wait node "$holder" --for=condition=Ready --timeout=30s >/dev/null
 eventually 5 who "$net.200"
 
+echo "its agent is killed: the host would pass packets on, but answers no questions"
+holder=$(by web)
+dev node kill-agent "$holder"
+eventually 10 moved
+eventually 5 who "$net.200"
+dev node start-agent "$holder"
+d wait node "$holder" --for=condition=Ready --timeout=30s >/dev/null
+
 echo "cut off from the server, not from its network"
 # It cannot hear of it, and yields to the frames of the newer decision: a client that asks afresh never finds it.
 holder=$(by web)
@@ -131,11 +139,20 @@ ip neigh flush dev "$bridge"
 unanswered() { ! who "$net.200" 0.5; }
 eventually 5 unanswered
 
+echo "many at once"
+creating=()
+for number in 1 2 3 4 5 6; do service "many$number" 80 & creating+=($!); done
+wait "${creating[@]}"
+all() { d get services -o jsonpath='{range .items[*]}{.status.loadBalancer.ingress[*].ip}{"\n"}{end}' | grep .; }
+assigned() { [ "$(all | wc -l)" = 8 ]; }
+eventually 5 assigned
+same "addresses that are given twice" "" "$(all | sort | uniq -d)"
+
 echo "an address that a host has"
-ip address add "$net.215/32" dev "$bridge"
-service taken 80 "" "klynge.io/load-balancer-ips: $net.215"
-eventually 10 told taken "AddressConflict $net.215 is not announced"
-ip address del "$net.215/32" dev "$bridge"
+ip address add "$net.219/32" dev "$bridge"
+service taken 80 "" "klynge.io/load-balancer-ips: $net.219"
+eventually 10 told taken "AddressConflict $net.219 is not announced"
+ip address del "$net.219/32" dev "$bridge"
 
 echo "no load balancer any more"
 d patch service web -p '{"spec":{"type":"ClusterIP"}}' >/dev/null

@@ -152,6 +152,13 @@ fn free(
 ) -> Result<IpAddr, String> {
     let pool = wish.pool.unwrap_or(DEFAULT_POOL);
     let family = if v6 { "IPv6" } else { "IPv4" };
+    if pools.is_empty() {
+        return Err(
+            "there are no address pools; for one: kubectl -n kube-system create configmap klynge-load-balancer \
+                    --from-literal=default=FIRST-LAST, of addresses that nobody has"
+                .into(),
+        );
+    }
     if !pools.has(pool) {
         return Err(format!(
             "{CONFIG} has no pool {DEFAULT_POOL:?}: ask for one of its pools ({}) by the annotation klynge.io/load-balancer-pool",

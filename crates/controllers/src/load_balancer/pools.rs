@@ -3,8 +3,12 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use super::wish::Source;
+
 /// The pool that is given from without being asked for.
 pub(super) const DEFAULT_POOL: &str = "default";
+/// The key that is no pool: what Services without loadBalancerClass get, `pool`, `node` or `none`.
+const WITHOUT_CLASS: &str = "without-class";
 const POOLS_MAX: usize = 64;
 const RANGES_MAX: usize = 64;
 
@@ -89,6 +93,25 @@ fn next(address: IpAddr) -> Option<IpAddr> {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Pools(BTreeMap<String, Vec<Range>>);
 
+/// What Services without loadBalancerClass get; none where they are left to others. Said apart from the pools, so that it holds
+/// while those cannot be read.
+///
+/// # Errors
+/// A sentence that names the key.
+pub(super) fn without_class(data: &BTreeMap<String, String>) -> Result<Option<Source>, String> {
+    match data.get(WITHOUT_CLASS).map(|text| text.trim()) {
+        Some("pool") => Ok(Some(Source::Pools)),
+        Some("node") => Ok(Some(Source::Nodes)),
+        Some("none") => Ok(None),
+        Some(other) => {
+            let shown: String = other.chars().take(80).collect();
+            Err(format!("{WITHOUT_CLASS}: {shown:?} is none of pool, node and none"))
+        }
+        None if data.is_empty() => Ok(Some(Source::Nodes)),
+        None => Ok(Some(Source::Pools)),
+    }
+}
+
 impl Pools {
     /// Reads the ConfigMap's data; `others` are ranges of the cluster that no pool may touch, with what they are.
     ///
@@ -100,7 +123,7 @@ impl Pools {
         }
         let mut pools = BTreeMap::new();
         let mut known: Vec<(String, Range)> = others.to_vec();
-        for (name, text) in data {
+        for (name, text) in data.iter().filter(|(name, _)| *name != WITHOUT_CLASS) {
             let separated = text.split(|one: char| one == ',' || one.is_whitespace());
             let mut ranges = Vec::new();
             // A dash may stand between blanks.

@@ -257,6 +257,13 @@ fn wishes_are_granted_or_refused() {
             "different",
         ),
         ("a class of others", json!({"loadBalancerClass": "example.com/other"}), NONE(), "", ""),
+        (
+            "a wish of our class",
+            json!({"loadBalancerClass": "klynge.io/pool", "loadBalancerIP": "192.0.2.9"}),
+            NONE(),
+            "",
+            "of no pool",
+        ),
         ("our class", json!({"loadBalancerClass": "klynge.io/pool"}), NONE(), "192.0.2.240", ""),
         ("nodes' class", json!({"loadBalancerClass": "klynge.io/node"}), NONE(), "192.0.2.1 192.0.2.2 192.0.2.3", ""),
     ] {
@@ -331,6 +338,38 @@ fn pools_change_at_run_time() {
     world.view.settings.incomplete = true;
     world.service("new", 3, &NONE(), &NONE());
     assert_eq!(world.has("new"), "", "nothing is decided before everything is known");
+}
+
+#[test]
+fn services_without_class_may_be_left_to_others() {
+    for (text, wanted, word) in [
+        ("pool", "192.0.2.240", ""),
+        ("node", "192.0.2.1 192.0.2.2 192.0.2.3", ""),
+        ("none", "", ""),
+        ("nobody", "192.0.2.240", "without-class: \"nobody\" is none of pool, node and none"),
+    ] {
+        let mut world = World::new(Some(json!({"default": "192.0.2.240", "without-class": text})));
+        world.service("web", 1, &NONE(), &NONE());
+        assert_eq!(world.has("web"), wanted, "{text}");
+        assert!(world.told().contains(word), "{text}");
+    }
+    let mut world = World::new(None);
+    world.service("web", 1, &json!({"loadBalancerClass": "klynge.io/pool"}), &NONE());
+    assert_eq!(world.has("web"), "");
+    assert!(world.told().contains("there are no address pools; for one: kubectl"));
+    let mut world = World::new(Some(json!({})));
+    world.service("web", 1, &NONE(), &NONE());
+    assert_eq!(world.has("web"), "192.0.2.1 192.0.2.2 192.0.2.3", "no pools are as good as no ConfigMap");
+    // What was ours is let go; what another load balancer then writes stays.
+    let metadata = json!({"namespace": "kube-system", "name": "klynge-load-balancer", "uid": "config"});
+    world.set::<ConfigMap>(json!({"metadata": metadata, "data": {"without-class": "none"}}));
+    assert_eq!(world.has("web"), "");
+    let mut object = meta::to_json(world.get("web"));
+    object["status"]["loadBalancer"]["ingress"] = json!([{"ip": "203.0.113.1"}]);
+    object["metadata"]["finalizers"] = json!([FINALIZER]);
+    world.set::<Service>(object);
+    world.told();
+    assert_eq!((world.has("web"), world.told()), ("203.0.113.1".into(), String::new()));
 }
 
 #[test]
@@ -433,6 +472,23 @@ fn one_node_announces_and_another_takes_over() {
     world.node("b", 2, false);
     assert_eq!(share(&all(&mut world), "b"), 60, "without a candidate nothing changes");
     assert!(world.told().contains("NotAnnounced nobody announces 192.0.2.16: no node is ready"));
+}
+
+#[test]
+fn a_forged_decision_is_replaced() {
+    let mut world = World::new(pool("192.0.2.240"));
+    world.service("web", 1, &NONE(), &NONE());
+    let by = world.by("web");
+    for forged in
+        [format!(r#"{{"192.0.2.240":{{"node":"{by}","since":{}}}}}"#, i64::MAX), "nonsense".into(), "{}".into()]
+    {
+        let mut object = meta::to_json(world.get("web"));
+        object["metadata"]["annotations"][ANNOUNCED_BY] = json!(forged);
+        world.set::<Service>(object);
+        assert_eq!(world.by("web"), by);
+        let since = announced(world.get("web")).values().next().unwrap().since;
+        assert!((1_000_000..1_000_100).contains(&since), "{since}");
+    }
 }
 
 #[test]

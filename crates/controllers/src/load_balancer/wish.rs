@@ -71,8 +71,8 @@ pub(super) fn held(service: &Service) -> Vec<IpAddr> {
 }
 
 impl<'a> Wish<'a> {
-    /// None for a Service that gets nothing from us.
-    pub(super) fn of(service: &'a Service, has_pools: bool) -> Option<Self> {
+    /// None for a Service that gets nothing from us. `without_class` serves those that name no class, if anything of ours does.
+    pub(super) fn of(service: &'a Service, without_class: Option<Source>) -> Option<Self> {
         if !is_load_balancer(service) || is_foreign(service) || meta::is_deleting(&service.metadata) {
             return None;
         }
@@ -80,8 +80,7 @@ impl<'a> Wish<'a> {
         let source = match spec.load_balancer_class.as_deref() {
             Some(NODE_CLASS) => Source::Nodes,
             Some(_) => Source::Pools,
-            None if has_pools => Source::Pools,
-            None => Source::Nodes,
+            None => without_class?,
         };
         let families: Vec<bool> = spec.ip_families.iter().flatten().map(|family| family == "IPv6").collect();
         let annotation =

@@ -61,7 +61,8 @@ fn waits_for_an_address(subject: &Subject, what: &str) -> Option<String> {
             ));
         }
         let why = said(&["AllocationFailed", "SyncLoadBalancerFailed"]);
-        let why = why.unwrap_or_else(|| "Nothing was said about why; look at kubectl get nodes.".to_owned());
+        let why = why.unwrap_or_else(|| "Nothing was said about why: the ConfigMap kube-system/klynge-load-balancer may leave Services without class to others \
+             (without-class: none).".to_owned());
         return Some(format!("{what} has no address from outside yet. {why}"));
     }
     // Who announces an address was told when that began; what was told afterwards still holds.

@@ -110,12 +110,14 @@ pub fn service_state(objects: &ServiceObjects, view: &View) -> Option<ServiceSta
     });
     let policy = |text: Option<&str>| if text == Some("Local") { TrafficPolicy::Local } else { TrafficPolicy::Cluster };
     let ingress = service.status.as_ref().and_then(|status| status.load_balancer.as_ref()?.ingress.as_ref());
+    // What a proxy balances arrives with an address of ours already (KEP-1860).
+    let ingress = ingress.into_iter().flatten().filter(|one| one.ip_mode.as_deref() != Some("Proxy"));
     let affinity = spec.session_affinity.as_deref() == Some("ClientIP");
     let timeout = spec.session_affinity_config.as_ref().and_then(|config| config.client_ip.as_ref()?.timeout_seconds);
     Some(ServiceState {
         cluster_ips,
         external_ips: addresses(spec.external_ips.as_ref()),
-        load_balancer_ips: ingress.into_iter().flatten().filter_map(|one| one.ip.as_ref()?.parse().ok()).collect(),
+        load_balancer_ips: ingress.filter_map(|one| one.ip.as_ref()?.parse().ok()).collect(),
         source_ranges: spec
             .load_balancer_source_ranges
             .iter()
@@ -226,6 +228,12 @@ mod tests {
             port.endpoints.iter().map(|one| (one.node_local, one.ready, one.serving, one.terminating)).collect();
         assert_eq!(seen, [(true, true, true, false), (false, false, true, true)]);
         assert_eq!(dns_service(&normal, &here).unwrap().kind, DnsKind::ClusterIps(vec!["10.96.0.5".parse().unwrap()]));
+        let mut balanced = (**normal.service.as_ref().unwrap()).clone();
+        let ingress = json!([{"ip": "192.0.2.1", "ipMode": "VIP"}, {"ip": "192.0.2.2", "ipMode": "Proxy"}, {"ip": "192.0.2.3"}, {"hostname": "x"}]);
+        balanced.status = Some(serde_json::from_value(json!({"loadBalancer": {"ingress": ingress}})).unwrap());
+        let balanced = ServiceObjects { service: Some(Arc::new(balanced)), slices: BTreeMap::new() };
+        let addresses = service_state(&balanced, &here).unwrap().load_balancer_ips;
+        assert_eq!(addresses, ["192.0.2.1", "192.0.2.3"].map(|text| text.parse::<IpAddr>().unwrap()));
         let headless = objects(json!({"clusterIP": "None", "ports": ports}));
         assert!(
             service_state(&headless, &here).is_none() && linked_service(headless.service.as_ref().unwrap()).is_none()
