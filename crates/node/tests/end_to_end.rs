@@ -481,3 +481,58 @@ async fn create_to_running_is_fast() {
     machine.stop(node).await;
     machine.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_offers_what_others_advertise_and_tells_of_itself() {
+    let api = MemoryApi::new();
+    let mut machine = TestMachine::new("offers").await;
+    let node = machine.start(&api).await;
+    node.registered().await;
+    let gpus = |node: Option<&Value>| node.unwrap()["status"]["allocatable"]["example.com/gpu"].clone();
+    api.change("nodes", "", "n1", json!({"status": {"capacity": {"example.com/gpu": "4"}}}));
+    api.wait("nodes", "", "n1", |node| gpus(node) == "4").await;
+    api.change("nodes", "", "n1", json!({"status": {"capacity": {"example.com/gpu": "2"}}}));
+    api.wait("nodes", "", "n1", |node| gpus(node) == "2").await;
+    machine.stop(node).await;
+    // A machine that was started anew has another boot id; a cordon and an end of its readiness were others' doing meanwhile.
+    let others = json!({"spec": {"unschedulable": true}, "status": {"nodeInfo": {"bootID": "former"}}});
+    api.change("nodes", "", "n1", others);
+    let node = machine.start(&api).await;
+    node.registered().await;
+    let again = api.get("nodes", "", "n1").unwrap();
+    assert_eq!(gpus(Some(&again)), "2", "a restart keeps it");
+    assert_eq!(again["status"]["capacity"]["example.com/gpu"], "2");
+    api.change("nodes", "", "n1", json!({"status": {"capacity": {"example.com/gpu": null}}}));
+    api.wait("nodes", "", "n1", |node| gpus(node).is_null()).await;
+    let told = |reason: &str| {
+        let events = api.all("events");
+        let mut found = events.iter().filter(|event| event["reason"] == reason);
+        let (first, count) = (found.next().cloned(), found.count());
+        first.map(|event| {
+            (event["message"].as_str().unwrap().to_owned(), event["type"].as_str().unwrap().to_owned(), count + 1)
+        })
+    };
+    until("the last event", || told("NodeNotSchedulable").is_some()).await;
+    let status = |reason: &str, times: usize| (format!("Node n1 status is now: {reason}"), "Normal".to_owned(), times);
+    for (reason, times) in [("NodeReady", 1), ("NodeNotSchedulable", 1)] {
+        assert_eq!(told(reason), Some(status(reason, times)));
+    }
+    // What the disk and memory of the machine that tests run on are like is not part of this.
+    for (good, bad) in
+        [("NodeHasSufficientMemory", "NodeHasInsufficientMemory"), ("NodeHasNoDiskPressure", "NodeHasDiskPressure")]
+    {
+        assert!(told(good).is_some() || told(bad).is_some(), "{good}");
+    }
+    assert_eq!(told("Starting"), Some(("Starting kubelet.".into(), "Normal".into(), 2)));
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+    let rebooted = format!("Node n1 has been rebooted, boot id: {}", boot.trim());
+    assert_eq!(told("Rebooted"), Some((rebooted, "Warning".into(), 1)));
+    let about = api.all("events").into_iter().find(|event| event["reason"] == "Starting").unwrap();
+    assert_eq!(
+        about["involvedObject"],
+        json!({"kind": "Node", "name": "n1", "uid": "n1"}),
+        "as upstream's kubelet refers to it"
+    );
+    machine.stop(node).await;
+    machine.finish().await;
+}
