@@ -69,6 +69,9 @@ async fn a_pod_lives_with_volumes_environment_restart_and_deletion() {
         api.all("events").iter().any(|event| event["reason"] == "FailedMount" && event["message"] == message)
     })
     .await;
+    let too_early = |event: &Value| matches!(event["reason"].as_str(), Some("Pulled" | "Pulling" | "Created"));
+    assert!(!api.all("events").iter().any(too_early), "images come after volumes");
+    assert!(api.get("pods", "d", "web").unwrap()["status"]["podIP"].is_null(), "and so does the sandbox");
     api.create("configmaps", json!({"metadata": {"name": "cm", "namespace": "d"}, "data": {"colour": "green"}}));
     api.wait("pods", "d", "web", ready).await;
     let object = api.get("pods", "d", "web").unwrap();
@@ -206,11 +209,10 @@ async fn a_sandbox_that_was_not_finished_is_made_anew() {
     let api = MemoryApi::new();
     let mut machine = TestMachine::new("half").await;
     let node = machine.start(&api).await;
-    // Without its ConfigMap the volume is not ready: the sandbox is there, and no container.
-    let spec = json!({"terminationGracePeriodSeconds": 0,
-        "containers": [{"name": "c", "image": IMAGE, "command": ["sh", "-c", "cat /etc/hosts /c/key; sleep 1000"],
-            "volumeMounts": [{"name": "late", "mountPath": "/c"}]}],
-        "volumes": [{"name": "late", "configMap": {"name": "late"}}]});
+    // Without its ConfigMap the container cannot be started: the sandbox is there, and nothing in it.
+    let key = json!({"name": "KEY", "valueFrom": {"configMapKeyRef": {"name": "late", "key": "key"}}});
+    let spec = json!({"terminationGracePeriodSeconds": 0, "containers": [{"name": "c", "image": IMAGE,
+        "command": ["sh", "-c", "cat /etc/hosts; echo $KEY; sleep 1000"], "env": [key]}]});
     api.create("pods", pod("half", spec));
     let uid = api.get("pods", "d", "half").unwrap()["metadata"]["uid"].as_str().unwrap().to_owned();
     let directory = machine.directory.join("agent/pods").join(&uid);
@@ -223,10 +225,7 @@ async fn a_sandbox_that_was_not_finished_is_made_anew() {
     // And as after one in the middle of removing a pod.
     let nobodys = machine.directory.join("agent/pods/nobodys");
     std::fs::create_dir_all(nobodys.join("volumes/kubernetes.io~empty-dir/left")).unwrap();
-    api.create(
-        "configmaps",
-        json!({"metadata": {"name": "late", "namespace": "d"}, "data": {"key": "it came late\n"}}),
-    );
+    api.create("configmaps", json!({"metadata": {"name": "late", "namespace": "d"}, "data": {"key": "it came late"}}));
     let node = machine.start(&api).await;
     assert!(!nobodys.exists());
     api.wait("pods", "d", "half", ready).await;
