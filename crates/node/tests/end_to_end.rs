@@ -8,6 +8,7 @@ use common::{IMAGE, MemoryApi, TestMachine, until};
 use klynge_node::Node;
 use klynge_node::streaming::spdy::{Frame, FrameDecoder, FrameEncoder};
 use serde_json::{Value, json};
+use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -49,7 +50,7 @@ async fn a_pod_lives_with_volumes_environment_restart_and_deletion() {
     assert_eq!(registered["status"]["nodeInfo"]["kubeletVersion"], "v1.37.0+klynge");
     api.wait("leases", "kube-node-lease", "n1", |lease| lease.is_some()).await;
     api.create("pods", pod("web", json!({
-        "terminationGracePeriodSeconds": 5,
+        "terminationGracePeriodSeconds": 5, "securityContext": {"fsGroup": 4321},
         "initContainers": [{"name": "init", "image": IMAGE, "command": ["sh", "-c", "echo first > /data/init"],
             "volumeMounts": [{"name": "data", "mountPath": "/data"}]}],
         "containers": [{"name": "c", "image": IMAGE, "imagePullPolicy": "IfNotPresent",
@@ -92,6 +93,20 @@ async fn a_pod_lives_with_volumes_environment_restart_and_deletion() {
     }
     let run = |command: &str| format!("/run/d/web/c?cmd={}", command.replace(' ', "+"));
     assert!(ask(&node, "POST", &run("cat /token/token")).await.contains("a.b.c"));
+    let mounts = ask(&node, "POST", &run("cat /proc/mounts")).await;
+    assert!(mounts.contains("tmpfs /token tmpfs ro,") && !mounts.contains("tmpfs /config tmpfs"), "{mounts}");
+    let volumes =
+        machine.directory.join("agent/pods").join(object["metadata"]["uid"].as_str().unwrap()).join("volumes");
+    for (path, mode) in [
+        ("projected/token", 0o2777),
+        ("projected/token/token", 0o640),
+        ("configmap/config", 0o2777),
+        ("configmap/config/colour", 0o644),
+        ("empty-dir/data", 0o2777),
+    ] {
+        let found = std::fs::metadata(volumes.join(format!("kubernetes.io~{path}"))).unwrap();
+        assert_eq!((found.gid(), found.mode() & 0o7777), (4321, mode), "{path}");
+    }
     assert!(
         ask(&node, "POST", &run("cat /etc/resolv.conf"))
             .await
