@@ -39,8 +39,8 @@ impl<C: Controller> Runner for Adapter<C> {
     fn plan(&mut self, view: &View, key: &Key, now: Timestamp) -> Plan {
         let mut memory = self.memory.remove(key).unwrap_or_default();
         let plan = C::plan(view, key, &mut memory, now);
-        // A key at rest needs no memory: what matters comes back from state.
-        if !plan.actions.is_empty() || plan.requeue_at.is_some() {
+        // A key at rest needs no memory: what matters comes back from state, unless the controller says otherwise.
+        if C::keeps(&memory) || !plan.actions.is_empty() || plan.requeue_at.is_some() {
             self.memory.insert(key.clone(), memory);
         }
         plan

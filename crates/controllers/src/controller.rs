@@ -30,6 +30,12 @@ pub trait Controller: Send + 'static {
     /// What it remembers per key between plans (windows, failures). Losing it loses nothing that state does not bring back.
     type Memory: Default + Send;
 
+    /// Whether a key's memory outlasts its rest: for what state does not tell, such as which objects were seen at all. It has
+    /// to end with the object.
+    fn keeps(_memory: &Self::Memory) -> bool {
+        false
+    }
+
     /// Which keys a change concerns.
     fn keys(view: &View, change: Change<'_>) -> Vec<Key>;
 

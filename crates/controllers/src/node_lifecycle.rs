@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Node, NodeCondition, Pod, Taint};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use serde_json::json;
 
 use crate::action::{Action, Event, Plan};
@@ -49,6 +49,8 @@ pub struct Memory {
     sign: Option<Timestamp>,
     seen_at: Option<Timestamp>,
     flapping_told: bool,
+    /// Name and uid of the node that was seen, until its removal was told.
+    registered: Option<Node>,
 }
 
 impl Controller for NodeLifecycleController {
@@ -73,9 +75,15 @@ impl Controller for NodeLifecycleController {
         vec![Key::new("", node)]
     }
 
+    fn keeps(memory: &Memory) -> bool {
+        memory.registered.is_some()
+    }
+
     fn plan(view: &View, key: &Key, memory: &mut Memory, now: Timestamp) -> Plan {
-        let Some(node) = view.nodes.at(key) else { return Plan::nothing() };
         let mut plan = Plan::default();
+        let node = view.nodes.at(key);
+        plan.actions.extend(membership(&key.name, node.map(|node| &**node), &mut memory.registered));
+        let Some(node) = node else { return plan };
         let seen = view.settings.seen.get(&key.name).copied();
         let verdict = judge(view, key, node, seen, memory, now, &mut plan);
         let mut node = (**node).clone();
@@ -125,6 +133,25 @@ impl Controller for NodeLifecycleController {
         plan.actions.extend(taint(view, &node, verdict, flapping, now, &mut plan.requeue_at));
         plan
     }
+}
+
+/// Tells of nodes that have come and gone. One that was made again under the same name has come anew.
+fn membership(name: &str, node: Option<&Node>, registered: &mut Option<Node>) -> Vec<Action> {
+    let uid = |node: &Node| node.metadata.uid.clone();
+    if registered.as_ref().map(uid) == node.map(uid) {
+        return Vec::new();
+    }
+    let tell = |node: &Node, reason: &str, what: String| {
+        Action::Event(Event::normal(node, reason, format!("Node {name} event: {what}")))
+    };
+    let identity = |node: &Node| {
+        let metadata = ObjectMeta { name: node.metadata.name.clone(), uid: uid(node), ..ObjectMeta::default() };
+        Node { metadata, ..Node::default() }
+    };
+    let gone = std::mem::replace(registered, node.map(identity));
+    let removing = gone.map(|node| tell(&node, "RemovingNode", format!("Removing Node {name} from Controller")));
+    let coming = node.map(|node| tell(node, "RegisteredNode", format!("Registered Node {name} in Controller")));
+    removing.into_iter().chain(coming).collect()
 }
 
 /// What is thought of a node.

@@ -17,6 +17,8 @@ pub struct TaintEvictionController;
 #[derive(Debug, Default)]
 pub struct Memory {
     first_seen: Option<Timestamp>,
+    /// Whether the pod's eviction is set for a later time.
+    pending: bool,
 }
 
 impl Controller for TaintEvictionController {
@@ -57,8 +59,16 @@ impl Controller for TaintEvictionController {
         }
         let mut plan = Plan::default();
         match evict_at {
-            None => memory.first_seen = None,
-            Some(at) if at > now => plan.requeue_at(at),
+            None => {
+                memory.first_seen = None;
+                if std::mem::take(&mut memory.pending) {
+                    plan.actions.push(tell(pod, "Cancelling deletion of Pod"));
+                }
+            }
+            Some(at) if at > now => {
+                memory.pending = true;
+                plan.requeue_at(at);
+            }
             Some(_) => plan.actions = evict(pod, now),
         }
         plan
@@ -81,7 +91,11 @@ fn tolerated_until(taint: &Taint, tolerations: &[Toleration], since: Timestamp) 
 }
 
 fn evict(pod: &Pod, now: Timestamp) -> Vec<Action> {
-    let message = format!("Marking for deletion Pod {}/{}", meta::namespace(&pod.metadata), meta::name(&pod.metadata));
     let [condition, deletion] = pods::disrupt(pod, "Taint manager: deleting due to NoExecute taint", now);
-    vec![Action::Event(Event::normal(pod, "TaintManagerEviction", message)), condition, deletion]
+    vec![tell(pod, "Marking for deletion Pod"), condition, deletion]
+}
+
+fn tell(pod: &Pod, what: &str) -> Action {
+    let message = format!("{what} {}/{}", meta::namespace(&pod.metadata), meta::name(&pod.metadata));
+    Action::Event(Event::normal(pod, "TaintManagerEviction", message))
 }

@@ -8,6 +8,7 @@ use common::{IMAGE, MemoryApi, TestMachine, until};
 use klynge_node::Node;
 use klynge_node::streaming::spdy::{Frame, FrameDecoder, FrameEncoder};
 use serde_json::{Value, json};
+use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -49,7 +50,7 @@ async fn a_pod_lives_with_volumes_environment_restart_and_deletion() {
     assert_eq!(registered["status"]["nodeInfo"]["kubeletVersion"], "v1.37.0+klynge");
     api.wait("leases", "kube-node-lease", "n1", |lease| lease.is_some()).await;
     api.create("pods", pod("web", json!({
-        "terminationGracePeriodSeconds": 5,
+        "terminationGracePeriodSeconds": 5, "securityContext": {"fsGroup": 4321},
         "initContainers": [{"name": "init", "image": IMAGE, "command": ["sh", "-c", "echo first > /data/init"],
             "volumeMounts": [{"name": "data", "mountPath": "/data"}]}],
         "containers": [{"name": "c", "image": IMAGE, "imagePullPolicy": "IfNotPresent",
@@ -69,6 +70,9 @@ async fn a_pod_lives_with_volumes_environment_restart_and_deletion() {
         api.all("events").iter().any(|event| event["reason"] == "FailedMount" && event["message"] == message)
     })
     .await;
+    let too_early = |event: &Value| matches!(event["reason"].as_str(), Some("Pulled" | "Pulling" | "Created"));
+    assert!(!api.all("events").iter().any(too_early), "images come after volumes");
+    assert!(api.get("pods", "d", "web").unwrap()["status"]["podIP"].is_null(), "and so does the sandbox");
     api.create("configmaps", json!({"metadata": {"name": "cm", "namespace": "d"}, "data": {"colour": "green"}}));
     api.wait("pods", "d", "web", ready).await;
     let object = api.get("pods", "d", "web").unwrap();
@@ -89,6 +93,20 @@ async fn a_pod_lives_with_volumes_environment_restart_and_deletion() {
     }
     let run = |command: &str| format!("/run/d/web/c?cmd={}", command.replace(' ', "+"));
     assert!(ask(&node, "POST", &run("cat /token/token")).await.contains("a.b.c"));
+    let mounts = ask(&node, "POST", &run("cat /proc/mounts")).await;
+    assert!(mounts.contains("tmpfs /token tmpfs ro,") && !mounts.contains("tmpfs /config tmpfs"), "{mounts}");
+    let volumes =
+        machine.directory.join("agent/pods").join(object["metadata"]["uid"].as_str().unwrap()).join("volumes");
+    for (path, mode) in [
+        ("projected/token", 0o2777),
+        ("projected/token/token", 0o640),
+        ("configmap/config", 0o2777),
+        ("configmap/config/colour", 0o644),
+        ("empty-dir/data", 0o2777),
+    ] {
+        let found = std::fs::metadata(volumes.join(format!("kubernetes.io~{path}"))).unwrap();
+        assert_eq!((found.gid(), found.mode() & 0o7777), (4321, mode), "{path}");
+    }
     assert!(
         ask(&node, "POST", &run("cat /etc/resolv.conf"))
             .await
@@ -206,11 +224,10 @@ async fn a_sandbox_that_was_not_finished_is_made_anew() {
     let api = MemoryApi::new();
     let mut machine = TestMachine::new("half").await;
     let node = machine.start(&api).await;
-    // Without its ConfigMap the volume is not ready: the sandbox is there, and no container.
-    let spec = json!({"terminationGracePeriodSeconds": 0,
-        "containers": [{"name": "c", "image": IMAGE, "command": ["sh", "-c", "cat /etc/hosts /c/key; sleep 1000"],
-            "volumeMounts": [{"name": "late", "mountPath": "/c"}]}],
-        "volumes": [{"name": "late", "configMap": {"name": "late"}}]});
+    // Without its ConfigMap the container cannot be started: the sandbox is there, and nothing in it.
+    let key = json!({"name": "KEY", "valueFrom": {"configMapKeyRef": {"name": "late", "key": "key"}}});
+    let spec = json!({"terminationGracePeriodSeconds": 0, "containers": [{"name": "c", "image": IMAGE,
+        "command": ["sh", "-c", "cat /etc/hosts; echo $KEY; sleep 1000"], "env": [key]}]});
     api.create("pods", pod("half", spec));
     let uid = api.get("pods", "d", "half").unwrap()["metadata"]["uid"].as_str().unwrap().to_owned();
     let directory = machine.directory.join("agent/pods").join(&uid);
@@ -223,10 +240,7 @@ async fn a_sandbox_that_was_not_finished_is_made_anew() {
     // And as after one in the middle of removing a pod.
     let nobodys = machine.directory.join("agent/pods/nobodys");
     std::fs::create_dir_all(nobodys.join("volumes/kubernetes.io~empty-dir/left")).unwrap();
-    api.create(
-        "configmaps",
-        json!({"metadata": {"name": "late", "namespace": "d"}, "data": {"key": "it came late\n"}}),
-    );
+    api.create("configmaps", json!({"metadata": {"name": "late", "namespace": "d"}, "data": {"key": "it came late"}}));
     let node = machine.start(&api).await;
     assert!(!nobodys.exists());
     api.wait("pods", "d", "half", ready).await;
@@ -478,6 +492,61 @@ async fn create_to_running_is_fast() {
     println!("create to Running: p50 {:?}, p90 {:?}, max {:?}", times[15], times[27], times[29]);
     // A machine that is busy building is no measure; this only catches a wait that does not belong in the path.
     assert!(times[15] < Duration::from_millis(500), "{times:?}");
+    machine.stop(node).await;
+    machine.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_offers_what_others_advertise_and_tells_of_itself() {
+    let api = MemoryApi::new();
+    let mut machine = TestMachine::new("offers").await;
+    let node = machine.start(&api).await;
+    node.registered().await;
+    let gpus = |node: Option<&Value>| node.unwrap()["status"]["allocatable"]["example.com/gpu"].clone();
+    api.change("nodes", "", "n1", json!({"status": {"capacity": {"example.com/gpu": "4"}}}));
+    api.wait("nodes", "", "n1", |node| gpus(node) == "4").await;
+    api.change("nodes", "", "n1", json!({"status": {"capacity": {"example.com/gpu": "2"}}}));
+    api.wait("nodes", "", "n1", |node| gpus(node) == "2").await;
+    machine.stop(node).await;
+    // A machine that was started anew has another boot id; a cordon and an end of its readiness were others' doing meanwhile.
+    let others = json!({"spec": {"unschedulable": true}, "status": {"nodeInfo": {"bootID": "former"}}});
+    api.change("nodes", "", "n1", others);
+    let node = machine.start(&api).await;
+    node.registered().await;
+    let again = api.get("nodes", "", "n1").unwrap();
+    assert_eq!(gpus(Some(&again)), "2", "a restart keeps it");
+    assert_eq!(again["status"]["capacity"]["example.com/gpu"], "2");
+    api.change("nodes", "", "n1", json!({"status": {"capacity": {"example.com/gpu": null}}}));
+    api.wait("nodes", "", "n1", |node| gpus(node).is_null()).await;
+    let told = |reason: &str| {
+        let events = api.all("events");
+        let mut found = events.iter().filter(|event| event["reason"] == reason);
+        let (first, count) = (found.next().cloned(), found.count());
+        first.map(|event| {
+            (event["message"].as_str().unwrap().to_owned(), event["type"].as_str().unwrap().to_owned(), count + 1)
+        })
+    };
+    until("the last event", || told("NodeNotSchedulable").is_some()).await;
+    let status = |reason: &str, times: usize| (format!("Node n1 status is now: {reason}"), "Normal".to_owned(), times);
+    for (reason, times) in [("NodeReady", 1), ("NodeNotSchedulable", 1)] {
+        assert_eq!(told(reason), Some(status(reason, times)));
+    }
+    // What the disk and memory of the machine that tests run on are like is not part of this.
+    for (good, bad) in
+        [("NodeHasSufficientMemory", "NodeHasInsufficientMemory"), ("NodeHasNoDiskPressure", "NodeHasDiskPressure")]
+    {
+        assert!(told(good).is_some() || told(bad).is_some(), "{good}");
+    }
+    assert_eq!(told("Starting"), Some(("Starting kubelet.".into(), "Normal".into(), 2)));
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+    let rebooted = format!("Node n1 has been rebooted, boot id: {}", boot.trim());
+    assert_eq!(told("Rebooted"), Some((rebooted, "Warning".into(), 1)));
+    let about = api.all("events").into_iter().find(|event| event["reason"] == "Starting").unwrap();
+    assert_eq!(
+        about["involvedObject"],
+        json!({"kind": "Node", "name": "n1", "uid": "n1"}),
+        "as upstream's kubelet refers to it"
+    );
     machine.stop(node).await;
     machine.finish().await;
 }

@@ -18,12 +18,13 @@ kind: Pod
 metadata: {name: looker, labels: {tier: test}}
 spec:
   restartPolicy: Never
+  securityContext: {fsGroup: 4321}
   initContainers:
   - {name: first, image: "klynge-test:1", command: [sh, -c, "echo from-init > /shared/note"], volumeMounts: [{name: shared, mountPath: /shared}]}
   containers:
   - name: main
     image: klynge-test:1
-    command: [sh, -c, 'cat /shared/note /config/file.txt; echo; echo \$COLOR \$PASSWORD \$POD_NAME; cat /labels/labels; echo; id -u; ls /var/run/secrets/kubernetes.io/serviceaccount; grep -c . /etc/resolv.conf; cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/memory.max 2>/dev/null || true']
+    command: [sh, -c, 'cat /shared/note /config/file.txt; echo; echo \$COLOR \$PASSWORD \$POD_NAME; cat /labels/labels; echo; id -u; grep -c '^tmpfs /hidden tmpfs ro' /proc/mounts; stat -Lc %g-%a /hidden /hidden/password; cat /hidden/password; echo; ls /var/run/secrets/kubernetes.io/serviceaccount; grep -c . /etc/resolv.conf; cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/memory.max 2>/dev/null || true']
     env:
     - {name: COLOR, valueFrom: {configMapKeyRef: {name: settings, key: color}}}
     - {name: PASSWORD, valueFrom: {secretKeyRef: {name: hidden, key: password}}}
@@ -35,14 +36,16 @@ spec:
     - {name: shared, mountPath: /deep, subPath: made/on/demand}
     - {name: config, mountPath: /config}
     - {name: labels, mountPath: /labels}
+    - {name: hidden, mountPath: /hidden}
   volumes:
+  - {name: hidden, secret: {secretName: hidden, defaultMode: 0400}}
   - {name: shared, emptyDir: {}}
   - {name: config, configMap: {name: settings}}
   - {name: labels, downwardAPI: {items: [{path: labels, fieldRef: {fieldPath: metadata.labels}}]}}
 Y
 k -n $NS wait pod/looker --for=jsonpath='{.status.phase}'=Succeeded --timeout=60s
 k -n $NS logs looker > $WORK/looker
-for expected in from-init 'some text' 'green s3cret looker' 'tier="test"' '^1234$' '^token$' '^ca.crt$'; do
+for expected in from-init 'some text' 'green s3cret looker' 'tier="test"' '^1234$' '^token$' '^ca.crt$' '^4321-2777$' '^4321-440$' '^s3cret$'; do
   grep -q "$expected" $WORK/looker || { cat $WORK/looker; echo "missing: $expected" >&2; exit 1; }
 done
 k -n $NS create deployment movable --image=klynge-test:1 -- sleep 100000

@@ -23,6 +23,9 @@ pub(crate) fn purge(global: &Global) -> Result<(), Failure> {
             let containers = containers.map_err(|error| failed("containers", &error))?;
             containers.purge().await.map_err(|error| failed("containers", &error))
         })?;
+        // Volumes in memory are mounts, which would keep the directory from being removed.
+        let pods = global.data_dir.join("agent").join("pods");
+        node::volumes::clean_up_all(&pods).map_err(|error| failed("the pods' volumes", &error))?;
     }
     let Some(ranges) = Ranges::load(&agent::ranges_path(global))? else { return Ok(()) };
     let Some(_claim) = agent::HostClaim::take().map_err(|error| failed("the network", &error))? else {

@@ -6,6 +6,7 @@ mod backend;
 mod checkpoint;
 mod dispatcher;
 mod events;
+mod grpc_probe;
 mod mirror;
 mod probes;
 mod references;

@@ -3,9 +3,9 @@
 use super::seams::Containers;
 use crate::streaming::ExecRequest;
 use bytes::Bytes;
-use http::{Request, Uri, Version};
-use http_body_util::{BodyExt, Full};
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use http::Request;
+use http_body_util::Full;
+use hyper_util::rt::TokioIo;
 use k8s_openapi::api::core::v1::{Container, ExecAction, GRPCAction, HTTPGetAction, TCPSocketAction};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use std::net::IpAddr;
@@ -157,16 +157,8 @@ impl Probed<'_> {
     pub(super) async fn grpc(&self, action: &GRPCAction, within: Duration) -> Result<(), String> {
         let host = self.host(None)?;
         let port = u16::try_from(action.port).map_err(|_| format!("invalid port: {}", action.port))?;
-        let service = action.service.clone().unwrap_or_default();
-        let ask = async {
-            let socket = TcpStream::connect((host.as_str(), port)).await.map_err(|_| {
-                format!("timeout: failed to connect service \"{host}:{port}\" within {}s", within.as_secs())
-            })?;
-            health_check(socket, &format!("{host}:{port}"), &service).await
-        };
-        tokio::time::timeout(within, ask)
-            .await
-            .unwrap_or_else(|_| Err(format!("timeout: health rpc did not complete within {}s", within.as_secs())))
+        let address = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
+        super::grpc_probe::check(&address, action.service.as_deref().unwrap_or_default(), within).await
     }
 }
 
@@ -189,58 +181,6 @@ where
     let response = sender.send_request(request).await.map_err(|error| error.to_string());
     driver.abort();
     Ok(response?.status().as_u16())
-}
-
-async fn health_check(socket: TcpStream, authority: &str, service: &str) -> Result<(), String> {
-    let text = |error: hyper::Error| format!("error: health rpc failed: {error}");
-    let (mut sender, connection) =
-        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(socket)).await.map_err(text)?;
-    let driver = tokio::spawn(connection);
-    // HealthCheckRequest { string service = 1 }, in a length-prefixed message.
-    let mut message = Vec::new();
-    if !service.is_empty() {
-        let length = u8::try_from(service.len()).ok().filter(|length| *length < 128);
-        let length = length.ok_or("the service name of a gRPC probe is longer than 127 bytes")?;
-        message.extend_from_slice(&[0x0a, length]);
-        message.extend_from_slice(service.as_bytes());
-    }
-    let length = u32::try_from(message.len()).unwrap_or(0).to_be_bytes();
-    let body = [vec![0], length.to_vec(), message].concat();
-    let uri: Uri =
-        format!("http://{authority}/grpc.health.v1.Health/Check").parse().map_err(|_| "invalid address".to_owned())?;
-    let request = Request::post(uri)
-        .version(Version::HTTP_2)
-        .header("content-type", "application/grpc")
-        .header("te", "trailers")
-        .header("user-agent", "kube-probe/1.37")
-        .body(Full::new(Bytes::from(body)))
-        .map_err(|error| error.to_string())?;
-    let asked = async {
-        let response = sender.send_request(request).await.map_err(text)?;
-        let early = response.headers().get("grpc-status").cloned();
-        let collected = http_body_util::Limited::new(response.into_body(), 64 << 10)
-            .collect()
-            .await
-            .map_err(|error| format!("error: health rpc failed: {error}"))?;
-        let late = collected.trailers().and_then(|trailers| trailers.get("grpc-status").cloned());
-        let code = early.or(late).and_then(|value| value.to_str().ok().map(str::to_owned)).unwrap_or_default();
-        Ok::<_, String>((code, collected.to_bytes()))
-    };
-    let result = asked.await;
-    driver.abort();
-    let (code, body) = result?;
-    match code.as_str() {
-        "0" | "" => {}
-        "12" => {
-            return Err("error: this server does not implement the grpc health protocol (grpc.health.v1.Health)".into());
-        }
-        other => return Err(format!("error: health rpc failed with status code {other}")),
-    }
-    // HealthCheckResponse { ServingStatus status = 1 }: SERVING is 1.
-    match body.get(5..7) {
-        Some([0x08, 1]) => Ok(()),
-        _ => Err("service unhealthy (responded with \"NOT_SERVING\")".into()),
-    }
 }
 
 /// TLS without looking at the certificate, as upstream's probes.

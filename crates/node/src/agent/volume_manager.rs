@@ -1,15 +1,20 @@
 //! Makes a pod's volumes and keeps those up to date whose objects change.
 
 use super::shared::Shared;
+use crate::container::memory_limits;
 use crate::environment::{FieldContext, needs};
 use crate::volumes::{
-    Inputs, Ownership, Payload, Prepared, clean_up, downward, from_config_map, from_secret, host_path, memory_or_disk,
-    own_by_group, projected, token_wishes, write_atomically,
+    GroupRights, Inputs, Ownership, Payload, Prepared, clean_up, downward, files_directory, from_config_map,
+    from_secret, host_path, memory_or_disk, own_by_group, projected, token_wishes, write_atomically,
 };
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, Volume};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+const CONFIG_MAP: &str = "kubernetes.io~configmap";
+/// What files in memory may take: two versions of 64 MiB, which is the most that one may hold, and their directories.
+const FILES_BYTES_MAX: u64 = (2 * 64 + 1) << 20;
 
 /// What came out of making volumes.
 pub(super) struct Made {
@@ -77,11 +82,14 @@ fn one(
     let fail = |why: String| format!("MountVolume.SetUp failed for volume \"{name}\" : {why}");
     let write = |plugin: &str, payload: Payload, user: Option<u32>| -> Result<Prepared, String> {
         let path = directory(pod_directory, plugin, &name);
+        // As upstream: what only configures is on the disk, everything else might be secret.
+        let memory = (plugin != CONFIG_MAP).then_some(FILES_BYTES_MAX);
+        files_directory(&path, memory).map_err(|error| fail(error.to_string()))?;
         write_atomically(&path, &payload, Ownership { user, group }).map_err(|error| fail(error.to_string()))?;
         Ok(Prepared { name: name.clone(), path, read_only: true })
     };
     if let Some(source) = &volume.config_map {
-        write("kubernetes.io~configmap", from_config_map(source, namespace, inputs).map_err(fail)?, None)
+        write(CONFIG_MAP, from_config_map(source, namespace, inputs).map_err(fail)?, None)
     } else if let Some(source) = &volume.secret {
         write("kubernetes.io~secret", from_secret(source, namespace, inputs).map_err(fail)?, None)
     } else if let Some(source) = &volume.downward_api {
@@ -108,9 +116,11 @@ fn one(
         };
         let path = directory(pod_directory, "kubernetes.io~empty-dir", &name);
         let fresh = !path.exists();
-        memory_or_disk(&path, &source).map_err(|error| fail(error.to_string()))?;
+        let node = u64::try_from(context.memory_bytes).ok().filter(|bytes| *bytes > 0);
+        let most = node.into_iter().chain(pod.spec.as_ref().and_then(memory_limits)).min();
+        memory_or_disk(&path, &source, most).map_err(|error| fail(error.to_string()))?;
         if let (true, Some(group)) = (fresh, group) {
-            own_by_group(&path, group, root_only).map_err(|error| fail(error.to_string()))?;
+            own_by_group(&path, group, GroupRights::ReadWrite, root_only).map_err(|error| fail(error.to_string()))?;
         }
         Ok(Prepared { name, path, read_only: false })
     }

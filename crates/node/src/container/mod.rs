@@ -7,5 +7,5 @@ mod security;
 
 pub use build::{Surroundings, launch, termination_log};
 pub use launch::{ImageConfig, Launch, LaunchError, Limits, Mount, MountPropagation, Processes, SandboxSpec, Seccomp};
-pub use resources::{container_limits, oom_score_adjust, pod_limits};
+pub use resources::{container_limits, memory_limits, oom_score_adjust, pod_limits};
 pub use security::{Security, security};

@@ -54,6 +54,16 @@ pub fn pod_limits(spec: &PodSpec) -> Limits {
     }
 }
 
+/// The memory limits of a pod's containers together, of those that have one; None where none has.
+#[must_use]
+pub fn memory_limits(spec: &PodSpec) -> Option<u64> {
+    let limit = |container: &Container| amount(container.resources.as_ref(), true, "memory").filter(|bytes| *bytes > 0);
+    let apps = spec.containers.iter().filter_map(limit).fold(0_i64, i64::saturating_add);
+    // Init containers run one after the other, before the others.
+    let init = spec.init_containers.iter().flatten().filter_map(limit).max().unwrap_or(0);
+    u64::try_from(apps.max(init)).ok().filter(|bytes| *bytes > 0)
+}
+
 /// The OOM score: guaranteed pods die last, best-effort ones first, the others by their share of the node's memory.
 #[must_use]
 pub fn oom_score_adjust(spec: &PodSpec, container: &Container, node_memory_bytes: i64) -> i32 {

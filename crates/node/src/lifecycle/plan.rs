@@ -97,8 +97,10 @@ fn plan(state: &mut PodState, now: Timestamp, actions: &mut Vec<Action>) {
     }
     // A start that was asked of a lost sandbox is answered before there is a new one.
     let starting = state.containers.iter().any(|container| container.phase == Phase::Starting);
+    // As upstream: volumes, then the sandbox, then images. What fails keeps the later ones from being seen.
+    let has_volumes = matches!(state.volumes, Volumes::Ready);
     let sandbox_due = match state.sandbox {
-        _ if starting => None,
+        _ if starting || !has_volumes => None,
         Sandbox::Absent => Some(0),
         Sandbox::Failed { retry_at, failures } if retry_at <= now => Some(failures),
         _ => None,
@@ -240,9 +242,12 @@ fn start_containers(state: &mut PodState, now: Timestamp, actions: &mut Vec<Acti
             held |= hook || container.phase == Phase::Starting;
             continue;
         }
+        if !ready {
+            continue;
+        }
         ensure_image(&mut state.containers[index], &spec, now, actions);
         let container = &mut state.containers[index];
-        if matches!(container.image, Image::Ready { .. }) && ready && !held {
+        if matches!(container.image, Image::Ready { .. }) && !held {
             start(container, actions);
             held = true;
         } else if !matches!(container.image, Image::Failed { .. }) {

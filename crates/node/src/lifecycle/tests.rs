@@ -350,6 +350,7 @@ fn images_that_cannot_be_had_are_tried_again_more_and_more_seldom() {
         bench.now += SignedDuration::from_secs(seconds);
         bench.tell(Event::Woken);
     };
+    (0..2).for_each(|_| bench.settle_one());
     fail(&mut bench, "ErrImagePull");
     assert_eq!(bench.shown("a"), waits("ErrImagePull", 0));
     wake(&mut bench, 1);
@@ -514,6 +515,7 @@ fn a_lost_sandbox_is_cleared_away_made_anew_and_initialised_again() {
 #[test]
 fn a_sandbox_that_an_ended_agent_left_half_made_is_made_anew() {
     let mut bench = Bench::new(json!({"containers": [{"name": "a", "image": "b"}]}));
+    bench.settle_one();
     assert!(bench.open.contains(&Action::CreateSandbox));
     bench.open.clear(); // what was under way ended with the agent
     bench.tell(Event::Recovered { sandbox: Some((9, Vec::new())), containers: Vec::new() });
@@ -523,7 +525,6 @@ fn a_sandbox_that_an_ended_agent_left_half_made_is_made_anew() {
     assert_eq!(bench.state.sandbox, Sandbox::Ready { pid: 7, addresses: vec!["10.0.0.2".parse().unwrap()] });
     // One whose making was over stays, also without containers.
     let mut bench = Bench::new(json!({"containers": [{"name": "a", "image": "b"}]}));
-    bench.open.retain(|action| matches!(action, Action::CreateSandbox));
     bench.settle();
     bench.tell(Event::Recovered { sandbox: Some((7, Vec::new())), containers: Vec::new() });
     assert!(!bench.open.contains(&Action::DestroySandbox));
@@ -627,16 +628,39 @@ impl Bench {
 
 #[test]
 fn a_pod_deleted_while_it_is_made_waits_for_the_answers() {
-    let mut bench = Bench::new(json!({"containers": [{"name": "a", "image": "b"}]}));
-    bench.open.retain(|action| matches!(action, Action::CreateSandbox));
-    let mut pod = (*bench.state.pod).clone();
-    pod.metadata.deletion_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(bench.now));
-    bench.tell(Event::Changed(Arc::new(pod)));
-    assert!(!bench.finished, "the sandbox is still being made");
+    for made in 0..2 {
+        let mut bench = Bench::new(json!({"containers": [{"name": "a", "image": "b"}]}));
+        (0..made).for_each(|_| bench.settle_one());
+        let mut pod = (*bench.state.pod).clone();
+        pod.metadata.deletion_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(bench.now));
+        bench.tell(Event::Changed(Arc::new(pod)));
+        assert!(!bench.finished, "the volumes, then the sandbox, are still being made");
+        bench.settle();
+        assert!(bench.finished && bench.cleaned && bench.starts.is_empty());
+    }
+}
+
+#[test]
+fn volumes_come_before_the_sandbox_and_the_sandbox_before_images() {
+    let mut bench = Bench::new(json!({"containers": [{"name": "a", "image": "b"}, {"name": "c", "image": "d"}]}));
+    assert_eq!(bench.open, [Action::PrepareVolumes]);
+    bench.open.clear();
+    bench.tell(Event::VolumesFailed("configmap \"x\" not found".into()));
+    bench.now += SignedDuration::from_secs(1);
+    bench.tell(Event::Woken);
+    assert_eq!(bench.open, [Action::PrepareVolumes], "and nothing else is tried meanwhile");
+    bench.settle_one();
+    assert_eq!(bench.open, [Action::CreateSandbox]);
+    bench.open.clear();
+    bench.tell(Event::SandboxFailed("no".into()));
+    assert!(bench.open.is_empty());
+    bench.now += SignedDuration::from_secs(3);
+    bench.tell(Event::Woken);
+    bench.settle_one();
+    let image = |name: &str| Action::EnsureImage { container: name.into() };
+    assert_eq!(bench.open, [image("a"), image("c")], "images of app containers come together");
     bench.settle();
-    assert!(!bench.finished, "the volumes are still being made");
-    bench.tell(Event::VolumesReady);
-    assert!(bench.finished && bench.cleaned && bench.starts.is_empty());
+    assert_eq!(bench.starts, ["a/0", "c/0"]);
 }
 
 #[test]

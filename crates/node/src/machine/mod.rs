@@ -1,7 +1,9 @@
 //! The machine as the cluster sees it: its Node object, its Lease, its pressures, and what is done about them.
 
+mod announce;
 mod contact;
 mod eviction;
+mod extended;
 mod facts;
 mod image_collector;
 mod lease;

@@ -1,6 +1,8 @@
 //! The Node object: registered at the start, its status kept true, its labels followed; and the watch over pressures.
 
+use super::announce::Announcer;
 use super::eviction::{Candidate, Thresholds, choose_victim};
+use super::extended::{is_offered, offered};
 use super::facts::{Facts, Space};
 use super::image_collector::{ImageHistory, ImageThresholds};
 use super::local_storage::over_limit;
@@ -36,6 +38,7 @@ const RIGHT_EVERY: Duration = Duration::from_secs(2);
 const IMAGES_IN_STATUS_MAX: usize = 50;
 /// Ours: pods of the node have no names.
 const DNS_CONDITION: &str = "ClusterDNSUnavailable";
+const PRESSURES: [&str; 3] = ["MemoryPressure", "DiskPressure", "PIDPressure"];
 
 /// How the machine presents itself.
 #[derive(Clone, Debug, Default)]
@@ -87,6 +90,11 @@ pub struct Machine {
     /// Revision of the last status that was written here, and when a foreign one was set right.
     written: u64,
     righted: Option<std::time::Instant>,
+    /// What others advertise in the Node's capacity, as it goes into what the node offers.
+    extended: BTreeMap<String, Option<String>>,
+    /// Whether the start was told, and whether the node was cordoned when it was told last.
+    started: bool,
+    unschedulable: bool,
     /// Set when the Node object is gone for good.
     removed: watch::Sender<bool>,
 }
@@ -115,6 +123,7 @@ impl Machine {
         let collected = std::time::Instant::now();
         let (removed, _) = watch::channel(false);
         let (written, righted) = (0, None);
+        let (extended, started, unschedulable) = (BTreeMap::new(), false, false);
         Self {
             options,
             facts,
@@ -127,6 +136,9 @@ impl Machine {
             resync,
             written,
             righted,
+            extended,
+            started,
+            unschedulable,
             removed,
         }
     }
@@ -135,6 +147,22 @@ impl Machine {
     #[must_use]
     pub fn removed(&self) -> watch::Receiver<bool> {
         self.removed.subscribe()
+    }
+
+    fn announcer(&self) -> Announcer<'_> {
+        Announcer { recorder: &self.shared.recorder, node: &self.options.name }
+    }
+
+    /// The agent begins: upstream's kubelet tells its pressures anew each time.
+    fn announce_start(&mut self) {
+        if std::mem::replace(&mut self.started, true) {
+            return;
+        }
+        let announcer = self.announcer();
+        announcer.starting();
+        for kind in PRESSURES {
+            announcer.condition(kind, self.has_pressure(kind));
+        }
     }
 
     fn labels(&self) -> BTreeMap<String, String> {
@@ -153,6 +181,7 @@ impl Machine {
 
     /// Registers the node, waiting for the API as long as it takes; the Node's uid.
     pub async fn register(&mut self) -> String {
+        self.announce_start();
         let mut wait = Duration::from_millis(20);
         loop {
             match self.try_register().await {
@@ -173,6 +202,7 @@ impl Machine {
         // Without any the annotation of a former start goes.
         let subnets = self.options.subnets.join(",");
         annotations["klynge.io/subnets"] = if subnets.is_empty() { Value::Null } else { json!(subnets) };
+        self.extended.clear();
         let object = json!({
             "apiVersion": "v1", "kind": "Node",
             "metadata": {"name": name, "labels": self.labels(), "annotations": annotations},
@@ -180,6 +210,7 @@ impl Machine {
             "status": self.status().await
         });
         let created = self.shared.api.create::<Node>(target("", "nodes", "", "", ""), &object).await;
+        let mut was_ready = false;
         let node = match created {
             Ok(node) => node,
             Err(status) if status.is_already_exists() => {
@@ -187,7 +218,9 @@ impl Machine {
                 let patch = json!({"metadata": {"labels": self.labels(), "annotations": annotations}});
                 self.shared.api.patch(target("", "nodes", "", &name, ""), PatchKind::Merge, patch).await?;
                 self.keep_transitions(&node);
-                if !says_ready(&node) {
+                self.extended = offered(&node);
+                was_ready = says_ready(&node);
+                if !was_ready {
                     self.settle().await;
                 }
                 node
@@ -195,6 +228,14 @@ impl Machine {
             Err(status) => return Err(status),
         };
         self.write_status().await?;
+        let boot_id =
+            node.status.as_ref().and_then(|status| status.node_info.as_ref()).map(|info| info.boot_id.as_str());
+        if boot_id.is_some_and(|known| !known.is_empty() && known != self.facts.boot_id) {
+            self.announcer().rebooted(&self.facts.boot_id);
+        }
+        if !was_ready {
+            self.announcer().condition("Ready", true);
+        }
         let labels = node.metadata.labels.unwrap_or_else(|| self.labels());
         *self.shared.labels.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(labels);
         Ok(node.metadata.uid.unwrap_or_default())
@@ -255,6 +296,7 @@ impl Machine {
             self.righted = None;
             return Some(RIGHT_RETRY);
         }
+        self.announcer().condition("Ready", true);
         None
     }
 
@@ -288,6 +330,9 @@ impl Machine {
                     if let Some(node) = &node && let Some(wait) = self.set_right(node).await {
                         look.reset_after(wait);
                     }
+                    if let Some(node) = &node {
+                        self.take_changes(node).await;
+                    }
                     known = node.clone();
                     if let Some(labels) = node.and_then(|node| node.metadata.labels.clone()) {
                         *self.shared.labels.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(labels);
@@ -298,16 +343,40 @@ impl Machine {
                         look.reset_after(wait);
                     }
                     self.look_after_pressures().await;
-                    if self.conditions != before || written.elapsed() >= WRITE_AT_LEAST_EVERY {
+                    let untold = known.as_deref().is_some_and(|node| !is_offered(node));
+                    if untold || self.conditions != before || written.elapsed() >= WRITE_AT_LEAST_EVERY {
                         match self.write_status().await {
                             Ok(()) => {
                                 written = std::time::Instant::now();
+                                self.announce_changes(&before);
                                 before = self.conditions.clone();
                             }
                             Err(error) => tracing::debug!(%error, "the node's status is written later"),
                         }
                     }
                 }
+            }
+        }
+    }
+
+    /// What others changed on the Node that the agent answers to: cordons, and capacity that they advertise.
+    async fn take_changes(&mut self, node: &Node) {
+        let unschedulable = node.spec.as_ref().and_then(|spec| spec.unschedulable).unwrap_or(false);
+        if std::mem::replace(&mut self.unschedulable, unschedulable) != unschedulable {
+            self.announcer().schedulable(!unschedulable);
+        }
+        self.extended = offered(node);
+        if !is_offered(node)
+            && let Err(error) = self.write_status().await
+        {
+            tracing::debug!(%error, "what the node offers is written with the next look");
+        }
+    }
+
+    fn announce_changes(&self, before: &BTreeMap<&'static str, (bool, Timestamp)>) {
+        for (kind, (value, _)) in &self.conditions {
+            if before.get(kind).map(|(value, _)| value) != Some(value) {
+                self.announcer().condition(kind, *value);
             }
         }
     }
@@ -385,6 +454,10 @@ impl Machine {
         let capacity = json!({"cpu": facts.cpus.to_string(), "memory": format!("{}Ki", facts.memory_bytes >> 10),
             "ephemeral-storage": format!("{}Ki", facts.ephemeral_bytes >> 10), "pods": self.options.pods_max.to_string(),
             "hugepages-2Mi": "0", "hugepages-1Gi": "0"});
+        let mut allocatable = capacity.clone();
+        if let Some(allocatable) = allocatable.as_object_mut() {
+            allocatable.extend(self.extended.iter().map(|(name, quantity)| (name.clone(), json!(quantity))));
+        }
         let mut images = self.shared.containers.images().await;
         images.sort_by_key(|image| std::cmp::Reverse(image.size_bytes));
         let images: Vec<Value> = images
@@ -393,7 +466,7 @@ impl Machine {
             .map(|image| json!({"names": image.names, "sizeBytes": image.size_bytes}))
             .collect();
         json!({
-            "capacity": capacity, "allocatable": capacity, "conditions": conditions, "addresses": addresses,
+            "capacity": capacity, "allocatable": allocatable, "conditions": conditions, "addresses": addresses,
             "daemonEndpoints": {"kubeletEndpoint": {"Port": self.options.endpoint_port}},
             "nodeInfo": {"machineID": facts.machine_id, "systemUUID": facts.system_uuid, "bootID": facts.boot_id,
                 "kernelVersion": facts.kernel, "osImage": facts.os_image, "containerRuntimeVersion": format!("klynge://{}", env!("CARGO_PKG_VERSION")),
@@ -427,7 +500,7 @@ impl Machine {
         if let Some((failing, _)) = self.dns_problem() {
             self.set(DNS_CONDITION, failing);
         }
-        for kind in ["MemoryPressure", "DiskPressure", "PIDPressure"] {
+        for kind in PRESSURES {
             let pressed = self.has_pressure(kind);
             self.set(kind, pressed);
         }

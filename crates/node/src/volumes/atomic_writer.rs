@@ -1,6 +1,7 @@
 //! Writes a volume's files so that a reader sees all of one version or all of the next: a `..data` symlink is swapped by rename.
 //! The layout is upstream's, which programs rely on: `name -> ..data/name`, `..data -> ..<timestamp>`.
 
+use super::directories::{GroupRights, own_by_group};
 use super::payload::Payload;
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -34,7 +35,7 @@ fn check(path: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// Brings `directory` to hold exactly `payload`; does nothing where it does already. Returns true where it wrote.
+/// Brings `directory`, which is there, to hold exactly `payload`; does nothing where it does already. Returns true where it wrote.
 ///
 /// # Errors
 /// An invalid path in the payload, or the file system's error.
@@ -42,7 +43,6 @@ pub fn write_atomically(directory: &Path, payload: &Payload, ownership: Ownershi
     for path in payload.keys() {
         check(path)?;
     }
-    fs::create_dir_all(directory)?;
     let data_link = directory.join("..data");
     let current = fs::read_link(&data_link).ok();
     if let Some(current) = &current
@@ -55,17 +55,15 @@ pub fn write_atomically(directory: &Path, payload: &Payload, ownership: Ownershi
     let root = directory.join(&version);
     for (path, entry) in payload {
         let file = root.join(path);
-        if let Some(parent) = file.parent() {
-            fs::create_dir_all(parent)?;
-        }
-        let mut mode = entry.mode;
-        if ownership.group.is_some() {
-            mode |= 0o440;
-        }
-        let mut out = fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&file)?;
+        make_parents(&root, path)?;
+        let mut out = fs::OpenOptions::new().write(true).create_new(true).mode(entry.mode).open(&file)?;
         out.write_all(&entry.data)?;
-        fs::set_permissions(&file, fs::Permissions::from_mode(mode))?; // past the umask
-        std::os::unix::fs::chown(&file, ownership.user, ownership.group)?;
+        fs::set_permissions(&file, fs::Permissions::from_mode(entry.mode))?; // past the umask
+        std::os::unix::fs::chown(&file, ownership.user, None)?;
+    }
+    if let Some(group) = ownership.group {
+        // The whole volume, as upstream: its own directory gets the group as well.
+        own_by_group(directory, group, GroupRights::Read, false)?;
     }
     let temporary = directory.join("..data_tmp");
     let _ = fs::remove_file(&temporary);
@@ -76,6 +74,20 @@ pub fn write_atomically(directory: &Path, payload: &Payload, ownership: Ownershi
         let _ = fs::remove_dir_all(directory.join(current));
     }
     Ok(true)
+}
+
+/// The directories of a file's path below `root`, which everybody may pass whatever the agent's umask is.
+fn make_parents(root: &Path, path: &str) -> io::Result<()> {
+    let parents: Vec<&Path> = Path::new(path).ancestors().skip(1).filter(|one| *one != Path::new("")).collect();
+    for parent in parents.into_iter().rev() {
+        let parent = root.join(parent);
+        match fs::create_dir(&parent) {
+            Ok(()) => fs::set_permissions(&parent, fs::Permissions::from_mode(0o755))?,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 fn fresh_directory(directory: &Path) -> io::Result<OsString> {
@@ -142,6 +154,7 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
     use crate::volumes::Entry;
+    use std::os::unix::fs::MetadataExt;
 
     fn payload(files: &[(&str, &str)]) -> Payload {
         let entry = |text: &str| Entry { data: text.as_bytes().to_vec(), mode: 0o640 };
@@ -164,6 +177,24 @@ mod tests {
         assert!(!dir.path().join("d").exists());
         assert!(fs::symlink_metadata(dir.path().join("d")).is_err(), "a stale name is removed");
         assert!(!dir.path().join(kept).exists(), "the old version is removed");
+    }
+
+    #[test]
+    fn a_group_gets_the_whole_volume() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
+        let own = Ownership { user: None, group: Some(4321) };
+        for version in ["1", "2"] {
+            assert!(write_atomically(dir.path(), &payload(&[("a", version), ("d/e", "2")]), own).unwrap());
+            for (path, mode) in [("", 0o2777), ("..data", 0o2755), ("d", 0o2755), ("a", 0o640), ("d/e", 0o640)] {
+                let meta = fs::metadata(dir.path().join(path)).unwrap();
+                assert_eq!((meta.gid(), meta.permissions().mode() & 0o7777), (4321, mode), "{path}");
+            }
+        }
+        let without = tempfile::tempdir().unwrap();
+        write_atomically(without.path(), &payload(&[("d/e", "2")]), Ownership::default()).unwrap();
+        let meta = fs::metadata(without.path().join("d")).unwrap();
+        assert_eq!((meta.gid(), meta.permissions().mode() & 0o7777), (0, 0o755));
     }
 
     #[test]

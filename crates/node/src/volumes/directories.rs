@@ -18,41 +18,66 @@ pub struct Prepared {
     pub read_only: bool,
 }
 
-/// Makes an emptyDir; one in memory is a tmpfs of at most its size limit.
+/// The mode of a volume's own directory, as upstream: who may write there is the container's and the file system's matter.
+const VOLUME_MODE: u32 = 0o777;
+
+/// Makes an emptyDir; one in memory is a tmpfs of at most its size limit, and never of more than `memory_bytes_max`.
 ///
 /// # Errors
 /// What the file system or mount(2) says.
-pub fn memory_or_disk(directory: &Path, source: &EmptyDirVolumeSource) -> io::Result<()> {
+pub fn memory_or_disk(
+    directory: &Path,
+    source: &EmptyDirVolumeSource,
+    memory_bytes_max: Option<u64>,
+) -> io::Result<()> {
     let fresh = !directory.exists();
-    fs::create_dir_all(directory)?;
+    let mode = source.mode.and_then(|mode| u32::try_from(mode).ok()).unwrap_or(VOLUME_MODE);
     match source.medium.as_deref().unwrap_or_default() {
-        "" => {}
-        "Memory" => {
-            if !is_mount_point(directory)? {
-                let limit = source
-                    .size_limit
-                    .as_ref()
-                    .and_then(|limit| crate::quantity::value(&limit.0))
-                    .filter(|limit| *limit > 0);
-                let options = match limit {
-                    Some(bytes) => format!("mode=0777,size={bytes}"),
-                    None => "mode=0777".to_owned(),
-                };
-                let options = std::ffi::CString::new(options).map_err(io::Error::other)?;
-                mount("tmpfs", directory, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, Some(options.as_c_str()))?;
+        "" => {
+            fs::create_dir_all(directory)?;
+            if fresh {
+                fs::set_permissions(directory, fs::Permissions::from_mode(mode))?;
             }
+            Ok(())
         }
-        other => {
-            return Err(io::Error::other(format!(
-                "emptyDir medium {other:?} is not supported: use \"\" or \"Memory\""
-            )));
+        "Memory" => {
+            let limit = source.size_limit.as_ref().and_then(|limit| crate::quantity::value(&limit.0));
+            let limit = limit.and_then(|limit| u64::try_from(limit).ok()).filter(|limit| *limit > 0);
+            fs::create_dir_all(directory)?;
+            if !is_mount_point(directory)? {
+                mount_memory(directory, limit.into_iter().chain(memory_bytes_max).min(), mode)?;
+            }
+            Ok(())
         }
+        other => Err(io::Error::other(format!("emptyDir medium {other:?} is not supported: use \"\" or \"Memory\""))),
     }
-    if fresh {
-        let mode = source.mode.and_then(|mode| u32::try_from(mode).ok()).unwrap_or(0o777);
-        fs::set_permissions(directory, fs::Permissions::from_mode(mode))?;
+}
+
+/// Makes the directory of a volume whose files the agent writes; in memory it is a tmpfs of `memory_bytes`, None keeps it on
+/// the disk. What is there stays as it is, whichever it is: containers have it.
+///
+/// # Errors
+/// What the file system or mount(2) says.
+pub fn files_directory(directory: &Path, memory_bytes: Option<u64>) -> io::Result<()> {
+    if directory.exists() && (memory_bytes.is_none() || is_mount_point(directory)? || !is_empty(directory)?) {
+        return Ok(());
     }
+    fs::create_dir_all(directory)?;
+    match memory_bytes {
+        Some(bytes) => mount_memory(directory, Some(bytes), VOLUME_MODE),
+        None => fs::set_permissions(directory, fs::Permissions::from_mode(VOLUME_MODE)),
+    }
+}
+
+fn mount_memory(directory: &Path, bytes: Option<u64>, mode: u32) -> io::Result<()> {
+    let size = bytes.map(|bytes| format!(",size={bytes}")).unwrap_or_default();
+    let options = std::ffi::CString::new(format!("mode={mode:o}{size}")).map_err(io::Error::other)?;
+    mount("tmpfs", directory, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, Some(options.as_c_str()))?;
     Ok(())
+}
+
+fn is_empty(directory: &Path) -> io::Result<bool> {
+    Ok(fs::read_dir(directory)?.next().is_none())
 }
 
 fn is_mount_point(path: &Path) -> io::Result<bool> {
@@ -103,11 +128,24 @@ pub fn host_path(source: &HostPathVolumeSource) -> Result<PathBuf, String> {
     Ok(path)
 }
 
+/// What the group may do with the files of a volume.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GroupRights {
+    /// Only read them: the agent writes them.
+    Read,
+    /// Read and write them.
+    ReadWrite,
+}
+
 /// Gives a volume to the pod's fsGroup: group ownership, group rights, setgid directories. Links are not followed.
 ///
 /// # Errors
 /// What the file system says.
-pub fn own_by_group(root: &Path, group: u32, on_root_mismatch_only: bool) -> io::Result<()> {
+pub fn own_by_group(root: &Path, group: u32, rights: GroupRights, on_root_mismatch_only: bool) -> io::Result<()> {
+    let bits = match rights {
+        GroupRights::Read => 0o440,
+        GroupRights::ReadWrite => 0o660,
+    };
     let meta = fs::symlink_metadata(root)?;
     if on_root_mismatch_only && meta.gid() == group && meta.permissions().mode() & 0o2070 == 0o2070 {
         return Ok(());
@@ -119,7 +157,7 @@ pub fn own_by_group(root: &Path, group: u32, on_root_mismatch_only: bool) -> io:
         if meta.file_type().is_symlink() {
             continue;
         }
-        let mut mode = meta.permissions().mode() | 0o660;
+        let mut mode = meta.permissions().mode() | bits;
         if meta.is_dir() {
             mode |= 0o2110;
             for entry in fs::read_dir(&path)? {
@@ -156,6 +194,21 @@ pub fn clean_up(pod_directory: &Path) -> io::Result<()> {
     }
 }
 
+/// Removes the directories of all pods below `pods`, of which none runs any more.
+///
+/// # Errors
+/// What the file system or umount(2) says.
+pub fn clean_up_all(pods: &Path) -> io::Result<()> {
+    let entries = match fs::read_dir(pods) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
+        clean_up(&entry?.path())?;
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
@@ -188,13 +241,40 @@ mod tests {
         let pod = dir.path().join("pod");
         let volume = pod.join("volumes/cache");
         let size_limit = Some(Quantity("64Ki".into()));
-        memory_or_disk(&volume, &EmptyDirVolumeSource { medium: Some("Memory".into()), size_limit, mode: None })
-            .unwrap();
+        let source = EmptyDirVolumeSource { medium: Some("Memory".into()), size_limit, mode: None };
+        memory_or_disk(&volume, &source, Some(1 << 30)).unwrap();
         assert!(is_mount_point(&volume).unwrap());
         assert!(fs::write(volume.join("big"), vec![0_u8; 1 << 20]).is_err(), "the size limit holds");
-        own_by_group(&volume, 1234, false).unwrap();
+        own_by_group(&volume, 1234, GroupRights::ReadWrite, false).unwrap();
         let meta = fs::metadata(volume.join("big")).unwrap();
         assert_eq!((meta.gid(), meta.permissions().mode() & 0o060), (1234, 0o060));
+        // The limit of the pod or the node holds where the volume has none, or a greater one.
+        let unlimited = pod.join("volumes/unlimited");
+        memory_or_disk(&unlimited, &EmptyDirVolumeSource { size_limit: None, ..source }, Some(64 << 10)).unwrap();
+        assert!(fs::write(unlimited.join("big"), vec![0_u8; 1 << 20]).is_err());
+        assert_eq!(fs::metadata(&unlimited).unwrap().permissions().mode() & 0o7777, 0o777);
+        clean_up(&pod).unwrap();
+        assert!(!pod.exists());
+    }
+
+    #[test]
+    fn files_in_memory_are_mounted_once_and_never_over_files_of_before() {
+        let dir = tempfile::tempdir().unwrap();
+        let pod = dir.path().join("pod");
+        let (memory, disk, old) = (pod.join("memory"), pod.join("disk"), pod.join("old"));
+        fs::create_dir_all(&old).unwrap();
+        fs::write(old.join("key"), "x").unwrap();
+        for _ in 0..2 {
+            files_directory(&memory, Some(1 << 20)).unwrap();
+            files_directory(&disk, None).unwrap();
+            files_directory(&old, Some(1 << 20)).unwrap();
+        }
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let count = |path: &Path| mounts.lines().filter(|line| line.contains(&format!(" {} ", path.display()))).count();
+        assert_eq!((count(&memory), count(&disk), count(&old)), (1, 0, 0));
+        for path in [&memory, &disk] {
+            assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o7777, 0o777, "{}", path.display());
+        }
         clean_up(&pod).unwrap();
         assert!(!pod.exists());
     }

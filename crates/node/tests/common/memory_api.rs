@@ -224,7 +224,7 @@ impl ClusterClient for MemoryApi {
                 let _changing = self.changing.lock().unwrap();
                 let mut object = self.get(&resource.resource, namespace, name).ok_or_else(missing)?;
                 let mut patch = from_value(&patch);
-                let uid = patch["metadata"].as_object_mut().and_then(|meta| meta.remove("uid"));
+                let uid = patch.get_mut("metadata").and_then(Value::as_object_mut).and_then(|meta| meta.remove("uid"));
                 if uid.is_some_and(|uid| uid != object["metadata"]["uid"]) {
                     return Err(Status::conflict(resource, name, "another uid"));
                 }
