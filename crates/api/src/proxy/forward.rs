@@ -1,5 +1,6 @@
 //! Passing a request on byte for byte, upgrades included.
 
+use super::application::secure;
 use super::targets::{Place, Target, resolve};
 use super::{Connection, NodeConnector as _};
 use crate::core::Scope;
@@ -33,6 +34,10 @@ pub(crate) async fn handle(
         *response.status_mut() = StatusCode::NO_CONTENT;
         return Ok(response);
     };
+    if let Some(redirect) = target.application.as_ref().and_then(|application| application.redirect(context, &request))
+    {
+        return Ok(redirect);
+    }
     let connection = connect(context, &target).await?;
     let body = body.take().ok_or_else(|| Status::internal("the body of the request is gone"))?;
     forward(connection, &target, request.map(|()| body)).await
@@ -46,7 +51,9 @@ async fn connect(context: &Context, target: &Target) -> Result<Box<dyn Connectio
             Place::Address(address, port) => {
                 let stream = TcpStream::connect((*address, *port)).await?;
                 stream.set_nodelay(true)?;
-                Ok(Box::new(stream) as Box<dyn Connection>)
+                let stream = Box::new(stream) as Box<dyn Connection>;
+                let is_tls = target.application.as_ref().is_some_and(|application| application.is_tls);
+                if is_tls { secure(stream, *address).await } else { Ok(stream) }
             }
         }
     };
@@ -64,9 +71,13 @@ async fn forward(
 ) -> Result<Response<Answer>, Status> {
     let failed = |error: hyper::Error| Status::unavailable(format!("error trying to reach service: {error}"));
     let upgrade = request.headers().contains_key(header::UPGRADE).then(|| hyper::upgrade::on(&mut request));
+    let own_host = own_host(&request);
     *request.uri_mut() = target.path.parse::<Uri>().map_err(|error| Status::bad_request(error.to_string()))?;
     *request.version_mut() = http::Version::HTTP_11;
     clean(request.headers_mut(), upgrade.is_some());
+    if let Some(application) = &target.application {
+        application.prepare(&mut request);
+    }
     let host = match &target.place {
         Place::Node(node) => node.clone(),
         Place::Address(address, port) => format!("{address}:{port}"),
@@ -90,14 +101,23 @@ async fn forward(
             Ok(Response::from_parts(parts, Answer::empty()))
         }
         _ => {
-            let (mut parts, body) = response.into_parts();
-            clean(&mut parts.headers, false);
+            clean(response.headers_mut(), false);
+            if let Some(application) = &target.application {
+                return Ok(application.answer(response, own_host.into_iter().chain([host]).collect()));
+            }
+            let (parts, body) = response.into_parts();
             if parts.status.is_server_error() && parts.headers.get(header::CONTENT_TYPE).is_none() {
                 return Ok(respond::answer(parts.status.as_u16(), "text/plain; charset=utf-8", Answer::Passed(body)));
             }
             Ok(Response::from_parts(parts, Answer::Passed(body)))
         }
     }
+}
+
+/// What the caller calls this server.
+fn own_host(request: &Request<Incoming>) -> Option<String> {
+    let host = request.headers().get(header::HOST).and_then(|value| value.to_str().ok());
+    host.or_else(|| request.uri().authority().map(http::uri::Authority::as_str)).map(str::to_owned)
 }
 
 /// Copies both ways until one side ends.

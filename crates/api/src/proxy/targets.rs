@@ -1,5 +1,6 @@
 //! Where a proxied request goes: which node, pod or service address, and under which path.
 
+use super::application::Application;
 use super::log_options;
 use crate::core::{Scope, decoded};
 use crate::serve::Context;
@@ -22,6 +23,8 @@ pub(crate) enum Place {
 pub(crate) struct Target {
     pub(crate) place: Place,
     pub(crate) path: String,
+    /// None for a node's own endpoints about its pods.
+    pub(crate) application: Option<Application>,
 }
 
 /// Resolves a request for a proxied subresource; None where there is nothing to pass on: the logs of a pod without a
@@ -85,7 +88,7 @@ pub(crate) fn resolve(context: &Context, scope: &Scope<'_>, role: &Role) -> Resu
             format!("/{verb}/{namespace}/{name}/{container}")
         }
     };
-    Ok(Some(Target { place: Place::Node(node.to_owned()), path: with_query(&path, &parameters) }))
+    Ok(Some(Target { place: Place::Node(node.to_owned()), path: with_query(&path, &parameters), application: None }))
 }
 
 fn lookup(context: &Context, scope: &Scope<'_>, name: &str) -> Result<Arc<Value>, Status> {
@@ -141,13 +144,23 @@ pub(crate) fn choose_container(pod: &Value, name: &str, wanted: &str) -> Result<
     Err(Status::bad_request(format!("container {wanted} is not valid for pod {name}")))
 }
 
-/// `scheme:name:port`, `name:port` or `name`.
-fn split_name(text: &str) -> (&str, &str) {
+/// `scheme:name:port`, `name:port` or `name` (upstream's SplitSchemeNamePort): whether the scheme is https, name, port.
+fn split_name(text: &str) -> Result<(bool, &str, &str), Status> {
+    let invalid = || Status::bad_request(format!("invalid request {text:?}"));
     match text.split(':').collect::<Vec<_>>().as_slice() {
-        [name] => (name, ""),
-        [name, port] | [_, name, port] => (name, port),
-        _ => (text, ""),
+        [name] if !name.is_empty() => Ok((false, name, "")),
+        [name, port] if !name.is_empty() => Ok((false, name, port)),
+        [scheme @ ("" | "http" | "https"), name, port] if !name.is_empty() => Ok((*scheme == "https", name, port)),
+        _ => Err(invalid()),
     }
+}
+
+/// The path of the proxy, without what is asked for behind it.
+fn application(context: &Context, is_tls: bool) -> Option<Application> {
+    let path = context.info.path.trim_end_matches('/');
+    let rest = &context.info.rest;
+    let base = if rest.is_empty() { Some(path) } else { path.strip_suffix(rest.as_str()) };
+    base.map(|base| Application { base: base.trim_end_matches('/').to_owned(), is_tls })
 }
 
 fn rest_path(context: &Context) -> String {
@@ -158,13 +171,14 @@ fn rest_path(context: &Context) -> String {
 }
 
 fn node_proxy(context: &Context, scope: &Scope<'_>) -> Result<Target, Status> {
-    let (name, _) = split_name(scope.name);
+    let (_, name, _) = split_name(scope.name)?;
     lookup(context, scope, name)?;
-    Ok(Target { place: Place::Node(name.to_owned()), path: rest_path(context) })
+    let application = application(context, false);
+    Ok(Target { place: Place::Node(name.to_owned()), path: rest_path(context), application })
 }
 
 fn pod_proxy(context: &Context, scope: &Scope<'_>) -> Result<Target, Status> {
-    let (name, port) = split_name(scope.name);
+    let (is_tls, name, port) = split_name(scope.name)?;
     let pod = lookup(context, scope, name)?;
     let address = pod.str_at(&["status", "podIP"]).and_then(|text| text.parse().ok());
     let address = address.ok_or_else(|| Status::bad_request(format!("pod {name} has no address yet")))?;
@@ -175,7 +189,8 @@ fn pod_proxy(context: &Context, scope: &Scope<'_>) -> Result<Target, Status> {
     } else {
         port.parse().map_err(|_| Status::bad_request(format!("invalid port {port}")))?
     };
-    Ok(Target { place: Place::Address(address, port_number(port)?), path: rest_path(context) })
+    let place = Place::Address(address, port_number(port)?);
+    Ok(Target { place, path: rest_path(context), application: application(context, is_tls) })
 }
 
 fn port_number(port: i64) -> Result<u16, Status> {
@@ -184,7 +199,7 @@ fn port_number(port: i64) -> Result<u16, Status> {
 
 /// A ready endpoint of a Service, taken from its EndpointSlices.
 fn service_proxy(context: &Context, scope: &Scope<'_>) -> Result<Target, Status> {
-    let (name, wanted) = split_name(scope.name);
+    let (is_tls, name, wanted) = split_name(scope.name)?;
     let service = lookup(context, scope, name)?;
     let ports = service.at(&["spec", "ports"]).and_then(Value::as_array).unwrap_or_default();
     let port = match (wanted, ports) {
@@ -220,7 +235,10 @@ fn service_proxy(context: &Context, scope: &Scope<'_>) -> Result<Target, Status>
     }
     let at = usize::try_from(crate::random::below(found.len() as u64)).unwrap_or(0);
     match found.get(at) {
-        Some((address, number)) => Ok(Target { place: Place::Address(*address, *number), path: rest_path(context) }),
+        Some((address, number)) => {
+            let place = Place::Address(*address, *number);
+            Ok(Target { place, path: rest_path(context), application: application(context, is_tls) })
+        }
         None => unavailable("no endpoints available for service"),
     }
 }
@@ -249,6 +267,17 @@ mod tests {
     fn escapes_queries() {
         let pairs = [("command".to_owned(), "a b&c".to_owned())];
         assert_eq!(with_query("/exec", &pairs), "/exec?command=a%20b%26c");
-        assert_eq!(split_name("http:web:80"), ("web", "80"));
+        for (text, wanted) in [
+            ("web", Some((false, "web", ""))),
+            ("web:80", Some((false, "web", "80"))),
+            ("http:web:80", Some((false, "web", "80"))),
+            ("https:web:", Some((true, "web", ""))),
+            (":web:80", Some((false, "web", "80"))),
+            ("ftp:web:80", None),
+            (":80", None),
+            ("a:b:c:d", None),
+        ] {
+            assert_eq!(split_name(text).ok(), wanted, "{text}");
+        }
     }
 }
