@@ -1,5 +1,6 @@
 //! Admission: an ordered list of plug-ins that may change or refuse a write. None of them ever holds the store's writer.
 
+mod default_classes;
 mod namespaces;
 mod node_restriction;
 mod nodes;
@@ -8,7 +9,6 @@ mod pods;
 mod roles;
 mod service_accounts;
 mod token_secrets;
-mod volumes;
 
 pub(crate) use namespaces::namespace_of;
 pub(crate) use plugin::{Operation, Review, mutate, validate};

@@ -1,6 +1,6 @@
 //! The plug-in seam and the list that says which run, in which order. Webhooks will be entries of the same list.
 
-use super::{namespaces, node_restriction, nodes, pods, roles, service_accounts, token_secrets, volumes};
+use super::{default_classes, namespaces, node_restriction, nodes, pods, roles, service_accounts, token_secrets};
 use crate::core::Call;
 use async_trait::async_trait;
 use object::{Status, Value};
@@ -64,7 +64,8 @@ const PLUGINS: &[&dyn Plugin] = &[
     &token_secrets::TokenSecrets,
     &pods::Priority,
     &pods::Tolerations,
-    &volumes::DefaultStorageClass,
+    &default_classes::DefaultStorageClass,
+    &default_classes::DefaultIngressClass,
     &roles::Escalation,
 ];
 

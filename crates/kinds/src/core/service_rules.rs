@@ -44,6 +44,12 @@ pub(super) fn default_service(service: &mut Value) {
     }
     if kind(service) == "LoadBalancer" {
         default_to(service, &["spec", "allocateLoadBalancerNodePorts"], true);
+        // KEP-1860: an address that says nothing is the node's to translate.
+        for ingress in items_mut(service, &["status", "loadBalancer", "ingress"]) {
+            if has_text(ingress, &["ip"]) {
+                default_to(ingress, &["ipMode"], "VIP");
+            }
+        }
     }
 }
 

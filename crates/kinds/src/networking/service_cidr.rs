@@ -25,6 +25,13 @@ pub(super) fn row() -> Resource {
 
 struct ServiceCidr;
 
+fn has_host_bits(ip: std::net::IpAddr, bits: u8) -> bool {
+    match ip {
+        std::net::IpAddr::V4(ip) => ip.to_bits().checked_shl(bits.into()).unwrap_or(0) != 0,
+        std::net::IpAddr::V6(ip) => ip.to_bits().checked_shl(bits.into()).unwrap_or(0) != 0,
+    }
+}
+
 impl Hooks for ServiceCidr {
     fn validate(&self, range: &Value) -> Vec<Cause> {
         let mut causes = Vec::new();
@@ -51,6 +58,9 @@ impl Hooks for ServiceCidr {
             let fits = parts.is_some_and(|(ip, bits)| bits <= if ip.is_ipv4() { 32 } else { 128 });
             if !fits {
                 let detail = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";
+                causes.push(invalid_text(&format!("spec.cidrs[{at}]"), text, detail));
+            } else if parts.is_some_and(|(ip, bits)| has_host_bits(ip, bits)) {
+                let detail = "must not have bits set beyond the prefix length";
                 causes.push(invalid_text(&format!("spec.cidrs[{at}]"), text, detail));
             }
         }

@@ -11,6 +11,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+/// Services with one of these labels are not for kube-proxy (KEP-2447 and its predecessor), so not for us.
+const LEFT_TO_OTHERS: [&str; 2] = ["service.kubernetes.io/service-proxy-name", "service.kubernetes.io/headless"];
+
 /// From where a Service is looked at.
 #[derive(Clone, Debug, Default)]
 pub struct View {
@@ -61,6 +64,10 @@ fn number(port: i32) -> Option<u16> {
 #[must_use]
 pub fn service_state(objects: &ServiceObjects, view: &View) -> Option<ServiceState> {
     let service = objects.service.as_ref()?;
+    let is_left_to = |label: &&str| service.metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(*label));
+    if LEFT_TO_OTHERS.iter().any(|label| is_left_to(label)) {
+        return None;
+    }
     let spec = service.spec.as_ref()?;
     let cluster_ips = cluster_ips(service);
     if cluster_ips.is_empty() || spec.type_.as_deref() == Some("ExternalName") {
