@@ -111,6 +111,35 @@ def test_endpoint_slice_api(context: Context):
     check(refused["message"], "addressType" in refused["message"])
 
 
+def test_special_addresses(context: Context):
+    """Endpoints, EndpointSlices and Services never lead to a node's own loopback or link-local addresses: upstream's validation"""
+    ranges = {
+        "127.0.0.1": "may not be in the loopback range (127.0.0.0/8, ::1/128)",
+        "169.254.169.254": "may not be in the link-local range (169.254.0.0/16, fe80::/10)",
+        "224.0.0.1": "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)",
+        "0.0.0.0": "may not be unspecified (0.0.0.0)",
+    }
+    ports, wrong = [{"port": 80}], []
+    for address, words in ranges.items():
+        bodies = {
+            context.slices_path(): {"addressType": "IPv4", "endpoints": [{"addresses": [address]}], "ports": ports},
+            context.core("endpoints"): {"subsets": [{"addresses": [{"ip": address}], "ports": ports}]},
+            context.core("services"): {"spec": {"ports": ports, "externalIPs": [address]}},
+        }
+        for path, body in bodies.items():
+            code, found = context.cluster.request("POST", path + "?dryRun=All", {"metadata": {"name": "special"}, **body})
+            if code != 422 or words not in found["message"]:
+                wrong.append(f"{path.rsplit('/', 1)[1]} with {address}: {code} {found.get('message', 'accepted')}")
+    same("not refused in upstream's words", [], wrong)
+
+
+def test_static_paths(context: Context):
+    """[sig-network] Networking should provide unchanging, static URL paths for kubernetes api services"""
+    for path in ("/api", "/apis", "/healthz", "/livez", "/readyz", "/metrics", "/openapi/v2", "/openapi/v3", "/version"):
+        code, _ = context.cluster.request("GET", path, decode=False)
+        same(path, 200, code)
+
+
 def ingress(name):
     return {"spec": {"defaultBackend": {"service": {"name": "default-backend", "port": {"number": 80}}}, "rules": [
         {"host": "foo.bar.com", "http": {"paths": [{"path": "/", "pathType": "Prefix", "backend": {"service": {"name": "test-backend", "port": {"number": 80}}}}]}}]}}

@@ -148,6 +148,22 @@ def test_dns_config_options(context: Context):
     check(f"the options: {text}", "ndots:3" in text and "ndots:5" not in text and f"nameserver {server}" in text)
 
 
+def test_dns_long_search_list(context: Context):
+    """[sig-network] DNS should work with the pod containing more than 6 DNS search paths and longer than 256 search list characters; with an underscore and a single dot"""
+    # the cluster's own comes first: resolvers for the others may be out of reach where this runs
+    paths = [f"{context.namespace}.svc.cluster.local"] + [f"{'x' * 55}{number}.example" for number in range(6)]
+    context.service("target", [{"port": 80}])
+    server = context.get("/api/v1/namespaces/kube-system/services/kube-dns")["spec"]["clusterIP"]
+    settings = {"nameservers": [server], "options": [{"name": "ndots", "value": "2"}]}
+    context.pod("long", dnsPolicy="None", dnsConfig={**settings, "searches": paths})
+    text = context.do("long", "sh", command="cat /etc/resolv.conf")["out"]
+    check(f"all of them: {text}", "search " + " ".join(paths) in text)
+    lookup(context, "long", "target", "A", [context.get(context.service_path("target"))["spec"]["clusterIP"]])
+    context.pod("odd", dnsPolicy="None", dnsConfig={**settings, "searches": [".", "my_domain.example"]})
+    text = context.do("odd", "sh", command="cat /etc/resolv.conf")["out"]
+    check(f"both as they are: {text}", "search . my_domain.example" in text)
+
+
 def test_dns_pod_records(context: Context):
     """Kubernetes DNS specification 2.3: pods by their addresses; unknown names do not exist, known names have no AAAA over IPv4"""
     pod = context.shared["pods"]["server-2"]

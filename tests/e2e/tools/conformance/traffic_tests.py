@@ -182,6 +182,20 @@ def test_refused_without_endpoints(context: Context):
         context.not_answered(client, context.nodes[0][1], spec["ports"][0]["nodePort"], how="refused")
 
 
+def test_refused_for_evicted(context: Context):
+    """[sig-network] Services should be rejected for evicted pods (no endpoints exist)"""
+    mount = {"volumeMounts": [{"name": "usr", "mountPath": "/usr", "readOnly": True}, {"name": "small", "mountPath": "/small"}]}
+    volumes = [{"name": "usr", "hostPath": {"path": "/usr"}}, {"name": "small", "emptyDir": {"sizeLimit": "1Mi"}}]
+    context.pod("evicted", labels={"app": "evicted"}, container=mount, volumes=volumes)
+    address = context.service("evicted-pods", [{"port": 80, "targetPort": 8080}], {"app": "evicted"})["spec"]["clusterIP"]
+    context.answered_by(context.client(), address, 80, {"evicted"})
+    context.do("evicted", "sh", command="dd if=/dev/zero of=/small/large bs=1M count=4")
+    until("evicted", lambda: context.get(context.core("pods", "evicted"))["status"].get("reason") == "Evicted", 60)
+    context.endpoints_are("evicted-pods", set())
+    for client in (context.client(0), context.host_client(1)):
+        context.not_answered(client, address, 80, how="refused")
+
+
 def test_unready_endpoints(context: Context):
     """[sig-network] Services should be able to connect to terminating and unready endpoints if PublishNotReadyAddresses is true"""
     words = ("--http", "8080", "--linger", "60")
@@ -210,7 +224,8 @@ def test_terminating_fallback(context: Context):
         spec = context.service(f"over-{policy.lower()}", [{"port": 80, "targetPort": 8080}], {"app": "ending"}, type="NodePort",
                                internalTrafficPolicy=policy, externalTrafficPolicy=policy)["spec"]
         places.append((spec["clusterIP"], 80, spec["ports"][0]["nodePort"]))
-    health = context.service("health", [{"port": 80, "targetPort": 8080}], {"app": "ending"}, type="LoadBalancer", externalTrafficPolicy="Local")["spec"]["healthCheckNodePort"]
+    health = context.service("health", [{"port": 80, "targetPort": 8080}], {"app": "ending"}, type="LoadBalancer",
+                             loadBalancerClass="example.com/none", externalTrafficPolicy="Local")["spec"]["healthCheckNodePort"]
 
     def all_answer():
         for cluster_ip, port, node_port in places:
