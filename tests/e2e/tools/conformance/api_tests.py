@@ -21,7 +21,7 @@ EVERY = ("create", "delete", "deletecollection", "get", "list", "patch", "update
 
 
 def operations(context, group, resource, kind, make, namespaced=True, status=None, change=None):
-    """All verbs over three objects of one label. `make(name)` gives an object; `status` what is written there; `change(object)` a change of the spec."""
+    """All verbs over three objects of one label: `make(name)` gives an object, `change(object)` changes its spec, `status` is what is written there."""
     discovered(context, group, resource, kind, EVERY, None if status is None else True)
     home = f"{group}/namespaces/{context.namespace}/{resource}" if namespaced else f"{group}/{resource}"
     everywhere, label = f"{group}/{resource}", f"conform-{resource}"
@@ -142,7 +142,8 @@ def test_static_paths(context: Context):
 
 def ingress(name):
     return {"spec": {"defaultBackend": {"service": {"name": "default-backend", "port": {"number": 80}}}, "rules": [
-        {"host": "foo.bar.com", "http": {"paths": [{"path": "/", "pathType": "Prefix", "backend": {"service": {"name": "test-backend", "port": {"number": 80}}}}]}}]}}
+        {"host": "foo.bar.com", "http": {"paths": [
+            {"path": "/", "pathType": "Prefix", "backend": {"service": {"name": "test-backend", "port": {"number": 80}}}}]}}]}}
 
 
 def test_ingress_api(context: Context):
@@ -153,7 +154,8 @@ def test_ingress_api(context: Context):
 
 def test_ingress_class_api(context: Context):
     """[sig-network] IngressClass API should support creating IngressClass API operations [Conformance]"""
-    operations(context, NETWORKING, "ingressclasses", "IngressClass", lambda name: {"spec": {"controller": "example.com/controller"}}, namespaced=False)
+    operations(context, NETWORKING, "ingressclasses", "IngressClass", lambda name: {"spec": {"controller": "example.com/controller"}},
+               namespaced=False)
 
 
 def test_ingress_class_default(context: Context):
@@ -165,7 +167,8 @@ def test_ingress_class_default(context: Context):
         made = context.call("POST", f"{NETWORKING}/namespaces/{context.namespace}/ingresses", {"metadata": {"name": "one"}, **ingress("one")})
         same("the class of an Ingress that names none", "conform-default", made["spec"].get("ingressClassName"))
         scoped = context.call("POST", path, {"metadata": {"name": "conform-scoped"}, "spec": {
-            "controller": "example.com/controller", "parameters": {"scope": "Namespace", "namespace": "foo", "kind": "fookind", "name": "fooname", "apiGroup": "example.com"}}})
+            "controller": "example.com/controller",
+            "parameters": {"scope": "Namespace", "namespace": "foo", "kind": "fookind", "name": "fooname", "apiGroup": "example.com"}}})
         same("its parameters' scope", "Namespace", scoped["spec"]["parameters"]["scope"])
         bad = {"metadata": {"name": "conform-bad"}, "spec": {"controller": "example.com/controller", "parameters": {
             "scope": "Namespace", "kind": "fookind", "name": "fooname"}}}
@@ -196,20 +199,25 @@ def test_network_policy_end_port(context: Context):
     check("an end before the beginning", "endPort" in context.call("POST", home, {"metadata": {"name": "bad"}, "spec": spec}, status=422)["message"])
 
 
+def is_ready(one):
+    return any(each["type"] == "Ready" and each["status"] == "True" for each in one.get("status", {}).get("conditions", []))
+
+
 def test_service_cidr_api(context: Context):
     """[sig-network] ServiceCIDR and IPAddress API should support ServiceCIDR API operations [Conformance]"""
     path = f"{NETWORKING}/servicecidrs"
     discovered(context, NETWORKING, "servicecidrs", "ServiceCIDR", EVERY, True)
     default = context.get(f"{path}/kubernetes")
     same("uid of the status", default["metadata"]["uid"], context.get(f"{path}/kubernetes/status")["metadata"]["uid"])
-    check("Ready", any(one["type"] == "Ready" and one["status"] == "True" for one in default["status"]["conditions"]))
+    check("Ready", is_ready(default))
     listed = context.get(path)
     check("the default is listed", any(one["metadata"]["name"] == "kubernetes" for one in listed["items"]))
     watch = context.watch(path, listed["metadata"]["resourceVersion"])
-    context.call("POST", path, {"metadata": {"name": "conform-api", "labels": {"special": "conform-cidr"}}, "spec": {"cidrs": ["198.18.77.0/24"]}}, status=201)
+    body = {"metadata": {"name": "conform-api", "labels": {"special": "conform-cidr"}}, "spec": {"cidrs": ["198.18.77.0/24"]}}
+    context.call("POST", path, body, status=201)
     try:
         watch.saw("ADDED", "conform-api")
-        watch.saw("MODIFIED", "conform-api", lambda one: any(each["type"] == "Ready" and each["status"] == "True" for each in one.get("status", {}).get("conditions", [])))
+        watch.saw("MODIFIED", "conform-api", is_ready)
         context.patch(f"{path}/conform-api", {"metadata": {"annotations": {"patched": "true"}}})
         condition = {"type": "Tested", "status": "True", "reason": "E2E", "message": "set by a test", "lastTransitionTime": "2026-01-01T00:00:00Z"}
         # conditions merge by their type
@@ -268,8 +276,9 @@ def test_service_cidr_traffic(context: Context):
     path = f"{NETWORKING}/servicecidrs"
     context.call("POST", path, {"metadata": {"name": "conform-traffic"}, "spec": {"cidrs": ["203.0.113.0/24"]}}, status=201)
     try:
-        until("Ready", lambda: any(one["type"] == "Ready" and one["status"] == "True" for one in context.get(f"{path}/conform-traffic").get("status", {}).get("conditions", [])))
-        made = context.service("cidr", [{"name": "http", "port": 80, "targetPort": 8080}], {"app": "server"}, namespace="conform", clusterIP="203.0.113.10", type="NodePort")
+        until("Ready", lambda: is_ready(context.get(f"{path}/conform-traffic")))
+        made = context.service("cidr", [{"name": "http", "port": 80, "targetPort": 8080}], {"app": "server"}, namespace="conform",
+                               clusterIP="203.0.113.10", type="NodePort")
         for client in (context.client(0), context.client(1)):
             context.answered_by(client, "203.0.113.10", 80, context.shared["servers"])
             context.answered_by(client, context.nodes[1][1], made["spec"]["ports"][0]["nodePort"], context.shared["servers"])

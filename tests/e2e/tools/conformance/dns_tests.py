@@ -134,22 +134,25 @@ def test_dns_config_options(context: Context):
     """[sig-network] DNS should support configurable pod resolv.conf"""
     target = context.shared["pods"]["server-1"]["status"]["podIP"]
     context.call("POST", context.core("services"), {"metadata": {"name": "target"}, "spec": {"clusterIP": "None", "ports": [{"port": 80}]}})
-    context.call("POST", context.core("endpoints"), {"metadata": {"name": "target"}, "subsets": [{"addresses": [{"ip": target}], "ports": [{"port": 80}]}]})
+    subsets = [{"addresses": [{"ip": target}], "ports": [{"port": 80}]}]
+    context.call("POST", context.core("endpoints"), {"metadata": {"name": "target"}, "subsets": subsets})
     server = context.get("/api/v1/namespaces/kube-system/services/kube-dns")["spec"]["clusterIP"]
     context.pod("one", dnsPolicy="None", dnsConfig={
-        "nameservers": [server], "searches": [f"{context.namespace}.svc.cluster.local"], "options": [{"name": "ndots", "value": "2"}, {"name": "edns0"}]})
+        "nameservers": [server], "searches": [f"{context.namespace}.svc.cluster.local"],
+        "options": [{"name": "ndots", "value": "2"}, {"name": "edns0"}]})
     text = context.do("one", "sh", command="cat /etc/resolv.conf")["out"]
     check(f"its options: {text}", "options ndots:2 edns0" in text)
     until("a name by the search list", lambda: same("target", [target], context.do("one", "resolve", host="target")) or True)
     # what is added to the cluster's own settings
     context.pod("two", dnsConfig={"searches": ["more.example"], "options": [{"name": "ndots", "value": "3"}]})
     text = context.do("two", "sh", command="cat /etc/resolv.conf")["out"]
-    check(f"the search list: {text}", f"search {context.namespace}.svc.cluster.local svc.cluster.local cluster.local" in text and "more.example" in text)
+    own = f"search {context.namespace}.svc.cluster.local svc.cluster.local cluster.local"
+    check(f"the search list: {text}", own in text and "more.example" in text)
     check(f"the options: {text}", "ndots:3" in text and "ndots:5" not in text and f"nameserver {server}" in text)
 
 
 def test_dns_long_search_list(context: Context):
-    """[sig-network] DNS should work with the pod containing more than 6 DNS search paths and longer than 256 search list characters; with an underscore and a single dot"""
+    """[sig-network] DNS should work with more than 6 search paths and 256 search list characters; with an underscore and a single dot"""
     # the cluster's own comes first: resolvers for the others may be out of reach where this runs
     paths = [f"{context.namespace}.svc.cluster.local"] + [f"{'x' * 55}{number}.example" for number in range(6)]
     context.service("target", [{"port": 80}])
@@ -169,7 +172,8 @@ def test_dns_pod_records(context: Context):
     pod = context.shared["pods"]["server-2"]
     address = pod["status"]["podIP"]
     lookup(context, context.client(), f"{address.replace('.', '-')}.conform.pod.cluster.local", "A", [address])
-    for name, code in (("absent.default.svc.cluster.local.", 3), ("kubernetes.absent.svc.cluster.local.", 3), ("kubernetes.default.svc.cluster.local.", 0)):
+    for name, code in (("absent.default.svc.cluster.local.", 3), ("kubernetes.absent.svc.cluster.local.", 3),
+                       ("kubernetes.default.svc.cluster.local.", 0)):
         found = context.do(context.client(), "dns", name=name, type="AAAA")
         same(f"AAAA {name}", (code, []), (found["code"], found["answers"]))
 

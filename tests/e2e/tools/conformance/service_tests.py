@@ -51,9 +51,10 @@ def test_services_secure_master(context: Context):
     service = context.get(context.service_path("kubernetes", "default"))
     same("its port", ("https", 443), (service["spec"]["ports"][0]["name"], service["spec"]["ports"][0]["port"]))
     for number in (0, 1):
-        found = context.do(context.client(number), "https", host="kubernetes.default.svc", port=443, path="/version")
-        same("the API, called from a pod", 200, found["status"])
-        same("its own namespace's pods are not its to read", 403, context.do(context.client(number), "https", host="kubernetes.default.svc", port=443, path="/api/v1/namespaces/conform/pods")["status"])
+        # a ServiceAccount without roles may know the version, and not read pods
+        for path, status in (("/version", 200), ("/api/v1/namespaces/conform/pods", 403)):
+            found = context.do(context.client(number), "https", host="kubernetes.default.svc", port=443, path=path)
+            same(f"the API, called from a pod: {path}", status, found["status"])
 
 
 def test_services_list_all(context: Context):
@@ -79,13 +80,15 @@ def test_services_status_lifecycle(context: Context):
                            type="LoadBalancer", loadBalancerClass=CLASS)
     watch = context.watch(home + "?labelSelector=test-service-static%3Dtrue", made["metadata"]["resourceVersion"])
     same("status at first", {"loadBalancer": {}}, context.get(path + "/status")["status"])
-    context.patch(path + "/status", {"metadata": {"annotations": {"patchedstatus": "true"}}, "status": {"loadBalancer": {"ingress": [{"ip": "203.0.113.1"}]}}})
+    balanced = {"loadBalancer": {"ingress": [{"ip": "203.0.113.1"}]}}
+    context.patch(path + "/status", {"metadata": {"annotations": {"patchedstatus": "true"}}, "status": balanced})
     seen = watch.saw("MODIFIED", "test-service", lambda one: one["metadata"].get("annotations", {}).get("patchedstatus") == "true")
     same("the patched status", "203.0.113.1", seen["status"]["loadBalancer"]["ingress"][0]["ip"])
 
     def update():
         current = context.get(path + "/status")
-        current["status"]["conditions"] = [{"type": "StatusUpdate", "status": "True", "reason": "E2E", "message": "Set from e2e test", "lastTransitionTime": None}]
+        current["status"]["conditions"] = [
+            {"type": "StatusUpdate", "status": "True", "reason": "E2E", "message": "Set from e2e test", "lastTransitionTime": None}]
         code, found = context.cluster.request("PUT", path + "/status", current)
         check(f"update of the status: {code} {found}", code in (200, 409))
         return found if code == 200 else None
@@ -114,7 +117,8 @@ def test_services_external_name_to_cluster_ip(context: Context):
     """[sig-network] Services should be able to change the type from ExternalName to ClusterIP [Conformance]"""
     made = context.service("externalname-service", selector=SERVER, namespace="conform", type="ExternalName", externalName="foo.example.com")
     same("no address", None, made["spec"].get("clusterIP"))
-    service = change(context, "externalname-service", {"spec": {"type": "ClusterIP", "externalName": None, "ports": [{"name": "http", "port": 80, "targetPort": 8080}]}})
+    spec = {"type": "ClusterIP", "externalName": None, "ports": [{"name": "http", "port": 80, "targetPort": 8080}]}
+    service = change(context, "externalname-service", {"spec": spec})
     for client in (context.client(0), context.client(1)):
         reachable(context, service, client)
     remove(context, "externalname-service")
@@ -124,7 +128,8 @@ def test_services_external_name_to_node_port(context: Context):
     """[sig-network] Services should be able to change the type from ExternalName to NodePort [Conformance]"""
     made = context.service("externalname-nodeport", selector=SERVER, namespace="conform", type="ExternalName", externalName="foo.example.com")
     same("no address", None, made["spec"].get("clusterIP"))
-    service = change(context, "externalname-nodeport", {"spec": {"type": "NodePort", "externalName": None, "ports": [{"name": "http", "port": 80, "targetPort": 8080}]}})
+    spec = {"type": "NodePort", "externalName": None, "ports": [{"name": "http", "port": 80, "targetPort": 8080}]}
+    service = change(context, "externalname-nodeport", {"spec": spec})
     check(f"a node port: {service['spec']}", service["spec"]["ports"][0].get("nodePort"))
     reachable(context, service, context.client(1))
     remove(context, "externalname-nodeport")
