@@ -159,23 +159,35 @@ def test_ingress_class_api(context: Context):
 
 
 def test_ingress_class_default(context: Context):
-    """[sig-network] IngressClass should set default value on new IngressClass; should allow IngressClass to have Namespace-scoped parameters"""
-    path = f"{NETWORKING}/ingressclasses"
-    context.call("POST", path, {"metadata": {"name": "conform-default", "annotations": {"ingressclass.kubernetes.io/is-default-class": "true"}},
-                                "spec": {"controller": "example.com/controller"}})
+    """[sig-network] IngressClass should set default value on new IngressClass; should choose the one with the later CreationTimestamp"""
+    path, home = f"{NETWORKING}/ingressclasses", f"{NETWORKING}/namespaces/{context.namespace}/ingresses"
+    default = {"ingressclass.kubernetes.io/is-default-class": "true"}
+    context.call("POST", path, {"metadata": {"name": "conform-default", "annotations": default}, "spec": {"controller": "example.com/controller"}})
     try:
-        made = context.call("POST", f"{NETWORKING}/namespaces/{context.namespace}/ingresses", {"metadata": {"name": "one"}, **ingress("one")})
+        made = context.call("POST", home, {"metadata": {"name": "one"}, **ingress("one")})
         same("the class of an Ingress that names none", "conform-default", made["spec"].get("ingressClassName"))
-        scoped = context.call("POST", path, {"metadata": {"name": "conform-scoped"}, "spec": {
-            "controller": "example.com/controller",
-            "parameters": {"scope": "Namespace", "namespace": "foo", "kind": "fookind", "name": "fooname", "apiGroup": "example.com"}}})
-        same("its parameters' scope", "Namespace", scoped["spec"]["parameters"]["scope"])
-        bad = {"metadata": {"name": "conform-bad"}, "spec": {"controller": "example.com/controller", "parameters": {
-            "scope": "Namespace", "kind": "fookind", "name": "fooname"}}}
-        check("a scope of namespaces without one is refused", "namespace" in context.call("POST", path, bad, status=422)["message"])
+        old = {"metadata": {"name": "two", "annotations": {"kubernetes.io/ingress.class": "other"}}, **ingress("two")}
+        same("of one that names it in the old way", None, context.call("POST", home, old)["spec"].get("ingressClassName"))
     finally:
-        for name in ("conform-default", "conform-scoped", "conform-bad"):
-            context.cluster.request("DELETE", f"{path}/{name}")
+        context.cluster.request("DELETE", f"{path}/conform-default")
+
+
+def test_ingress_class_parameters(context: Context):
+    """[sig-network] IngressClass should allow IngressClass to have Namespace-scoped parameters"""
+    path = f"{NETWORKING}/ingressclasses"
+    parameters = {"scope": "Namespace", "namespace": "foo", "kind": "fookind", "name": "fooname", "apiGroup": "example.com"}
+    body = {"metadata": {"name": "conform-scoped"}, "spec": {"controller": "example.com/controller", "parameters": parameters}}
+    made = context.call("POST", path, body)
+    context.call("DELETE", f"{path}/conform-scoped")
+    same("its parameters", parameters, made["spec"]["parameters"])
+    del parameters["namespace"]
+    wrong = []
+    for scope, words in (("Namespace", "`parameters.scope` is set to 'Namespace'"), ("Anything", 'supported values: "Cluster", "Namespace"')):
+        parameters["scope"] = scope
+        code, found = context.cluster.request("POST", path + "?dryRun=All", body)
+        if code != 422 or words not in found["message"]:
+            wrong.append(f"{scope}: {code} {found.get('message', 'accepted')}, not {words}")
+    same("not refused in upstream's words", [], wrong)
 
 
 def policy(name):
@@ -235,18 +247,26 @@ def test_service_cidr_api(context: Context):
 
 def test_service_cidr_validation(context: Context):
     """[sig-network] ServiceCIDRs and IPAddresses: what upstream's validation refuses, in its words"""
-    for cidrs, words in (([], "at least one CIDR required"), (["nonsense"], "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)"),
-                         (["198.18.1.0/24", "198.18.2.0/24"], "may specify no more than one IP for each IP family"),
-                         (["198.18.3.5/24"], "must not have bits set beyond the prefix length")):
-        body = {"metadata": {"name": "conform-bad"}, "spec": {"cidrs": cidrs}}
-        code, found = context.cluster.request("POST", f"{NETWORKING}/servicecidrs?dryRun=All", body)
-        same(f"status for {cidrs}", 422, code)
-        check(f"{words}: {found['message']}", words in found["message"])
-    for spec, words in (({}, "spec.parentRef: Required value"), ({"parentRef": {"name": "one"}}, "spec.parentRef.resource: Required value"),
-                        ({"parentRef": {"resource": "services"}}, "spec.parentRef.name: Required value")):
-        code, found = context.cluster.request("POST", f"{NETWORKING}/ipaddresses?dryRun=All", {"metadata": {"name": "198.51.100.78"}, "spec": spec})
-        same(f"status for {spec}", 422, code)
-        check(f"{words}: {found['message']}", words in found["message"])
+    bad_ranges = {
+        "at least one CIDR required": [], "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)": ["nonsense"],
+        "may specify no more than one IP for each IP family": ["198.18.1.0/24", "198.18.2.0/24"],
+        "must not have bits set beyond the prefix length": ["198.18.3.5/24"],
+        "must be in canonical form (\"2001:db8::/64\")": ["2001:DB8:0::/64"],
+        "must not have leading 0s in IP or prefix length": ["198.18.3.0/024"],
+    }
+    bad_parents = {
+        "spec.parentRef: Required value": {}, "spec.parentRef.resource: Required value": {"parentRef": {"name": "one"}},
+        "spec.parentRef.name: Required value": {"parentRef": {"resource": "services"}},
+    }
+    asked = [("servicecidrs", "conform-bad", {"cidrs": cidrs}, words) for words, cidrs in bad_ranges.items()]
+    asked += [("ipaddresses", "198.51.100.78", spec, words) for words, spec in bad_parents.items()]
+    wrong = []
+    for resource, name, spec, words in asked:
+        body = {"metadata": {"name": name}, "spec": spec}
+        code, found = context.cluster.request("POST", f"{NETWORKING}/{resource}?dryRun=All", body)
+        if code != 422 or words not in found["message"]:
+            wrong.append(f"{resource} {spec}: {code} {found.get('message', 'accepted')}, not {words}")
+    same("not refused in upstream's words", [], wrong)
 
 
 def test_ip_address_api(context: Context):

@@ -189,6 +189,29 @@ def test_dns_host_network(context: Context):
     lookup(context, (ns, "with", 18090), "kubernetes.default", "A")
 
 
+def test_hosts_file_managed(context: Context):
+    """[sig-node] KubeletManagedEtcHosts should test kubelet managed /etc/hosts file; hostAliases should write entries to /etc/hosts [Conformance]"""
+    ns, header = context.namespace, "# Kubernetes-managed hosts file"
+    context.pod("aliased", hostAliases=[{"ip": "123.45.67.89", "hostnames": ["foo", "bar"]}])
+    text = context.do("aliased", "sh", command="cat /etc/hosts")["out"]
+    check(f"managed, with the aliases: {text}", header in text and "123.45.67.89\tfoo\tbar" in text)
+    # a container that mounts its own file keeps it, and so does a pod on the host's network
+    own = {"volumeMounts": [{"name": "usr", "mountPath": "/usr", "readOnly": True}, {"name": "hosts", "mountPath": "/etc/hosts"}]}
+    volumes = [{"name": "usr", "hostPath": {"path": "/usr"}}, {"name": "hosts", "hostPath": {"path": "/etc/hostname", "type": "File"}}]
+    context.pod("mounted", container=own, volumes=volumes)
+    check("its own file", header not in context.do("mounted", "sh", command="cat /etc/hosts")["out"])
+    context.pod("on-host", ("--http", "18092"), hostNetwork=True, node=context.nodes[0][0])
+    theirs = context.do((ns, "on-host", 18092), "sh", command="cat /etc/hosts")["out"]
+    check(f"the host's file, said to be so: {theirs}", "# Kubernetes-managed hosts file (host network)." in theirs)
+
+
+def test_hostname_as_fqdn(context: Context):
+    """[sig-node] Pod setHostnameAsFQDN: the kernel's host name is the whole name"""
+    context.service("sub", [{"port": 80}], {"app": "named"}, clusterIP="None")
+    context.pod("whole", labels={"app": "named"}, hostname="first", subdomain="sub", setHostnameAsFQDN=True)
+    same("hostname", f"first.sub.{context.namespace}.svc.cluster.local", context.do("whole", "sh", command="hostname")["out"].strip())
+
+
 def test_dns_headless_readiness(context: Context):
     """[sig-network] Services: headless names leave out pods that are not ready, unless publishNotReadyAddresses is set"""
     ns = context.namespace

@@ -168,8 +168,10 @@ def test_external_traffic_policy(context: Context):
     gateway = near_address.rsplit(".", 1)[0] + ".1"  # where the tests run
     same("the client's address", gateway, context.outside(near_address, port, "/clientip").rsplit(":", 1)[0])
     until("the far node does not answer", lambda: context.outside(far_address, port, timeout=1).startswith("!"), 20)
-    # inside the cluster the Service's own address goes everywhere
-    context.answered_by(context.client(1), service["spec"]["clusterIP"], 80, {"outer"})
+    # inside the cluster the Service's own address goes everywhere, and so does a node's port for its own pods and processes
+    for client in (context.client(1), context.host_client(1)):
+        context.answered_by(client, service["spec"]["clusterIP"], 80, {"outer"})
+        context.answered_by(client, far_address, port, {"outer"})
     context.patch(context.service_path("outer"), {"spec": {"externalTrafficPolicy": "Cluster"}})
     until("both answer", lambda: context.outside(far_address, port) == context.outside(near_address, port) == "outer", 20)
 
@@ -197,6 +199,21 @@ def test_refused_for_evicted(context: Context):
     context.endpoints_are("evicted-pods", set())
     for client in (context.client(0), context.host_client(1)):
         context.not_answered(client, address, 80, how="refused")
+
+
+def test_readiness_comes_and_goes(context: Context):
+    """[sig-network] Services: a pod that stops being ready leaves its Services without a restart, and comes back"""
+    probe = {"exec": {"command": ["/bin/sh", "-c", "test ! -e /tmp/unready"]}, "periodSeconds": 1, "failureThreshold": 1}
+    context.pod("wavering", labels={"app": "wavering"}, probe=probe)
+    context.pod("steady", labels={"app": "wavering"}, node=context.nodes[1][0])
+    address = context.service("wavering", [{"port": 80, "targetPort": 8080}], {"app": "wavering"})["spec"]["clusterIP"]
+    context.answered_by(context.client(), address, 80, {"wavering", "steady"})
+    context.do("wavering", "sh", command="touch /tmp/unready")
+    context.answered_by(context.client(), address, 80, {"steady"}, times=20)
+    same("not ready in its Endpoints", {("wavering", 8080)}, context.addresses("wavering", ready=False))
+    context.do("wavering", "sh", command="rm /tmp/unready")
+    context.answered_by(context.client(), address, 80, {"wavering", "steady"})
+    same("restarts", 0, context.get(context.core("pods", "wavering"))["status"]["containerStatuses"][0]["restartCount"])
 
 
 def test_unready_endpoints(context: Context):
