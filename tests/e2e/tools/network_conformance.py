@@ -1,7 +1,7 @@
 """Runs the network behaviours of upstream's conformance suite against a cluster of several nodes, and prints a table of results.
 
 network_conformance.py KUBECONFIG [word ...]     with words: only the tests whose name or docstring contains one
-Each test is a function of conformance/*_tests.py whose docstring begins with the name of upstream's test; [Conformance] stands where upstream counts it.
+Each test is a function of conformance/*_tests.py; its docstring is the name of upstream's test, with [Conformance] where upstream counts it.
 """
 import sys
 import threading
@@ -24,7 +24,7 @@ def found(words):
 
 
 def prepare(cluster):
-    """What all tests use: nodes' addresses; in the namespace `conform` two servers on different nodes, and on each node a client in a pod and one on the host."""
+    """What all tests use: the nodes' addresses; in the namespace `conform` three servers, and on each node a client in a pod and one on the host."""
     context = Context(cluster, "prepare", {"nodes": None})
     nodes = sorted(context.get("/api/v1/nodes")["items"], key=lambda one: one["metadata"]["name"])
     context.nodes = [(one["metadata"]["name"], next(a["address"] for a in one["status"]["addresses"] if a["type"] == "InternalIP"))
@@ -77,7 +77,8 @@ def main():
     print()
     for test in tests:
         seconds, why, notes = results[test]
-        print(f"{'FAILED' if why else 'ok':7}{seconds:6.1f} s  {test.__doc__.strip().splitlines()[0]}{'  (' + '; '.join(notes) + ')' if notes else ''}")
+        more = "  (" + "; ".join(notes) + ")" if notes else ""
+        print(f"{'FAILED' if why else 'ok':7}{seconds:6.1f} s  {test.__doc__.strip().splitlines()[0]}{more}")
     failed = [test for test in tests if results[test][1]]
     counted = sum("[Conformance]" in test.__doc__ for test in tests)
     print(f"\n{len(tests) - len(failed)} of {len(tests)} network behaviours hold ({counted} of them count for conformance upstream), "

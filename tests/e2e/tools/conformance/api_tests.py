@@ -21,7 +21,7 @@ EVERY = ("create", "delete", "deletecollection", "get", "list", "patch", "update
 
 
 def operations(context, group, resource, kind, make, namespaced=True, status=None, change=None):
-    """All verbs over three objects of one label. `make(name)` gives an object; `status` what is written there; `change(object)` a change of the spec."""
+    """All verbs over three objects of one label: `make(name)` gives an object, `change(object)` changes its spec, `status` is what is written there."""
     discovered(context, group, resource, kind, EVERY, None if status is None else True)
     home = f"{group}/namespaces/{context.namespace}/{resource}" if namespaced else f"{group}/{resource}"
     everywhere, label = f"{group}/{resource}", f"conform-{resource}"
@@ -111,9 +111,39 @@ def test_endpoint_slice_api(context: Context):
     check(refused["message"], "addressType" in refused["message"])
 
 
+def test_special_addresses(context: Context):
+    """Endpoints, EndpointSlices and Services never lead to a node's own loopback or link-local addresses: upstream's validation"""
+    ranges = {
+        "127.0.0.1": "may not be in the loopback range (127.0.0.0/8, ::1/128)",
+        "169.254.169.254": "may not be in the link-local range (169.254.0.0/16, fe80::/10)",
+        "224.0.0.1": "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)",
+        "0.0.0.0": "may not be unspecified (0.0.0.0)",
+    }
+    ports, wrong = [{"port": 80}], []
+    for address, words in ranges.items():
+        bodies = {
+            context.slices_path(): {"addressType": "IPv4", "endpoints": [{"addresses": [address]}], "ports": ports},
+            context.core("endpoints"): {"subsets": [{"addresses": [{"ip": address}], "ports": ports}]},
+            context.core("services"): {"spec": {"ports": ports, "externalIPs": [address]}},
+        }
+        for path, body in bodies.items():
+            code, found = context.cluster.request("POST", path + "?dryRun=All", {"metadata": {"name": "special"}, **body})
+            if code != 422 or words not in found["message"]:
+                wrong.append(f"{path.rsplit('/', 1)[1]} with {address}: {code} {found.get('message', 'accepted')}")
+    same("not refused in upstream's words", [], wrong)
+
+
+def test_static_paths(context: Context):
+    """[sig-network] Networking should provide unchanging, static URL paths for kubernetes api services"""
+    for path in ("/api", "/apis", "/healthz", "/livez", "/readyz", "/metrics", "/openapi/v2", "/openapi/v3", "/version"):
+        code, _ = context.cluster.request("GET", path, decode=False)
+        same(path, 200, code)
+
+
 def ingress(name):
     return {"spec": {"defaultBackend": {"service": {"name": "default-backend", "port": {"number": 80}}}, "rules": [
-        {"host": "foo.bar.com", "http": {"paths": [{"path": "/", "pathType": "Prefix", "backend": {"service": {"name": "test-backend", "port": {"number": 80}}}}]}}]}}
+        {"host": "foo.bar.com", "http": {"paths": [
+            {"path": "/", "pathType": "Prefix", "backend": {"service": {"name": "test-backend", "port": {"number": 80}}}}]}}]}}
 
 
 def test_ingress_api(context: Context):
@@ -124,26 +154,40 @@ def test_ingress_api(context: Context):
 
 def test_ingress_class_api(context: Context):
     """[sig-network] IngressClass API should support creating IngressClass API operations [Conformance]"""
-    operations(context, NETWORKING, "ingressclasses", "IngressClass", lambda name: {"spec": {"controller": "example.com/controller"}}, namespaced=False)
+    operations(context, NETWORKING, "ingressclasses", "IngressClass", lambda name: {"spec": {"controller": "example.com/controller"}},
+               namespaced=False)
 
 
 def test_ingress_class_default(context: Context):
-    """[sig-network] IngressClass should set default value on new IngressClass; should allow IngressClass to have Namespace-scoped parameters"""
-    path = f"{NETWORKING}/ingressclasses"
-    context.call("POST", path, {"metadata": {"name": "conform-default", "annotations": {"ingressclass.kubernetes.io/is-default-class": "true"}},
-                                "spec": {"controller": "example.com/controller"}})
+    """[sig-network] IngressClass should set default value on new IngressClass; should choose the one with the later CreationTimestamp"""
+    path, home = f"{NETWORKING}/ingressclasses", f"{NETWORKING}/namespaces/{context.namespace}/ingresses"
+    default = {"ingressclass.kubernetes.io/is-default-class": "true"}
+    context.call("POST", path, {"metadata": {"name": "conform-default", "annotations": default}, "spec": {"controller": "example.com/controller"}})
     try:
-        made = context.call("POST", f"{NETWORKING}/namespaces/{context.namespace}/ingresses", {"metadata": {"name": "one"}, **ingress("one")})
+        made = context.call("POST", home, {"metadata": {"name": "one"}, **ingress("one")})
         same("the class of an Ingress that names none", "conform-default", made["spec"].get("ingressClassName"))
-        scoped = context.call("POST", path, {"metadata": {"name": "conform-scoped"}, "spec": {
-            "controller": "example.com/controller", "parameters": {"scope": "Namespace", "namespace": "foo", "kind": "fookind", "name": "fooname", "apiGroup": "example.com"}}})
-        same("its parameters' scope", "Namespace", scoped["spec"]["parameters"]["scope"])
-        bad = {"metadata": {"name": "conform-bad"}, "spec": {"controller": "example.com/controller", "parameters": {
-            "scope": "Namespace", "kind": "fookind", "name": "fooname"}}}
-        check("a scope of namespaces without one is refused", "namespace" in context.call("POST", path, bad, status=422)["message"])
+        old = {"metadata": {"name": "two", "annotations": {"kubernetes.io/ingress.class": "other"}}, **ingress("two")}
+        same("of one that names it in the old way", None, context.call("POST", home, old)["spec"].get("ingressClassName"))
     finally:
-        for name in ("conform-default", "conform-scoped", "conform-bad"):
-            context.cluster.request("DELETE", f"{path}/{name}")
+        context.cluster.request("DELETE", f"{path}/conform-default")
+
+
+def test_ingress_class_parameters(context: Context):
+    """[sig-network] IngressClass should allow IngressClass to have Namespace-scoped parameters"""
+    path = f"{NETWORKING}/ingressclasses"
+    parameters = {"scope": "Namespace", "namespace": "foo", "kind": "fookind", "name": "fooname", "apiGroup": "example.com"}
+    body = {"metadata": {"name": "conform-scoped"}, "spec": {"controller": "example.com/controller", "parameters": parameters}}
+    made = context.call("POST", path, body)
+    context.call("DELETE", f"{path}/conform-scoped")
+    same("its parameters", parameters, made["spec"]["parameters"])
+    del parameters["namespace"]
+    wrong = []
+    for scope, words in (("Namespace", "`parameters.scope` is set to 'Namespace'"), ("Anything", 'supported values: "Cluster", "Namespace"')):
+        parameters["scope"] = scope
+        code, found = context.cluster.request("POST", path + "?dryRun=All", body)
+        if code != 422 or words not in found["message"]:
+            wrong.append(f"{scope}: {code} {found.get('message', 'accepted')}, not {words}")
+    same("not refused in upstream's words", [], wrong)
 
 
 def policy(name):
@@ -167,20 +211,25 @@ def test_network_policy_end_port(context: Context):
     check("an end before the beginning", "endPort" in context.call("POST", home, {"metadata": {"name": "bad"}, "spec": spec}, status=422)["message"])
 
 
+def is_ready(one):
+    return any(each["type"] == "Ready" and each["status"] == "True" for each in one.get("status", {}).get("conditions", []))
+
+
 def test_service_cidr_api(context: Context):
     """[sig-network] ServiceCIDR and IPAddress API should support ServiceCIDR API operations [Conformance]"""
     path = f"{NETWORKING}/servicecidrs"
     discovered(context, NETWORKING, "servicecidrs", "ServiceCIDR", EVERY, True)
     default = context.get(f"{path}/kubernetes")
     same("uid of the status", default["metadata"]["uid"], context.get(f"{path}/kubernetes/status")["metadata"]["uid"])
-    check("Ready", any(one["type"] == "Ready" and one["status"] == "True" for one in default["status"]["conditions"]))
+    check("Ready", is_ready(default))
     listed = context.get(path)
     check("the default is listed", any(one["metadata"]["name"] == "kubernetes" for one in listed["items"]))
     watch = context.watch(path, listed["metadata"]["resourceVersion"])
-    context.call("POST", path, {"metadata": {"name": "conform-api", "labels": {"special": "conform-cidr"}}, "spec": {"cidrs": ["198.18.77.0/24"]}}, status=201)
+    body = {"metadata": {"name": "conform-api", "labels": {"special": "conform-cidr"}}, "spec": {"cidrs": ["198.18.77.0/24"]}}
+    context.call("POST", path, body, status=201)
     try:
         watch.saw("ADDED", "conform-api")
-        watch.saw("MODIFIED", "conform-api", lambda one: any(each["type"] == "Ready" and each["status"] == "True" for each in one.get("status", {}).get("conditions", [])))
+        watch.saw("MODIFIED", "conform-api", is_ready)
         context.patch(f"{path}/conform-api", {"metadata": {"annotations": {"patched": "true"}}})
         condition = {"type": "Tested", "status": "True", "reason": "E2E", "message": "set by a test", "lastTransitionTime": "2026-01-01T00:00:00Z"}
         # conditions merge by their type
@@ -198,18 +247,26 @@ def test_service_cidr_api(context: Context):
 
 def test_service_cidr_validation(context: Context):
     """[sig-network] ServiceCIDRs and IPAddresses: what upstream's validation refuses, in its words"""
-    for cidrs, words in (([], "at least one CIDR required"), (["nonsense"], "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)"),
-                         (["198.18.1.0/24", "198.18.2.0/24"], "may specify no more than one IP for each IP family"),
-                         (["198.18.3.5/24"], "must not have bits set beyond the prefix length")):
-        body = {"metadata": {"name": "conform-bad"}, "spec": {"cidrs": cidrs}}
-        code, found = context.cluster.request("POST", f"{NETWORKING}/servicecidrs?dryRun=All", body)
-        same(f"status for {cidrs}", 422, code)
-        check(f"{words}: {found['message']}", words in found["message"])
-    for spec, words in (({}, "spec.parentRef: Required value"), ({"parentRef": {"name": "one"}}, "spec.parentRef.resource: Required value"),
-                        ({"parentRef": {"resource": "services"}}, "spec.parentRef.name: Required value")):
-        code, found = context.cluster.request("POST", f"{NETWORKING}/ipaddresses?dryRun=All", {"metadata": {"name": "198.51.100.78"}, "spec": spec})
-        same(f"status for {spec}", 422, code)
-        check(f"{words}: {found['message']}", words in found["message"])
+    bad_ranges = {
+        "at least one CIDR required": [], "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)": ["nonsense"],
+        "may specify no more than one IP for each IP family": ["198.18.1.0/24", "198.18.2.0/24"],
+        "must not have bits set beyond the prefix length": ["198.18.3.5/24"],
+        "must be in canonical form (\"2001:db8::/64\")": ["2001:DB8:0::/64"],
+        "must not have leading 0s in IP or prefix length": ["198.18.3.0/024"],
+    }
+    bad_parents = {
+        "spec.parentRef: Required value": {}, "spec.parentRef.resource: Required value": {"parentRef": {"name": "one"}},
+        "spec.parentRef.name: Required value": {"parentRef": {"resource": "services"}},
+    }
+    asked = [("servicecidrs", "conform-bad", {"cidrs": cidrs}, words) for words, cidrs in bad_ranges.items()]
+    asked += [("ipaddresses", "198.51.100.78", spec, words) for words, spec in bad_parents.items()]
+    wrong = []
+    for resource, name, spec, words in asked:
+        body = {"metadata": {"name": name}, "spec": spec}
+        code, found = context.cluster.request("POST", f"{NETWORKING}/{resource}?dryRun=All", body)
+        if code != 422 or words not in found["message"]:
+            wrong.append(f"{resource} {spec}: {code} {found.get('message', 'accepted')}, not {words}")
+    same("not refused in upstream's words", [], wrong)
 
 
 def test_ip_address_api(context: Context):
@@ -239,8 +296,9 @@ def test_service_cidr_traffic(context: Context):
     path = f"{NETWORKING}/servicecidrs"
     context.call("POST", path, {"metadata": {"name": "conform-traffic"}, "spec": {"cidrs": ["203.0.113.0/24"]}}, status=201)
     try:
-        until("Ready", lambda: any(one["type"] == "Ready" and one["status"] == "True" for one in context.get(f"{path}/conform-traffic").get("status", {}).get("conditions", [])))
-        made = context.service("cidr", [{"name": "http", "port": 80, "targetPort": 8080}], {"app": "server"}, namespace="conform", clusterIP="203.0.113.10", type="NodePort")
+        until("Ready", lambda: is_ready(context.get(f"{path}/conform-traffic")))
+        made = context.service("cidr", [{"name": "http", "port": 80, "targetPort": 8080}], {"app": "server"}, namespace="conform",
+                               clusterIP="203.0.113.10", type="NodePort")
         for client in (context.client(0), context.client(1)):
             context.answered_by(client, "203.0.113.10", 80, context.shared["servers"])
             context.answered_by(client, context.nodes[1][1], made["spec"]["ports"][0]["nodePort"], context.shared["servers"])

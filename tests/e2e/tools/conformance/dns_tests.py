@@ -134,18 +134,37 @@ def test_dns_config_options(context: Context):
     """[sig-network] DNS should support configurable pod resolv.conf"""
     target = context.shared["pods"]["server-1"]["status"]["podIP"]
     context.call("POST", context.core("services"), {"metadata": {"name": "target"}, "spec": {"clusterIP": "None", "ports": [{"port": 80}]}})
-    context.call("POST", context.core("endpoints"), {"metadata": {"name": "target"}, "subsets": [{"addresses": [{"ip": target}], "ports": [{"port": 80}]}]})
+    subsets = [{"addresses": [{"ip": target}], "ports": [{"port": 80}]}]
+    context.call("POST", context.core("endpoints"), {"metadata": {"name": "target"}, "subsets": subsets})
     server = context.get("/api/v1/namespaces/kube-system/services/kube-dns")["spec"]["clusterIP"]
     context.pod("one", dnsPolicy="None", dnsConfig={
-        "nameservers": [server], "searches": [f"{context.namespace}.svc.cluster.local"], "options": [{"name": "ndots", "value": "2"}, {"name": "edns0"}]})
+        "nameservers": [server], "searches": [f"{context.namespace}.svc.cluster.local"],
+        "options": [{"name": "ndots", "value": "2"}, {"name": "edns0"}]})
     text = context.do("one", "sh", command="cat /etc/resolv.conf")["out"]
     check(f"its options: {text}", "options ndots:2 edns0" in text)
     until("a name by the search list", lambda: same("target", [target], context.do("one", "resolve", host="target")) or True)
     # what is added to the cluster's own settings
     context.pod("two", dnsConfig={"searches": ["more.example"], "options": [{"name": "ndots", "value": "3"}]})
     text = context.do("two", "sh", command="cat /etc/resolv.conf")["out"]
-    check(f"the search list: {text}", f"search {context.namespace}.svc.cluster.local svc.cluster.local cluster.local" in text and "more.example" in text)
+    own = f"search {context.namespace}.svc.cluster.local svc.cluster.local cluster.local"
+    check(f"the search list: {text}", own in text and "more.example" in text)
     check(f"the options: {text}", "ndots:3" in text and "ndots:5" not in text and f"nameserver {server}" in text)
+
+
+def test_dns_long_search_list(context: Context):
+    """[sig-network] DNS should work with more than 6 search paths and 256 search list characters; with an underscore and a single dot"""
+    # the cluster's own comes first: resolvers for the others may be out of reach where this runs
+    paths = [f"{context.namespace}.svc.cluster.local"] + [f"{'x' * 55}{number}.example" for number in range(6)]
+    context.service("target", [{"port": 80}])
+    server = context.get("/api/v1/namespaces/kube-system/services/kube-dns")["spec"]["clusterIP"]
+    settings = {"nameservers": [server], "options": [{"name": "ndots", "value": "2"}]}
+    context.pod("long", dnsPolicy="None", dnsConfig={**settings, "searches": paths})
+    text = context.do("long", "sh", command="cat /etc/resolv.conf")["out"]
+    check(f"all of them: {text}", "search " + " ".join(paths) in text)
+    lookup(context, "long", "target", "A", [context.get(context.service_path("target"))["spec"]["clusterIP"]])
+    context.pod("odd", dnsPolicy="None", dnsConfig={**settings, "searches": [".", "my_domain.example"]})
+    text = context.do("odd", "sh", command="cat /etc/resolv.conf")["out"]
+    check(f"both as they are: {text}", "search . my_domain.example" in text)
 
 
 def test_dns_pod_records(context: Context):
@@ -153,7 +172,8 @@ def test_dns_pod_records(context: Context):
     pod = context.shared["pods"]["server-2"]
     address = pod["status"]["podIP"]
     lookup(context, context.client(), f"{address.replace('.', '-')}.conform.pod.cluster.local", "A", [address])
-    for name, code in (("absent.default.svc.cluster.local.", 3), ("kubernetes.absent.svc.cluster.local.", 3), ("kubernetes.default.svc.cluster.local.", 0)):
+    for name, code in (("absent.default.svc.cluster.local.", 3), ("kubernetes.absent.svc.cluster.local.", 3),
+                       ("kubernetes.default.svc.cluster.local.", 0)):
         found = context.do(context.client(), "dns", name=name, type="AAAA")
         same(f"AAAA {name}", (code, []), (found["code"], found["answers"]))
 
@@ -167,6 +187,29 @@ def test_dns_host_network(context: Context):
     check("the cluster's settings", f"search {ns}.svc.cluster.local" in read("with", 18090))
     check("the host's settings", "svc.cluster.local" not in read("without", 18091))
     lookup(context, (ns, "with", 18090), "kubernetes.default", "A")
+
+
+def test_hosts_file_managed(context: Context):
+    """[sig-node] KubeletManagedEtcHosts should test kubelet managed /etc/hosts file; hostAliases should write entries to /etc/hosts [Conformance]"""
+    ns, header = context.namespace, "# Kubernetes-managed hosts file"
+    context.pod("aliased", hostAliases=[{"ip": "123.45.67.89", "hostnames": ["foo", "bar"]}])
+    text = context.do("aliased", "sh", command="cat /etc/hosts")["out"]
+    check(f"managed, with the aliases: {text}", header in text and "123.45.67.89\tfoo\tbar" in text)
+    # a container that mounts its own file keeps it, and so does a pod on the host's network
+    own = {"volumeMounts": [{"name": "usr", "mountPath": "/usr", "readOnly": True}, {"name": "hosts", "mountPath": "/etc/hosts"}]}
+    volumes = [{"name": "usr", "hostPath": {"path": "/usr"}}, {"name": "hosts", "hostPath": {"path": "/etc/hostname", "type": "File"}}]
+    context.pod("mounted", container=own, volumes=volumes)
+    check("its own file", header not in context.do("mounted", "sh", command="cat /etc/hosts")["out"])
+    context.pod("on-host", ("--http", "18092"), hostNetwork=True, node=context.nodes[0][0])
+    theirs = context.do((ns, "on-host", 18092), "sh", command="cat /etc/hosts")["out"]
+    check(f"the host's file, said to be so: {theirs}", "# Kubernetes-managed hosts file (host network)." in theirs)
+
+
+def test_hostname_as_fqdn(context: Context):
+    """[sig-node] Pod setHostnameAsFQDN: the kernel's host name is the whole name"""
+    context.service("sub", [{"port": 80}], {"app": "named"}, clusterIP="None")
+    context.pod("whole", labels={"app": "named"}, hostname="first", subdomain="sub", setHostnameAsFQDN=True)
+    same("hostname", f"first.sub.{context.namespace}.svc.cluster.local", context.do("whole", "sh", command="hostname")["out"].strip())
 
 
 def test_dns_headless_readiness(context: Context):

@@ -25,7 +25,8 @@ def test_slices_of_api_server(context: Context):
 
 def test_slices_created_and_deleted(context: Context):
     """[sig-network] EndpointSlice should create and delete Endpoints and EndpointSlices for a Service with a selector specified [Conformance]"""
-    context.service("example", [{"name": "example", "port": 80, "protocol": "TCP"}], {"does-not-match-anything": "endpoints-and-endpoint-slices-should-still-be-created"})
+    selector = {"does-not-match-anything": "endpoints-and-endpoint-slices-should-still-be-created"}
+    context.service("example", [{"name": "example", "port": 80, "protocol": "TCP"}], selector)
     path = context.core("endpoints", "example")
     until("Endpoints", lambda: context.get(path))
     found = until("a slice", lambda: context.get(context.slices_path("example"))["items"])
@@ -65,13 +66,14 @@ def test_slices_for_pods(context: Context):
 
 def by_hand(context, name, ports, addresses):
     return context.call("POST", context.slices_path(), {
-        "metadata": {"name": name, "labels": {"kubernetes.io/service-name": "example-custom-endpoints", "endpointslice.kubernetes.io/managed-by": "e2e-test.k8s.io"}},
+        "metadata": {"name": name, "labels": {"kubernetes.io/service-name": "example-custom-endpoints",
+                                              "endpointslice.kubernetes.io/managed-by": "e2e-test.k8s.io"}},
         "addressType": "IPv4", "ports": ports, "endpoints": [{"addresses": addresses, "conditions": {"ready": True}}]}, status=201)
 
 
 def test_slices_multiple_ports(context: Context):
     """[sig-network] EndpointSlice should support a Service with multiple ports specified in multiple EndpointSlices [Conformance]"""
-    service = context.service("example-custom-endpoints", [{"name": "portname80", "port": 80, "protocol": "TCP"}, {"name": "portname81", "port": 81, "protocol": "TCP"}])
+    service = context.service("example-custom-endpoints", [{"name": "portname80", "port": 80}, {"name": "portname81", "port": 81}])
     address = service["spec"]["clusterIP"]
     server = context.pod("server", ("--http", "3090", "--http", "3091", "--http", "8080"))["status"]["podIP"]
     by_hand(context, "one", [{"name": "portname80", "port": 3090, "protocol": "TCP"}], [server])
@@ -84,7 +86,7 @@ def test_slices_multiple_ports(context: Context):
 
 def test_slices_multiple_addresses(context: Context):
     """[sig-network] EndpointSlice should support a Service with multiple endpoint IPs specified in multiple EndpointSlices [Conformance]"""
-    service = context.service("example-custom-endpoints", [{"name": "port80", "port": 80, "protocol": "TCP"}, {"name": "port81", "port": 81, "protocol": "TCP"}])
+    service = context.service("example-custom-endpoints", [{"name": "port80", "port": 80}, {"name": "port81", "port": 81}])
     address = service["spec"]["clusterIP"]
     both = {}
     for number, (node, _) in enumerate(context.nodes, 1):
@@ -151,7 +153,8 @@ def test_endpoints_lifecycle(context: Context):
     made = context.call("POST", home, {"metadata": {"name": "testservice", "labels": {"test-endpoint-static": "true"}}, "subsets": [
         {"addresses": [{"ip": "10.0.0.24"}], "ports": [{"name": "http", "port": 80, "protocol": "TCP"}]}]}, status=201)
     watch.saw("ADDED", "testservice")
-    check("listed over all namespaces", any(one["metadata"]["name"] == "testservice" for one in context.get("/api/v1/endpoints?labelSelector=test-endpoint-static%3Dtrue")["items"]))
+    everywhere = context.get("/api/v1/endpoints?labelSelector=test-endpoint-static%3Dtrue")["items"]
+    check("listed over all namespaces", any(one["metadata"]["name"] == "testservice" for one in everywhere))
     made["metadata"]["labels"]["test-service"] = "updated"
     context.call("PUT", path, made)
     watch.saw("MODIFIED", "testservice", lambda one: one["metadata"]["labels"].get("test-service") == "updated")
@@ -160,7 +163,8 @@ def test_endpoints_lifecycle(context: Context):
     seen = watch.saw("MODIFIED", "testservice", lambda one: one["metadata"]["labels"].get("test-service") == "patched")
     same("the patched address", "10.0.0.25", seen["subsets"][0]["addresses"][0]["ip"])
     found = context.get(path)
-    same("address and port", ("10.0.0.25", "http-test", 8080), (found["subsets"][0]["addresses"][0]["ip"], found["subsets"][0]["ports"][0]["name"], found["subsets"][0]["ports"][0]["port"]))
+    subset = found["subsets"][0]
+    same("address and port", ("10.0.0.25", "http-test", 8080), (subset["addresses"][0]["ip"], subset["ports"][0]["name"], subset["ports"][0]["port"]))
     context.call("DELETE", home + "?labelSelector=test-endpoint-static%3Dtrue")
     watch.saw("DELETED", "testservice")
     until("gone", lambda: context.gone(path))
@@ -185,8 +189,8 @@ def test_endpoints_basic(context: Context):
 
 def test_endpoints_multiport(context: Context):
     """[sig-network] Services should serve multiport endpoints from pods [Conformance]"""
-    address = context.service("multi-endpoint-test", [{"name": "portname1", "port": 80, "targetPort": "svc1"}, {"name": "portname2", "port": 81, "targetPort": "svc2"}],
-                              {"app": "multi"})["spec"]["clusterIP"]
+    ports = [{"name": "portname1", "port": 80, "targetPort": "svc1"}, {"name": "portname2", "port": 81, "targetPort": "svc2"}]
+    address = context.service("multi-endpoint-test", ports, {"app": "multi"})["spec"]["clusterIP"]
     context.endpoints_are("multi-endpoint-test", set())
     context.pod("pod1", ("--http", "100", "--http", "8080"), {"app": "multi"}, ports=[{"name": "svc1", "containerPort": 100}])
     context.endpoints_are("multi-endpoint-test", {("pod1", 100)})

@@ -25,8 +25,8 @@ def test_from_terminating_pod(context: Context):
     target = context.shared["pods"]["server-2"]["status"]["podIP"]
     service = context.service("server", [{"port": 80, "targetPort": 8080}])
     context.call("POST", context.slices_path(), {
-        "metadata": {"name": "server", "labels": {"kubernetes.io/service-name": "server"}}, "addressType": "IPv4", "ports": [{"name": "", "port": 8080}],
-        "endpoints": [{"addresses": [target]}]})
+        "metadata": {"name": "server", "labels": {"kubernetes.io/service-name": "server"}}, "addressType": "IPv4",
+        "ports": [{"name": "", "port": 8080}], "endpoints": [{"addresses": [target]}]})
     context.answered_by("pause", target, 8080, {"server-2"})
     context.answered_by("pause", service["spec"]["clusterIP"], 80, {"server-2"})
     context.delete_pod("pause", wait=False)

@@ -95,7 +95,8 @@ def test_no_snat(context: Context):
     for client in ("client-1", "client-2"):
         own = context.shared["pods"][client]["status"]["podIP"]
         for server in ("server-1", "server-2"):
-            same(f"the source that {server} sees", own, sees(context, ("conform", client, 8080), context.shared["pods"][server]["status"]["podIP"], 8080))
+            address = context.shared["pods"][server]["status"]["podIP"]
+            same(f"the source that {server} sees", own, sees(context, ("conform", client, 8080), address, 8080))
 
 
 def test_source_through_service(context: Context):
@@ -113,7 +114,8 @@ def test_host_port(context: Context):
     node, address = context.nodes[1]
     port, client = 54323, context.host_client(1)
     for name, host_ip, protocol in (("pod1", "127.0.0.1", "TCP"), ("pod2", address, "TCP"), ("pod3", address, "UDP")):
-        context.pod(name, node=node, ports=[{"hostPort": port, "containerPort": 8081 if protocol == "UDP" else 8080, "protocol": protocol, "hostIP": host_ip}])
+        inside = 8081 if protocol == "UDP" else 8080
+        context.pod(name, node=node, ports=[{"hostPort": port, "containerPort": inside, "protocol": protocol, "hostIP": host_ip}])
     context.answered_by(client, address, port, {"pod2"})
     context.answered_by(client, address, port, {"pod3"}, "udp")
     context.answered_by(context.client(0), address, port, {"pod2"})
@@ -157,7 +159,7 @@ def test_internal_traffic_policy(context: Context):
 
 
 def test_external_traffic_policy(context: Context):
-    """[sig-network] Services should support externalTrafficPolicy=Local for type=NodePort; the client's address stays, nodes without endpoints do not answer"""
+    """[sig-network] Services should support externalTrafficPolicy=Local for type=NodePort; the client's address stays, others do not answer"""
     (near, near_address), (_, far_address) = context.nodes
     context.pod("outer", labels={"app": "outer"}, node=near)
     service = context.service("outer", [{"port": 80, "targetPort": 8080}], {"app": "outer"}, type="NodePort", externalTrafficPolicy="Local")
@@ -166,20 +168,52 @@ def test_external_traffic_policy(context: Context):
     gateway = near_address.rsplit(".", 1)[0] + ".1"  # where the tests run
     same("the client's address", gateway, context.outside(near_address, port, "/clientip").rsplit(":", 1)[0])
     until("the far node does not answer", lambda: context.outside(far_address, port, timeout=1).startswith("!"), 20)
-    # inside the cluster the Service's own address goes everywhere
-    context.answered_by(context.client(1), service["spec"]["clusterIP"], 80, {"outer"})
+    # inside the cluster the Service's own address goes everywhere, and so does a node's port for its own pods and processes
+    for client in (context.client(1), context.host_client(1)):
+        context.answered_by(client, service["spec"]["clusterIP"], 80, {"outer"})
+        context.answered_by(client, far_address, port, {"outer"})
     context.patch(context.service_path("outer"), {"spec": {"externalTrafficPolicy": "Cluster"}})
     until("both answer", lambda: context.outside(far_address, port) == context.outside(near_address, port) == "outer", 20)
 
 
 def test_refused_without_endpoints(context: Context):
     """[sig-network] Services should be rejected when no endpoints exist"""
-    spec = context.service("no-pods", [{"name": "http", "port": 80}, {"name": "udp", "port": 90, "protocol": "UDP"}], {"nonexistent": "pod"}, type="NodePort")["spec"]
+    ports = [{"name": "http", "port": 80}, {"name": "udp", "port": 90, "protocol": "UDP"}]
+    spec = context.service("no-pods", ports, {"nonexistent": "pod"}, type="NodePort")["spec"]
     for client in (context.client(0), context.host_client(1)):
         context.not_answered(client, spec["clusterIP"], 80, how="refused")
         # on a node itself the kernel fails the sending, as it does under kube-proxy
         context.not_answered(client, spec["clusterIP"], 90, "udp", how="refused" if client == context.client(0) else None)
         context.not_answered(client, context.nodes[0][1], spec["ports"][0]["nodePort"], how="refused")
+
+
+def test_refused_for_evicted(context: Context):
+    """[sig-network] Services should be rejected for evicted pods (no endpoints exist)"""
+    mount = {"volumeMounts": [{"name": "usr", "mountPath": "/usr", "readOnly": True}, {"name": "small", "mountPath": "/small"}]}
+    volumes = [{"name": "usr", "hostPath": {"path": "/usr"}}, {"name": "small", "emptyDir": {"sizeLimit": "1Mi"}}]
+    context.pod("evicted", labels={"app": "evicted"}, container=mount, volumes=volumes)
+    address = context.service("evicted-pods", [{"port": 80, "targetPort": 8080}], {"app": "evicted"})["spec"]["clusterIP"]
+    context.answered_by(context.client(), address, 80, {"evicted"})
+    context.do("evicted", "sh", command="dd if=/dev/zero of=/small/large bs=1M count=4")
+    until("evicted", lambda: context.get(context.core("pods", "evicted"))["status"].get("reason") == "Evicted", 60)
+    context.endpoints_are("evicted-pods", set())
+    for client in (context.client(0), context.host_client(1)):
+        context.not_answered(client, address, 80, how="refused")
+
+
+def test_readiness_comes_and_goes(context: Context):
+    """[sig-network] Services: a pod that stops being ready leaves its Services without a restart, and comes back"""
+    probe = {"exec": {"command": ["/bin/sh", "-c", "test ! -e /tmp/unready"]}, "periodSeconds": 1, "failureThreshold": 1}
+    context.pod("wavering", labels={"app": "wavering"}, probe=probe)
+    context.pod("steady", labels={"app": "wavering"}, node=context.nodes[1][0])
+    address = context.service("wavering", [{"port": 80, "targetPort": 8080}], {"app": "wavering"})["spec"]["clusterIP"]
+    context.answered_by(context.client(), address, 80, {"wavering", "steady"})
+    context.do("wavering", "sh", command="touch /tmp/unready")
+    context.answered_by(context.client(), address, 80, {"steady"}, times=20)
+    same("not ready in its Endpoints", {("wavering", 8080)}, context.addresses("wavering", ready=False))
+    context.do("wavering", "sh", command="rm /tmp/unready")
+    context.answered_by(context.client(), address, 80, {"wavering", "steady"})
+    same("restarts", 0, context.get(context.core("pods", "wavering"))["status"]["containerStatuses"][0]["restartCount"])
 
 
 def test_unready_endpoints(context: Context):
@@ -202,7 +236,7 @@ def test_unready_endpoints(context: Context):
 
 
 def test_terminating_fallback(context: Context):
-    """[sig-network] Services should fallback to terminating endpoints when there are no ready endpoints with internalTrafficPolicy and externalTrafficPolicy, Cluster and Local"""
+    """[sig-network] Services should fallback to terminating endpoints when there are no ready endpoints with internal and external policies"""
     words, (node, address) = ("--http", "8080", "--linger", "60"), context.nodes[0]
     context.pod("ending", words, {"app": "ending"}, node, grace=60)
     places = []
@@ -210,7 +244,8 @@ def test_terminating_fallback(context: Context):
         spec = context.service(f"over-{policy.lower()}", [{"port": 80, "targetPort": 8080}], {"app": "ending"}, type="NodePort",
                                internalTrafficPolicy=policy, externalTrafficPolicy=policy)["spec"]
         places.append((spec["clusterIP"], 80, spec["ports"][0]["nodePort"]))
-    health = context.service("health", [{"port": 80, "targetPort": 8080}], {"app": "ending"}, type="LoadBalancer", externalTrafficPolicy="Local")["spec"]["healthCheckNodePort"]
+    health = context.service("health", [{"port": 80, "targetPort": 8080}], {"app": "ending"}, type="LoadBalancer",
+                             loadBalancerClass="example.com/none", externalTrafficPolicy="Local")["spec"]["healthCheckNodePort"]
 
     def all_answer():
         for cluster_ip, port, node_port in places:
@@ -227,7 +262,8 @@ def test_terminating_fallback(context: Context):
 
     until("ready no more, serving, terminating", conditions)
     all_answer()
-    until("should fail health check node port if there are only terminating endpoints", lambda: context.outside(address, health, "/").startswith("!503"), 20)
+    # should fail health check node port if there are only terminating endpoints
+    until("the health check's 503", lambda: context.outside(address, health, "/").startswith("!503"), 20)
     # another pod, ready: now nothing goes to the one that ends
     context.pod("begun", ("--http", "8080"), {"app": "ending"}, node)
     for cluster_ip, port, _ in places:
@@ -254,7 +290,7 @@ def udp_moves(context, kind):
 
 
 def test_udp_cluster_ip(context: Context):
-    """[sig-network] Conntrack should be able to preserve UDP traffic when server pod cycles for a ClusterIP service; when initial unready endpoints get ready"""
+    """[sig-network] Conntrack should be able to preserve UDP traffic when server pod cycles for a ClusterIP service; when endpoints get ready"""
     udp_moves(context, "ClusterIP")
 
 
