@@ -11,3 +11,5 @@ pub use prefix::{ParsePrefixError, Prefix};
 
 /// How the host's side of every pod's interface begins.
 pub const POD_INTERFACE_PREFIX: &str = "kly";
+/// How the interfaces begin that slow pods down.
+pub(crate) const BLOCK_INTERFACE_PREFIX: &str = "klb";

@@ -16,6 +16,7 @@ mod route;
 mod route_query;
 mod socket;
 mod system;
+mod traffic;
 mod tunnel;
 
 pub use conntrack::{Conntrack, Flow, FlowFilter};
@@ -34,4 +35,5 @@ pub(crate) use route::ROUTE_PROTOCOL;
 pub use route::{LinkAddress, Neighbour, Route, RouteBatch, VethPair};
 pub use route_query::{AddressInfo, LinkInfo, RouteInfo, Rtnetlink};
 pub use socket::{Protocol, Socket};
+pub use traffic::TokenBucket;
 pub use tunnel::{Forwarding, VxlanInfo};

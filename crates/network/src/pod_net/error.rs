@@ -22,6 +22,12 @@ pub enum Error {
         /// The uid of the other pod.
         other: String,
     },
+    /// An interface of somebody else's has the name that what a pod sends would be led through.
+    #[error("interface {interface} is there and is none of Klynge's; remove it with `ip link del {interface}`")]
+    BlockNameTaken {
+        /// The interface.
+        interface: String,
+    },
     /// A host port is in use by another pod.
     #[error("host port {port} is in use by pod {other}; choose another hostPort or delete that pod")]
     HostPortTaken {

@@ -3,6 +3,7 @@
 
 mod addresses;
 mod attach;
+mod bandwidth;
 mod compile;
 mod error;
 mod host_firewall;
@@ -18,6 +19,7 @@ mod vxlan;
 
 pub use addresses::{AddressPool, PoolError};
 pub use attach::{Attached, PodNetwork};
+pub use bandwidth::Bandwidth;
 pub use compile::{AttachPlan, HostPort, PodAttachment, compile, interface_name};
 pub use error::Error;
 pub use host_firewall::{Admission, FirewallReport, OpenPort, admit, admit_pods, withdraw_admission};

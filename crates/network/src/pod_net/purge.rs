@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use super::attach::delete_interface;
+use super::bandwidth::parse_block;
 use super::compile::parse_alias;
 use super::error::Error;
 use super::host_firewall::withdraw_admission;
@@ -21,6 +22,9 @@ pub fn purge(options: &Options, local_addresses: &[IpAddr]) -> Result<(), Error>
     reap(rtnetlink.socket())?;
     for link in rtnetlink.links()? {
         if link.name.starts_with(POD_INTERFACE_PREFIX) && parse_alias(&link.alias).is_some() {
+            delete_interface(&mut rtnetlink, &link.name)?;
+        }
+        if parse_block(&link).is_some() {
             delete_interface(&mut rtnetlink, &link.name)?;
         }
     }

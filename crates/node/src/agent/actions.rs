@@ -5,6 +5,7 @@ use super::seams::{ImageWish, RegistryLogin, RuntimeEvent};
 use super::shared::Shared;
 use super::volume_manager;
 use super::worker::Input;
+use crate::bandwidth;
 use crate::container::{ImageConfig, LaunchError, SandboxSpec, Surroundings, launch, pod_limits, termination_log};
 use crate::environment::{FieldContext, LinkedService, needs};
 use crate::lifecycle::{Action, Event, Hook, ProbeKind, Report, Severity, Signal, as_container, qos_class};
@@ -174,10 +175,20 @@ async fn create_sandbox(
     };
     let pid = shared.containers.create_sandbox(sandbox, runtime).await?;
     let addresses = if facts.host_network() {
+        if bandwidth::is_asked_for(&facts.pod) {
+            let message = "Bandwidth shaping is not currently supported on the host network".to_owned();
+            warn(shared, facts, "HostNetworkNotSupported", message);
+        }
         shared.addresses.0.clone()
     } else {
         match shared.network.attach(&facts.pod, &facts.uid, pid).await {
-            Ok(addresses) => addresses,
+            Ok(connected) => {
+                if let Some(why) = connected.unlimited {
+                    let message = format!("Pod requests bandwidth shaping, but the shaper is undefined: {why}");
+                    warn(shared, facts, "UndefinedShaper", message);
+                }
+                connected.addresses
+            }
             Err(message) => {
                 destroy(shared, facts).await;
                 return Err(format!("network: {message}"));
@@ -190,6 +201,12 @@ async fn create_sandbox(
         return Err(message);
     }
     Ok((pid, addresses))
+}
+
+/// An event about something that does not keep the pod from running.
+fn warn(shared: &Shared, facts: &Facts, reason: &str, message: String) {
+    let report = Report { severity: Severity::Warning, reason: reason.into(), message, container: String::new() };
+    shared.recorder.pod(&facts.pod, report);
 }
 
 /// /etc/hosts, /etc/resolv.conf and /etc/hostname.
