@@ -1,5 +1,6 @@
 //! The data plane of one node: pod network, Services and DNS, each compiled purely and then applied.
 
+pub mod cni;
 pub mod dns;
 pub mod netlink;
 pub mod pod_net;

@@ -13,7 +13,7 @@ YAML
 }
 pod free ''
 pod slow '"kubernetes.io/ingress-bandwidth": 16M, "kubernetes.io/egress-bandwidth": 8M'
-pod wrong '"kubernetes.io/egress-bandwidth": 12'
+pod wrong '"kubernetes.io/egress-bandwidth": "12"'
 k -n $NS wait pod/free pod/slow --for=condition=Ready --timeout=30s
 
 # milliseconds FROM TO: how long four megabytes take

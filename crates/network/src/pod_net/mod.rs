@@ -26,7 +26,7 @@ pub use host_firewall::{Admission, FirewallReport, OpenPort, admit, admit_pods, 
 pub use host_setup::Options;
 pub use peers::{Encapsulation, Peer, PeerProblem};
 pub use peers_apply::PeersReport;
-pub use purge::purge;
+pub use purge::{attached_pods, purge};
 pub use rules::TABLE;
 pub(crate) use vxlan::TUNNEL_INTERFACE_PREFIX;
 pub use vxlan::{TUNNEL_IDENTIFIER, TUNNEL_PORT, TUNNEL_TABLE};

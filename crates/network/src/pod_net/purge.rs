@@ -12,7 +12,14 @@ use super::reaper::reap;
 use super::rules::TABLE;
 use super::vxlan::{TUNNEL_TABLE, tunnel_links};
 use crate::POD_INTERFACE_PREFIX;
-use crate::netlink::{Nft, NftBatch, Rtnetlink};
+use crate::netlink::{LinkInfo, NetworkNamespace, Nft, NftBatch, Rtnetlink};
+
+/// How many pods the built-in network has attached, as the kernel has it.
+pub fn attached_pods(namespace: &NetworkNamespace) -> Result<usize, Error> {
+    let links = Rtnetlink::open_in(namespace)?.links()?;
+    let is_ours = |link: &&LinkInfo| link.name.starts_with(POD_INTERFACE_PREFIX) && parse_alias(&link.alias).is_some();
+    Ok(links.iter().filter(is_ours).count())
+}
 
 /// Removes interfaces, routes, local addresses, rules (also those in other programs' chains) and files, and gives sysctls their former
 /// values. Needs no running agent, and may be called again after a failure.
@@ -36,7 +43,9 @@ pub fn purge(options: &Options, local_addresses: &[IpAddr]) -> Result<(), Error>
     }
     host_setup::remove_routes(&mut rtnetlink)?;
     let mut batch = NftBatch::new();
-    for table in nft.tables()?.iter().filter(|table| [TABLE, TUNNEL_TABLE].contains(&table.name.as_str())) {
+    for table in
+        nft.tables()?.iter().filter(|table| [TABLE, TUNNEL_TABLE].contains(&table.name.as_str()))
+    {
         batch.delete_table(table.family, &table.name);
     }
     batch.commit(nft.socket())?;

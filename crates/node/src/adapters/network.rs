@@ -62,11 +62,12 @@ fn local_pod(pod: &Pod, uid: &str, addresses: Vec<IpAddr>) -> LocalPod {
     LocalPod { uid: uid.to_owned(), interface: interface_name(uid), state }
 }
 
-fn attachment(pod: &Pod, uid: &str, pid: u32) -> Result<PodAttachment, String> {
+/// The ports of the host that a pod asks for.
+pub(super) fn host_ports(pod: &Pod) -> Vec<HostPort> {
     let spec = pod.spec.as_ref();
     let containers = spec.iter().flat_map(|spec| spec.init_containers.iter().flatten().chain(&spec.containers));
     let number = |port: i32| u16::try_from(port).ok();
-    let host_ports = containers
+    containers
         .flat_map(|container| container.ports.iter().flatten())
         .filter_map(|port| {
             Some(HostPort {
@@ -80,9 +81,12 @@ fn attachment(pod: &Pod, uid: &str, pid: u32) -> Result<PodAttachment, String> {
                 container_port: number(port.container_port)?,
             })
         })
-        .collect();
+        .collect()
+}
+
+fn attachment(pod: &Pod, uid: &str, pid: u32) -> Result<PodAttachment, String> {
     let namespace = NetworkNamespace::of_process(pid).map_err(|error| error.to_string())?;
-    Ok(PodAttachment { uid: uid.to_owned(), namespace, host_ports })
+    Ok(PodAttachment { uid: uid.to_owned(), namespace, host_ports: host_ports(pod) })
 }
 
 #[async_trait]

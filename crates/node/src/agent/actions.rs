@@ -92,7 +92,7 @@ pub(super) fn perform(
                 Err(message) => Event::SandboxFailed(message),
             })),
             Action::DestroySandbox => {
-                destroy(&shared, &facts).await;
+                destroy(&shared, &facts, !facts.host_network()).await;
                 Some(Input::Lifecycle(Event::SandboxDestroyed))
             }
             Action::EnsureImage { container } => Some(ensure_image(&shared, &facts, container).await),
@@ -190,14 +190,15 @@ async fn create_sandbox(
                 connected.addresses
             }
             Err(message) => {
-                destroy(shared, facts).await;
+                // What was attached in part the network itself took back, or will.
+                destroy(shared, facts, false).await;
                 return Err(format!("network: {message}"));
             }
         }
     };
     let written = write_files(shared, facts, &addresses, hostname).await;
     if let Err(message) = written {
-        destroy(shared, facts).await;
+        destroy(shared, facts, !facts.host_network()).await;
         return Err(message);
     }
     Ok((pid, addresses))
@@ -239,13 +240,19 @@ pub(super) fn sandbox_finished(shared: &Shared, uid: &str) -> bool {
     shared.paths.pod(uid).join(LAST_FILE).exists()
 }
 
-async fn destroy(shared: &Shared, facts: &Facts) {
+async fn destroy(shared: &Shared, facts: &Facts, is_attached: bool) {
     let mut wait = Duration::from_millis(100);
     for _ in 0..20 {
-        // The sandbox first: its namespace takes the interface along, and what is left to the network is quick.
-        let destroyed = shared.containers.destroy(&facts.uid).await;
-        let detached = if facts.host_network() { Ok(()) } else { shared.network.detach(&facts.uid).await };
-        match (detached, destroyed) {
+        let detach = async || if is_attached { shared.network.detach(&facts.uid).await } else { Ok(()) };
+        let ended = if shared.network.detaches_first() {
+            let detached = detach().await;
+            (detached, shared.containers.destroy(&facts.uid).await)
+        } else {
+            // The sandbox first: its namespace takes the interface along, and what is left to the network is quick.
+            let destroyed = shared.containers.destroy(&facts.uid).await;
+            (detach().await, destroyed)
+        };
+        match ended {
             (Ok(()), Ok(())) => return,
             (Err(error), _) | (_, Err(error)) => {
                 tracing::warn!(uid = facts.uid, %error, "a pod's sandbox could not be removed; it is tried again");

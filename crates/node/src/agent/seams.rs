@@ -178,4 +178,12 @@ pub trait PodNetwork: Send + Sync + 'static {
     async fn verify_rules(&self) -> Result<(), String>;
     /// After a restart: keeps exactly these pods.
     async fn recover(&self, live: Vec<(Arc<Pod>, String, u32)>) -> Result<(), String>;
+    /// Whether pods can be attached; why not, as upstream's runtimes say it.
+    async fn readiness(&self) -> Result<(), String> {
+        Ok(())
+    }
+    /// Whether pods are taken off while their namespaces are there. Else it is quicker the other way round.
+    fn detaches_first(&self) -> bool {
+        false
+    }
 }

@@ -19,6 +19,8 @@ use tokio::sync::{mpsc, watch};
 
 /// How often pressures are looked at, and the status written where something changed.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
+/// How soon a node whose network is not ready looks again.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// An unchanged status is written again after this, as upstream.
 const WRITE_AT_LEAST_EVERY: Duration = Duration::from_secs(300);
 /// A pressure is told for so long after it was seen last, as upstream.
@@ -230,7 +232,7 @@ impl Machine {
     async fn set_right(&mut self, node: &Node) -> Option<Duration> {
         let revision = node.metadata.resource_version.as_ref().and_then(|text| text.parse::<u64>().ok());
         let is_old = revision.is_some_and(|revision| revision <= self.written);
-        if is_old || says_ready(node) {
+        if is_old || says_ready(node) || self.is_unready() && says(node, "False") {
             return None;
         }
         let wait = self.righted.map(|at| RIGHT_EVERY.saturating_sub(at.elapsed())).filter(|wait| !wait.is_zero());
@@ -288,6 +290,11 @@ impl Machine {
                         look.reset_after(wait);
                     }
                     self.look_after_pressures().await;
+                    let network = self.shared.network.readiness().await;
+                    self.set("Ready", network.is_ok());
+                    if network.is_err() {
+                        look.reset_after(LOOK_AGAIN);
+                    }
                     if self.conditions != before || written.elapsed() >= WRITE_AT_LEAST_EVERY {
                         match self.write_status().await {
                             Ok(()) => {
@@ -309,6 +316,11 @@ impl Machine {
             *entry = (value, now);
         }
         entry.1
+    }
+
+    /// Whether the node itself says that it is not ready.
+    fn is_unready(&self) -> bool {
+        self.conditions.get("Ready").is_some_and(|(ready, _)| !ready)
     }
 
     fn has_pressure(&self, kind: &'static str) -> bool {
@@ -348,9 +360,13 @@ impl Machine {
             conditions.push(json!({"type": kind, "status": status, "reason": reason, "message": message,
                 "lastHeartbeatTime": now_text(now), "lastTransitionTime": now_text(since)}));
         }
-        let since = self.set("Ready", true);
-        conditions.push(json!({"type": "Ready", "status": "True", "reason": "KubeletReady",
-            "message": "kubelet is posting ready status", "lastHeartbeatTime": now_text(now), "lastTransitionTime": now_text(since)}));
+        let (ready, reason, message) = match self.shared.network.readiness().await {
+            Ok(()) => (true, "KubeletReady", "kubelet is posting ready status".to_owned()),
+            Err(why) => (false, "KubeletNotReady", not_ready(&why)),
+        };
+        let since = self.set("Ready", ready);
+        conditions.push(json!({"type": "Ready", "status": if ready { "True" } else { "False" }, "reason": reason,
+            "message": message, "lastHeartbeatTime": now_text(now), "lastTransitionTime": now_text(since)}));
         let mut addresses: Vec<Value> =
             self.options.addresses.iter().map(|ip| json!({"type": "InternalIP", "address": ip.to_string()})).collect();
         addresses.push(json!({"type": "Hostname", "address": self.options.hostname}));
@@ -510,8 +526,20 @@ impl Machine {
 
 /// Whether the API has the node as ready.
 fn says_ready(node: &Node) -> bool {
+    says(node, "True")
+}
+
+/// Whether the API has this status of the node's condition Ready.
+fn says(node: &Node, status: &str) -> bool {
     let conditions = node.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
-    conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+    conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == status)
+}
+
+/// Why a node whose network is not ready is not, as upstream's kubelet says it.
+fn not_ready(why: &str) -> String {
+    format!(
+        "container runtime network not ready: NetworkReady=false reason:NetworkPluginNotReady message:Network plugin returns error: {why}"
+    )
 }
 
 /// Whole seconds, as the API writes times.
