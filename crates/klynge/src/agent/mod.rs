@@ -148,6 +148,7 @@ async fn start(global: &Global, arguments: &AgentArguments, identity: Identity) 
         joined: true,
         contact: Arc::default(),
         plugins: arguments.pod_network.plugins(global)?,
+        is_encrypted: arguments.pod_network.is_encrypted(),
     };
     // The tunnel is opened beside, so that logs of pods that go on are there at once.
     let cut = Arc::new(Notify::new());

@@ -157,6 +157,16 @@ pub(crate) enum NetworkKind {
     Cni,
 }
 
+/// How packets between nodes are protected.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum EncryptionKind {
+    /// Not at all
+    #[default]
+    None,
+    /// By the kernel's WireGuard
+    Wireguard,
+}
+
 /// The pod network of this node.
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct NetworkArguments {
@@ -170,6 +180,10 @@ pub(crate) struct NetworkArguments {
     /// With --network cni: a directory of plug-ins (may be repeated); /opt/cni/bin and /usr/lib/cni when not given
     #[arg(long, value_name = "DIR")]
     pub(crate) cni_bin_dir: Vec<PathBuf>,
+    /// Encrypt what goes between pods of different nodes; all nodes must do alike: pods of one that does not are not reached from
+    /// one that does
+    #[arg(long, value_enum, value_name = "HOW", default_value_t)]
+    pub(crate) encryption: EncryptionKind,
 }
 
 #[derive(Debug, Subcommand)]

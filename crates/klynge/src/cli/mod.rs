@@ -6,7 +6,7 @@ mod network;
 mod output;
 
 pub(crate) use arguments::{
-    AgentArguments, Arguments, Command, DEFAULT_DATA_DIR, DownArguments, ExplainArguments, Global,
+    AgentArguments, Arguments, Command, DEFAULT_DATA_DIR, DownArguments, EncryptionKind, ExplainArguments, Global,
     ImageCommand, NetworkArguments, NetworkKind, NodeCommand, RunArguments, ServerArguments, TokenCommand, UpArguments,
 };
 pub(crate) use failure::Failure;

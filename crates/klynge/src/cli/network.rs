@@ -1,6 +1,6 @@
 //! The options of the pod network: what they mean, and how they are passed on to a process in the background.
 
-use super::{Failure, Global, NetworkArguments, NetworkKind};
+use super::{EncryptionKind, Failure, Global, NetworkArguments, NetworkKind};
 use network::cni;
 use std::path::{Path, PathBuf};
 
@@ -17,6 +17,12 @@ impl NetworkArguments {
                 false => Ok(None),
             };
         }
+        if self.is_encrypted() {
+            return Err(Failure::Usage(
+                "--encryption is for the built-in network; with --network cni ways between nodes are the plug-ins' matter"
+                    .to_owned(),
+            ));
+        }
         let absolute = |path: &Path| {
             std::path::absolute(path).map_err(|error| Failure::Usage(format!("{}: {error}", path.display())))
         };
@@ -28,11 +34,19 @@ impl NetworkArguments {
         Ok(Some(cni::Options { configuration, programs, records: records(global) }))
     }
 
+    /// Whether what goes between nodes is encrypted.
+    pub(crate) fn is_encrypted(&self) -> bool {
+        self.encryption == EncryptionKind::Wireguard
+    }
+
     /// The same options as words of a command line.
     pub(crate) fn words(&self) -> Vec<String> {
         let mut words = Vec::new();
         if self.network == NetworkKind::Cni {
             words.extend(["--network".to_owned(), "cni".to_owned()]);
+        }
+        if self.is_encrypted() {
+            words.extend(["--encryption".to_owned(), "wireguard".to_owned()]);
         }
         let shown = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone()).display().to_string();
         words.extend(self.cni_conf_dir.iter().flat_map(|path| ["--cni-conf-dir".to_owned(), shown(path)]));
@@ -60,6 +74,8 @@ mod tests {
             ("--network cni", Some(Some(("/etc/cni/net.d", "/opt/cni/bin /usr/lib/cni")))),
             ("--network cni --cni-conf-dir /c --cni-bin-dir /a --cni-bin-dir /b", Some(Some(("/c", "/a /b")))),
             ("--cni-conf-dir /c", None),
+            ("--encryption wireguard", Some(None)),
+            ("--network cni --encryption wireguard", None),
         ] {
             let parse = |words: Vec<String>| {
                 let all = ["klynge", "server"].map(str::to_owned).into_iter().chain(words);

@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use client::ClusterClient;
 use network::cni::{self, Plugins};
 use network::netlink::{Family, NetworkNamespace, Nft};
-use network::pod_net::{self, Admission, OpenPort, PodNetwork};
+use network::pod_net::{self, Admission, OpenPort, PodNetwork, PrivateKey};
 use network::policy::{self, NamedPort, PodState, Policies};
 use network::services::{self, Services, TransportProtocol};
 use network::{Prefix, dns};
@@ -120,6 +120,8 @@ pub(crate) struct AgentOptions {
     pub(crate) contact: Arc<Contact>,
     /// The CNI plug-ins that attach pods; None for the built-in pod network.
     pub(crate) plugins: Option<cni::Options>,
+    /// Whether what goes between nodes is encrypted.
+    pub(crate) is_encrypted: bool,
 }
 
 /// A running agent.
@@ -195,6 +197,7 @@ impl Agent {
             joined: is_joined,
             contact,
             plugins,
+            is_encrypted,
         } = options;
         let registers_again = !is_joined;
         let kubelet = if kubelet_port == 0 { None } else { Some(KubeletPort::bind(kubelet_port).await?) };
@@ -210,12 +213,15 @@ impl Agent {
             network_options.cluster_ranges.clear();
         }
         let dns_address = dns_address(&ranges);
+        let key_path = is_encrypted.then(|| global.data_dir.join("network").join("wireguard.key"));
         let opened = tokio::task::spawn_blocking(move || {
             let mut pod_network = PodNetwork::open(network_options)?;
             pod_network.set_local_address(dns_address, true)?;
-            Ok::<_, pod_net::Error>(pod_network)
+            // Before any other node is known: what goes there never goes in plain.
+            let key = key_path.map(|path| pod_network.encrypt(PrivateKey::load_or_make(&path)?)).transpose()?;
+            Ok::<_, pod_net::Error>((pod_network, key))
         });
-        let pod_network =
+        let (pod_network, encryption_key) =
             opened.await.map_err(failed("set up the pod network"))?.map_err(failed("set up the pod network"))?;
         let mut service_options = services::Options::new(namespace.clone());
         service_options.pod_ranges = ranges.pods.clone();
@@ -268,6 +274,7 @@ impl Agent {
             resolvers,
             pulls_max: 3,
             starts_max: 8,
+            encryption_key,
             registers_again,
             contact: is_joined.then_some(contact),
             thresholds: Default::default(),

@@ -107,6 +107,7 @@ pub(super) async fn serve(global: &Global, arguments: &ServerArguments) -> Resul
                 joined: false,
                 contact: Arc::default(),
                 plugins: arguments.pod_network.plugins(global)?,
+                is_encrypted: arguments.pod_network.is_encrypted(),
             };
             Some(Agent::start(prepared, global, options).await?)
         }

@@ -18,6 +18,7 @@ mod socket;
 mod system;
 mod traffic;
 mod tunnel;
+mod wireguard;
 
 pub use conntrack::{Conntrack, Flow, FlowFilter};
 pub use error::{Error, Result};
@@ -37,3 +38,5 @@ pub use route_query::{AddressInfo, LinkInfo, RouteInfo, Rtnetlink};
 pub use socket::{Protocol, Socket};
 pub use traffic::TokenBucket;
 pub use tunnel::{Forwarding, VxlanInfo};
+pub(crate) use wireguard::is_missing as lacks_wireguard;
+pub use wireguard::{PublicKey, Wireguard, WireguardChange, WireguardInfo, WireguardPeer};

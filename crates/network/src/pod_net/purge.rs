@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use super::attach::delete_interface;
 use super::bandwidth::parse_block;
 use super::compile::parse_alias;
+use super::encryption::{self, ENCRYPTION_TABLE};
 use super::error::Error;
 use super::host_firewall::withdraw_admission;
 use super::host_setup::{self, Options};
@@ -38,13 +39,16 @@ pub fn purge(options: &Options, local_addresses: &[IpAddr]) -> Result<(), Error>
     for (_, link) in tunnel_links(&rtnetlink.links()?) {
         delete_interface(&mut rtnetlink, &link.name)?;
     }
+    if encryption::is_there(&rtnetlink.links()?) {
+        delete_interface(&mut rtnetlink, encryption::INTERFACE)?;
+    }
     for address in local_addresses {
         host_setup::set_local_address(&mut rtnetlink, *address, false)?;
     }
     host_setup::remove_routes(&mut rtnetlink)?;
     let mut batch = NftBatch::new();
     for table in
-        nft.tables()?.iter().filter(|table| [TABLE, TUNNEL_TABLE].contains(&table.name.as_str()))
+        nft.tables()?.iter().filter(|table| [TABLE, TUNNEL_TABLE, ENCRYPTION_TABLE].contains(&table.name.as_str()))
     {
         batch.delete_table(table.family, &table.name);
     }

@@ -14,7 +14,7 @@ mod translate;
 
 pub use dns_config::{keep_dns_config, outside};
 pub use follow::{Feed, Sinks};
-pub use peers::{keep_peers, peer};
+pub use peers::{ENCRYPTION_KEY, encryption_annotation, keep_peers, peer};
 pub(crate) use policies::pod_state;
 pub use policies::policy;
 pub use policy_feed::PolicyFeed;

@@ -5,10 +5,12 @@ use super::facts::{Facts, Space};
 use super::image_collector::{ImageHistory, ImageThresholds};
 use super::local_storage::over_limit;
 use crate::agent::{Change, Containers, PodRegistry, Recorder, Resync, Shared, follow, target};
+use crate::feed::{ENCRYPTION_KEY, encryption_annotation};
 use crate::lifecycle::{Phase, Report, Requests, Severity, Terminal};
 use client::{PatchKind, Query};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, PodSpec};
+use network::netlink::PublicKey;
 use runtime::Reference;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -61,6 +63,8 @@ pub struct MachineOptions {
     pub image_thresholds: ImageThresholds,
     /// Whether a Node object that somebody deletes is made again; else its deletion takes the machine out of the cluster.
     pub registers_again: bool,
+    /// The key that packets for this node's pods are encrypted for; None where nothing is encrypted.
+    pub encryption_key: Option<PublicKey>,
     /// Whether the agent has heartbeats, so that a new server expects them.
     pub beats: bool,
 }
@@ -165,9 +169,13 @@ impl Machine {
         if self.options.beats {
             annotations["klynge.io/heartbeat"] = json!("klynge-heartbeat/1");
         }
+        let mut all = annotations.clone();
+        if let Some(key) = self.options.encryption_key {
+            all[ENCRYPTION_KEY] = json!(encryption_annotation(key));
+        }
         let object = json!({
             "apiVersion": "v1", "kind": "Node",
-            "metadata": {"name": name, "labels": self.labels(), "annotations": annotations},
+            "metadata": {"name": name, "labels": self.labels(), "annotations": all},
             "spec": {"podCIDR": self.options.pod_ranges.first(), "podCIDRs": self.options.pod_ranges},
             "status": self.status().await
         });
@@ -176,6 +184,8 @@ impl Machine {
             Ok(node) => node,
             Err(status) if status.is_already_exists() => {
                 let node: Node = self.shared.api.get(target("", "nodes", "", &name, "")).await?;
+                // A key of before is taken back where nothing is encrypted any more.
+                annotations[ENCRYPTION_KEY] = json!(self.options.encryption_key.map(encryption_annotation));
                 let patch = json!({"metadata": {"labels": self.labels(), "annotations": annotations}});
                 self.shared.api.patch(target("", "nodes", "", &name, ""), PatchKind::Merge, patch).await?;
                 self.keep_transitions(&node);
