@@ -159,6 +159,7 @@ fn peers(fabric: &Fabric, count: u32) -> Result<String, Box<dyn Error>> {
             name: format!("peer{number}"),
             addresses: vec![IpAddr::from([198, 18 + variant, high, low])],
             pod_ranges: vec![format!("10.{}.{low}.0/24", 128 + u32::from(high)).parse()?],
+            encryption_key: None,
         })
     };
     let all = (0..count).map(|number| peer(number, 0)).collect::<Result<Vec<_>, _>>()?;

@@ -276,6 +276,7 @@ fn wrong_peers_are_told_and_the_others_are_reached() {
         name: name.to_owned(),
         addresses: vec![ip(address)],
         pod_ranges: vec![prefix(range)],
+        encryption_key: None,
     };
     let wrong = [
         peer("thief", "192.0.2.50", "10.42.2.0/25"),
@@ -437,7 +438,8 @@ fn only_peers_may_send_into_the_tunnel() {
     assert!(server.recv(&mut [0; 16]).is_err(), "a stranger's packet arrived");
     // The same packet from a peer arrives: it was its sender alone that kept it out.
     a.network.set_encapsulation(Encapsulation::Always);
-    let peer = Peer { name: "node66".to_owned(), addresses, pod_ranges: vec![prefix("10.42.66.0/24")] };
+    let peer =
+        Peer { name: "node66".to_owned(), addresses, pod_ranges: vec![prefix("10.42.66.0/24")], encryption_key: None };
     a.network.change_peers([("node66".to_owned(), Some(peer))]).unwrap();
     eventually("a peer's packet arrives", || {
         socket.send_to(b"forged", (one.ip(), 5353)).unwrap();
@@ -505,6 +507,7 @@ fn one_changed_peer_among_thousands_costs_what_it_costs_among_few() {
                 name: format!("peer{number}"),
                 addresses: vec![ip(&address)],
                 pod_ranges: vec![prefix(&format!("10.{}.{low}.0/24", 128 + u32::from(high)))],
+                encryption_key: None,
             }
         })
         .collect();

@@ -2,6 +2,7 @@
 
 pub mod adapters;
 pub mod agent;
+mod bandwidth;
 pub mod container;
 pub mod environment;
 pub mod feed;

@@ -66,6 +66,8 @@ pub struct Options {
     pub thresholds: Thresholds,
     /// When images are removed.
     pub image_thresholds: ImageThresholds,
+    /// The key that packets for this node's pods are encrypted for; None where nothing is encrypted.
+    pub encryption_key: Option<network::netlink::PublicKey>,
     /// Whether a Node object that somebody deletes is made again; else its deletion takes the machine out of the cluster.
     pub registers_again: bool,
     /// What is heard of the server on the heartbeat; None where the server is this process.
@@ -173,6 +175,7 @@ impl Node {
             thresholds: options.thresholds,
             image_thresholds: options.image_thresholds,
             registers_again: options.registers_again,
+            encryption_key: options.encryption_key,
             beats: options.contact.is_some(),
             subnets: options.subnets,
             dns_health,

@@ -46,6 +46,7 @@ fn in_background(global: &Global, arguments: &AgentArguments, output: &Output) -
         words.extend(["--advertise".to_owned(), server::listed(&arguments.advertise)]);
     }
     words.extend(["--kubelet-port".to_owned(), arguments.kubelet_port.to_string()]);
+    words.extend(arguments.pod_network.words());
     service::start(&global.data_dir, &words, output)?;
     output.progress(&format!("ready after {:.2} s", begun.elapsed().as_secs_f64()));
     output.line("This machine is a node of the cluster. `klynge down` stops the agent, `klynge down --purge` removes everything.");
@@ -150,6 +151,8 @@ async fn start(global: &Global, arguments: &AgentArguments, identity: Identity) 
         authority: identity.authority.clone(),
         joined: true,
         contact: Arc::default(),
+        plugins: arguments.pod_network.plugins(global)?,
+        is_encrypted: arguments.pod_network.is_encrypted(),
     };
     // The tunnel is opened beside, so that logs of pods that go on are there at once.
     let cut = Arc::new(Notify::new());

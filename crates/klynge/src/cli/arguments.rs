@@ -118,6 +118,8 @@ pub(crate) struct ServerArguments {
     /// have copies; a frozen node then costs a restart of its pods
     #[arg(long)]
     pub(crate) fast_failover: bool,
+    #[command(flatten)]
+    pub(crate) pod_network: NetworkArguments,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -138,9 +140,50 @@ pub(crate) struct AgentArguments {
     /// Port of the node's kubelet endpoints, for metrics collectors and the like; 0 for none
     #[arg(long, value_name = "PORT", default_value_t = 10250)]
     pub(crate) kubelet_port: u16,
+    #[command(flatten)]
+    pub(crate) pod_network: NetworkArguments,
     /// Join, then run in the background (a systemd unit where systemd runs); `klynge down` stops it
     #[arg(long)]
     pub(crate) background: bool,
+}
+
+/// Who attaches pods to the network.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum NetworkKind {
+    /// Klynge itself: addresses, routes between nodes, network policies
+    #[default]
+    Builtin,
+    /// CNI plug-ins that are installed on this machine
+    Cni,
+}
+
+/// How packets between nodes are protected.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum EncryptionKind {
+    /// Not at all
+    #[default]
+    None,
+    /// By the kernel's WireGuard
+    Wireguard,
+}
+
+/// The pod network of this node.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct NetworkArguments {
+    /// Who attaches this node's pods to the network; to change it, move the node's pods elsewhere first
+    #[arg(long, value_enum, value_name = "WHO", default_value_t)]
+    pub(crate) network: NetworkKind,
+    /// With --network cni: the directory of network configurations, of which the first by name counts; /etc/cni/net.d when not
+    /// given
+    #[arg(long, value_name = "DIR")]
+    pub(crate) cni_conf_dir: Option<PathBuf>,
+    /// With --network cni: a directory of plug-ins (may be repeated); /opt/cni/bin and /usr/lib/cni when not given
+    #[arg(long, value_name = "DIR")]
+    pub(crate) cni_bin_dir: Vec<PathBuf>,
+    /// Encrypt what goes between pods of different nodes; all nodes must do alike: pods of one that does not are not reached from
+    /// one that does
+    #[arg(long, value_enum, value_name = "HOW", default_value_t)]
+    pub(crate) encryption: EncryptionKind,
 }
 
 #[derive(Debug, Subcommand)]

@@ -123,6 +123,7 @@ fn words(global: &Global, server: &ServerArguments) -> Vec<String> {
     if server.fast_failover {
         words.push("--fast-failover".to_owned());
     }
+    words.extend(server.pod_network.words());
     words
 }
 

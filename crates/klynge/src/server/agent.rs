@@ -4,18 +4,19 @@ use super::addresses::Ranges;
 use super::agent_socket::AgentSocket;
 use super::own_range;
 use super::wiring::CLUSTER_DOMAIN;
-use crate::cli::{DEFAULT_DATA_DIR, Failure, Global};
+use crate::cli::{DEFAULT_DATA_DIR, Failure, Global, records};
 use crate::kubelet::{self, KubeletPort};
 use api::{Connection, NodeConnector};
 use async_trait::async_trait;
 use client::ClusterClient;
+use network::cni::{self, Plugins};
 use network::dns::process::{self, Process};
 use network::netlink::{Family, NetworkNamespace, Nft};
-use network::pod_net::{self, Admission, OpenPort, PodNetwork};
+use network::pod_net::{self, Admission, OpenPort, PodNetwork, PrivateKey};
 use network::policy::{self, NamedPort, PodState, Policies};
 use network::services::{self, Services, TransportProtocol};
 use network::{Prefix, announce, dns};
-use node::adapters::{NetworkAdapter, RuntimeAdapter};
+use node::adapters::{CniAdapter, NetworkAdapter, RuntimeAdapter};
 use node::volumes::HostDns;
 use node::{Contact, Node};
 use runtime::Runtime;
@@ -118,6 +119,10 @@ pub(crate) struct AgentOptions {
     pub(crate) joined: bool,
     /// What is heard of the server.
     pub(crate) contact: Arc<Contact>,
+    /// The CNI plug-ins that attach pods; None for the built-in pod network.
+    pub(crate) plugins: Option<cni::Options>,
+    /// Whether what goes between nodes is encrypted.
+    pub(crate) is_encrypted: bool,
 }
 
 /// A running agent.
@@ -183,22 +188,41 @@ fn failed<E: std::fmt::Display>(what: &'static str) -> impl Fn(E) -> Failure {
 impl Agent {
     /// Takes up what runs, starts the rest, and returns when the node is Ready.
     pub(crate) async fn start(prepared: Prepared, global: &Global, options: AgentOptions) -> Result<Self, Failure> {
-        let AgentOptions { client, ranges, addresses, api_port, kubelet_port, authority, joined: is_joined, contact } =
-            options;
+        let AgentOptions {
+            client,
+            ranges,
+            addresses,
+            api_port,
+            kubelet_port,
+            authority,
+            joined: is_joined,
+            contact,
+            plugins,
+            is_encrypted,
+        } = options;
         let registers_again = !is_joined;
         let kubelet = if kubelet_port == 0 { None } else { Some(KubeletPort::bind(kubelet_port).await?) };
         let containers = Runtime::open(runtime_options(global)).await.map_err(failed("start the container runtime"))?;
         let own = own_range::claim(global, &*client, &prepared.name, registers_again).await?;
-        let network_options = network_options(global, &ranges, own, &addresses)?;
+        let mut network_options = network_options(global, &ranges, own, &addresses)?;
+        let plugins = prepare_plugins(global, plugins, &network_options.namespace)?;
         let namespace = network_options.namespace.clone();
         let pod_ranges = network_options.pod_ranges.clone();
+        if plugins.is_some() {
+            // Addresses, masquerading and the ways to other nodes' pods are the plug-ins' matter.
+            network_options.pod_ranges.clear();
+            network_options.cluster_ranges.clear();
+        }
         let dns_address = dns_address(&ranges);
+        let key_path = is_encrypted.then(|| global.data_dir.join("network").join("wireguard.key"));
         let opened = tokio::task::spawn_blocking(move || {
             let mut pod_network = PodNetwork::open(network_options)?;
             pod_network.set_local_address(dns_address, true)?;
-            Ok::<_, pod_net::Error>(pod_network)
+            // Before any other node is known: what goes there never goes in plain.
+            let key = key_path.map(|path| pod_network.encrypt(PrivateKey::load_or_make(&path)?)).transpose()?;
+            Ok::<_, pod_net::Error>((pod_network, key))
         });
-        let pod_network =
+        let (pod_network, encryption_key) =
             opened.await.map_err(failed("set up the pod network"))?.map_err(failed("set up the pod network"))?;
         let mut service_options = services::Options::new(namespace.clone());
         service_options.pod_ranges = ranges.pods.clone();
@@ -207,8 +231,18 @@ impl Agent {
         service_options.local_addresses = vec![dns_address];
         let load_balancing =
             Services::start(service_options, HashMap::new()).map_err(failed("set up load balancing"))?;
-        let policies =
-            Policies::start(policy_options(&namespace, dns_address)).map_err(failed("set up network policies"))?;
+        // So are policies, as upstream.
+        let policies = match plugins {
+            Some(_) => None,
+            None => {
+                let options = policy_options(&namespace, dns_address);
+                Some(Policies::start(options).map_err(failed("set up network policies"))?)
+            }
+        };
+        let adapter: Arc<dyn node::agent::PodNetwork> = match plugins {
+            Some(plugins) => Arc::new(CniAdapter::new(plugins, pod_network)),
+            None => Arc::new(NetworkAdapter::new(pod_network).with_policies(policies.clone())),
+        };
         let announcer = announce::Announcer::start(announce::Options { namespace: namespace.clone() })
             .map_err(failed("start announcing addresses"))?;
         let subnets = announce::subnets(&namespace).map_err(failed("read the host's networks"))?;
@@ -226,9 +260,9 @@ impl Agent {
         let options = node::Options {
             client,
             containers: Arc::new(RuntimeAdapter::new(containers.clone())),
-            network: Arc::new(NetworkAdapter::new(pod_network).with_policies(Some(policies.clone()))),
+            network: adapter,
             services: Some(load_balancing),
-            policies: Some(policies),
+            policies,
             announcer: Some(announcer),
             subnets: subnets.iter().map(ToString::to_string).collect(),
             dns: Some(Arc::new(names)),
@@ -245,6 +279,7 @@ impl Agent {
             resolvers,
             pulls_max: 3,
             starts_max: 8,
+            encryption_key,
             registers_again,
             contact: is_joined.then_some(contact),
             thresholds: Default::default(),
@@ -272,6 +307,37 @@ impl Agent {
         if let Some(node) = self.node.get() {
             node.stop().await;
         }
+    }
+}
+
+const CHANGE_ADVICE: &str =
+    "move this node's pods elsewhere (kubectl drain), or remove the node with `klynge down --purge`, first";
+
+/// Makes sure that CNI plug-ins have attached no pod, which the built-in network could not take off.
+pub(super) fn check_no_records(global: &Global) -> Result<(), Failure> {
+    let records = records(global);
+    match std::fs::read_dir(&records).map_or(0, Iterator::count) {
+        0 => Ok(()),
+        count => Err(Failure::Failed(format!(
+            "CNI plug-ins have attached {count} pods of this node ({}): give --network cni; to change to the built-in \
+             network, {CHANGE_ADVICE}",
+            records.display()
+        ))),
+    }
+}
+
+/// Opens the plug-ins, where pods are theirs, and makes sure that no pod runs whom the other kind of network attached.
+fn prepare_plugins(
+    global: &Global,
+    plugins: Option<cni::Options>,
+    namespace: &NetworkNamespace,
+) -> Result<Option<Plugins>, Failure> {
+    let Some(options) = plugins else { return check_no_records(global).map(|()| None) };
+    match pod_net::attached_pods(namespace).map_err(failed("look at the pod network"))? {
+        0 => Plugins::open(options).map(Some).map_err(failed("open the records of CNI plug-ins")),
+        count => Err(Failure::Failed(format!(
+            "the built-in network has attached {count} pods of this node; to change to CNI plug-ins, {CHANGE_ADVICE}"
+        ))),
     }
 }
 

@@ -3,17 +3,32 @@
 use super::addresses::Ranges;
 use super::agent;
 use super::own_range;
-use crate::cli::{Failure, Global};
+use crate::cli::{Failure, Global, records};
+use network::cni;
 use network::dns::process;
 use network::netlink::NetworkNamespace;
 use network::pod_net;
 use network::{policy, services};
 use runtime::Runtime;
 use std::net::IpAddr;
+use std::path::PathBuf;
 
 /// Containers, control groups, interfaces, nftables, sysctls, images; the rest of the data directory is the caller's.
 pub(crate) fn purge(global: &Global) -> Result<(), Failure> {
     let failed = |what: &str, error: &dyn std::fmt::Display| Failure::Failed(format!("cannot remove {what}: {error}"));
+    if records(global).exists() {
+        // While the pods' namespaces are there: plug-ins look into them.
+        let options = cni::Options { configuration: PathBuf::new(), programs: Vec::new(), records: records(global) };
+        let purged = cni::Plugins::open(options).and_then(|plugins| plugins.purge());
+        let what = format!(
+            "what CNI plug-ins attached ({}; to leave it behind, remove {})",
+            cni::PURGE_HINT,
+            records(global).display()
+        );
+        purged.map_err(|error| failed(&what, &error))?;
+        // The directory is empty; if it is not, the rest of the data directory goes with it.
+        let _ = std::fs::remove_dir(records(global));
+    }
     if global.data_dir.join("agent").exists() {
         process::end(&agent::dns_directory(global)).map_err(|error| failed("cluster DNS", &error))?;
         let threads = tokio::runtime::Builder::new_current_thread().enable_all().build();

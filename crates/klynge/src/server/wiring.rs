@@ -106,6 +106,8 @@ pub(super) async fn serve(global: &Global, arguments: &ServerArguments) -> Resul
                 authority: pki.bundle(),
                 joined: false,
                 contact: Arc::default(),
+                plugins: arguments.pod_network.plugins(global)?,
+                is_encrypted: arguments.pod_network.is_encrypted(),
             };
             Some(Agent::start(prepared, global, options).await?)
         }
@@ -144,8 +146,14 @@ fn checked(
     global: &Global,
     arguments: &ServerArguments,
 ) -> Result<(String, Vec<IpAddr>), Failure> {
+    let plugins = arguments.pod_network.plugins(global)?;
     ranges.check_against_kept(&agent::ranges_path(global))?;
-    ranges.check_against_host()?;
+    if plugins.is_none() && !arguments.no_agent {
+        agent::check_no_records(global)?;
+    }
+    // Plug-ins give the host addresses among its pods', such as a bridge's: only Services' are nobody's then.
+    let pods = if plugins.is_some() { Vec::new() } else { ranges.pods.clone() };
+    addresses::Ranges { pods, ..ranges.clone() }.check_against_host()?;
     let node_name = checked_node_name(arguments.node_name.as_deref())?;
     let node_addresses = addresses::node_addresses(&arguments.advertise, addresses::advertised, ranges)?;
     Ok((node_name, node_addresses))

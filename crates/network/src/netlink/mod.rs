@@ -16,7 +16,9 @@ mod route;
 mod route_query;
 mod socket;
 pub(crate) mod system;
+mod traffic;
 mod tunnel;
+mod wireguard;
 
 pub use conntrack::{Conntrack, Flow, FlowFilter};
 pub use error::{Error, Result};
@@ -34,4 +36,7 @@ pub(crate) use route::ROUTE_PROTOCOL;
 pub use route::{LinkAddress, Neighbour, Route, RouteBatch, VethPair};
 pub use route_query::{AddressInfo, LinkInfo, RouteInfo, Rtnetlink};
 pub use socket::{Protocol, Socket};
+pub use traffic::TokenBucket;
 pub use tunnel::{Forwarding, VxlanInfo};
+pub(crate) use wireguard::is_missing as lacks_wireguard;
+pub use wireguard::{PublicKey, Wireguard, WireguardChange, WireguardInfo, WireguardPeer};

@@ -35,7 +35,7 @@ const LINK_GROUP: u16 = 27;
 pub(super) const INFO_KIND: u16 = 1;
 pub(super) const INFO_DATA: u16 = 2;
 const VETH_PEER: u16 = 1;
-const INTERFACE_UP: u32 = 1;
+pub(super) const INTERFACE_UP: u32 = 1;
 const TYPE_UNICAST: u8 = 1;
 pub(super) const TYPE_UNREACHABLE: u8 = 7;
 

@@ -42,6 +42,8 @@ pub enum Protocol {
     Route,
     /// nftables and conntrack.
     Netfilter,
+    /// Families that have numbers of their own, such as WireGuard.
+    Generic,
 }
 
 /// A netlink socket. Every call is synchronous and ends within a bounded time.
@@ -58,6 +60,7 @@ impl Socket {
         let family = match protocol {
             Protocol::Route => None,
             Protocol::Netfilter => Some(netlink::NETFILTER),
+            Protocol::Generic => Some(netlink::GENERIC),
         };
         let fail = |source: rustix::io::Errno| Error::system("open a netlink socket", source);
         let descriptor =

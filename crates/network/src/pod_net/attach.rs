@@ -38,7 +38,7 @@ pub struct PodNetwork {
     pool: AddressPool,
     pub(super) mtu_bytes: u32,
     host_ports: HashMap<String, Vec<HostPort>>,
-    reaper: Reaper,
+    pub(super) reaper: Reaper,
     watch: TableWatch,
     pub(super) peers: PeerState,
 }
@@ -122,6 +122,7 @@ impl PodNetwork {
         if self.rtnetlink.index_of(&plan.interface).is_ok() {
             self.check_existing(pod, plan, &batch)?;
         } else {
+            self.delete_block(&pod.uid)?;
             batch.send(self.rtnetlink.socket())?;
         }
         configure_pod(&pod.namespace, plan)?;
@@ -151,6 +152,7 @@ impl PodNetwork {
             }
             self.delete_interface(&plan.interface)?;
         }
+        self.delete_block(&pod.uid)?;
         Ok(create.send(self.rtnetlink.socket())?)
     }
 
@@ -181,6 +183,7 @@ impl PodNetwork {
             }
             self.reaper.wake();
         }
+        self.detach_block(uid)?;
         self.pool.release(uid)?;
         Ok(())
     }
@@ -206,6 +209,7 @@ impl PodNetwork {
                 None => {}
             }
         }
+        self.remove_blocks(|uid| found.contains(uid))?;
         self.pool.retain(|uid| by_uid.contains_key(uid))?;
         self.host_ports = live
             .iter()
@@ -221,7 +225,7 @@ impl PodNetwork {
         Ok(host_setup::set_local_address(&mut self.rtnetlink, address, present)?)
     }
 
-    fn delete_interface(&mut self, name: &str) -> Result<(), Error> {
+    pub(super) fn delete_interface(&mut self, name: &str) -> Result<(), Error> {
         Ok(delete_interface(&mut self.rtnetlink, name)?)
     }
 

@@ -22,6 +22,12 @@ pub enum Error {
         /// The uid of the other pod.
         other: String,
     },
+    /// An interface of somebody else's has the name that what a pod sends would be led through.
+    #[error("interface {interface} is there and is none of Klynge's; remove it with `ip link del {interface}`")]
+    BlockNameTaken {
+        /// The interface.
+        interface: String,
+    },
     /// A host port is in use by another pod.
     #[error("host port {port} is in use by pod {other}; choose another hostPort or delete that pod")]
     HostPortTaken {
@@ -29,6 +35,25 @@ pub enum Error {
         port: u16,
         /// The uid of the other pod.
         other: String,
+    },
+    /// An interface of somebody else's has the name of the encryption's.
+    #[error("interface {interface} is there and is no WireGuard interface; remove it with `ip link del {interface}`")]
+    EncryptionNameTaken {
+        /// The interface.
+        interface: String,
+    },
+    /// The kernel has no WireGuard.
+    #[error(
+        "the kernel has no WireGuard ({0}), and nothing goes between nodes in plain when encryption is asked for: load its module (modprobe wireguard), or start without --encryption"
+    )]
+    NoWireguard(String),
+    /// The file of the private key.
+    #[error("the key {}: {why}", path.display())]
+    EncryptionKey {
+        /// The file.
+        path: std::path::PathBuf,
+        /// What is wrong.
+        why: String,
     },
     /// An interface of somebody else's has the name of a tunnel.
     #[error("interface {interface} is there and is no VXLAN interface; remove it with `ip link del {interface}`")]

@@ -4,6 +4,7 @@
 //! packets of pods could be dropped. The rules carry a comment, are looked for again periodically (firewalld and Docker rewrite their tables),
 //! and are withdrawn at purge. Tables of iptables-legacy are not reachable over nfnetlink; hosts with those keep theirs.
 
+use super::encryption::{ENCRYPTION_PORT, ENCRYPTION_TABLE};
 use super::vxlan::{TUNNEL_PORT, TUNNEL_TABLE};
 use crate::netlink::{ChainInfo, Expressions, Family, Hook, Nft, NftBatch, Register, Result, Verdict};
 use crate::services::TransportProtocol;
@@ -54,8 +55,13 @@ pub fn admit_pods(nft: &mut Nft, open_ports: &[OpenPort]) -> Result<FirewallRepo
 pub fn admit(nft: &mut Nft, admission: &Admission) -> Result<FirewallReport> {
     let mut report = FirewallReport::default();
     let tables = nft.tables()?;
-    let tunnels: Vec<Family> =
-        tables.iter().filter(|table| table.name == TUNNEL_TABLE).map(|table| table.family).collect();
+    let port = |name: &str| match name {
+        TUNNEL_TABLE => Some(TUNNEL_PORT),
+        ENCRYPTION_TABLE => Some(ENCRYPTION_PORT),
+        _ => None,
+    };
+    let tunnels: Vec<(Family, u16)> =
+        tables.iter().filter_map(|table| Some((table.family, port(&table.name)?))).collect();
     let owned: Vec<_> = tables.into_iter().filter(|table| table.is_owned).collect();
     for chain in foreign_chains(nft)? {
         let name = format!("{:?} {} {}", chain.family, chain.table, chain.name).to_lowercase();
@@ -124,7 +130,12 @@ fn may_drop(chain: &ChainInfo) -> bool {
     chain.policy_drops || is_filter
 }
 
-fn wanted_rules(chain: &ChainInfo, admission: &Admission, tunnels: &[Family], for_iptables: bool) -> Vec<Expressions> {
+fn wanted_rules(
+    chain: &ChainInfo,
+    admission: &Admission,
+    tunnels: &[(Family, u16)],
+    for_iptables: bool,
+) -> Vec<Expressions> {
     if !may_drop(chain) {
         return Vec::new();
     }
@@ -152,9 +163,9 @@ fn wanted_rules(chain: &ChainInfo, admission: &Admission, tunnels: &[Family], fo
             )
         })
         .collect();
-    for family in tunnels.iter().filter(|family| sees(chain, **family)) {
+    for (family, port) in tunnels.iter().filter(|(family, _)| sees(chain, *family)) {
         let of_tunnel = of_family(chain, *family).match_protocol(17, SCRATCH);
-        rules.push(accept(of_tunnel.match_destination_port(TUNNEL_PORT, SCRATCH)));
+        rules.push(accept(of_tunnel.match_destination_port(*port, SCRATCH)));
     }
     // Answers of pods to the host's own connections, such as probes.
     let answers = if for_iptables {

@@ -3,7 +3,9 @@
 
 mod addresses;
 mod attach;
+mod bandwidth;
 mod compile;
+mod encryption;
 mod error;
 mod host_firewall;
 mod host_setup;
@@ -18,13 +20,15 @@ mod vxlan;
 
 pub use addresses::{AddressPool, PoolError};
 pub use attach::{Attached, PodNetwork};
+pub use bandwidth::Bandwidth;
 pub use compile::{AttachPlan, HostPort, PodAttachment, compile, interface_name};
+pub use encryption::{ENCRYPTION_PORT, ENCRYPTION_TABLE, PrivateKey};
 pub use error::Error;
 pub use host_firewall::{Admission, FirewallReport, OpenPort, admit, admit_pods, withdraw_admission};
 pub use host_setup::Options;
 pub use peers::{Encapsulation, Peer, PeerProblem};
 pub use peers_apply::PeersReport;
-pub use purge::purge;
+pub use purge::{attached_pods, purge};
 pub use rules::TABLE;
 pub(crate) use vxlan::TUNNEL_INTERFACE_PREFIX;
 pub use vxlan::{TUNNEL_IDENTIFIER, TUNNEL_PORT, TUNNEL_TABLE};

@@ -1,9 +1,12 @@
 //! All peers with what they need in the kernel, changed one at a time: the cost of a change does not grow with the number of peers. Pure.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
 
 use super::peer_claims::Claims;
 use super::peers::{HostView, Key, Peer, PeerProblem, Underlay, Value, decide};
+use crate::Prefix;
+use crate::netlink::PublicKey;
 
 /// More peers than any cluster has; those beyond are left out and reported.
 pub(crate) const PEERS_MAX: usize = 20_000;
@@ -36,6 +39,13 @@ pub(crate) struct PeerTable {
     tunnel_routes: BTreeMap<Underlay, usize>,
 }
 
+/// The ranges that a key's node has, and where it is.
+#[derive(Default)]
+pub(crate) struct Secured {
+    pub(crate) destination: Option<IpAddr>,
+    pub(crate) ranges: Vec<Prefix>,
+}
+
 impl PeerTable {
     pub(crate) fn host(&self) -> &HostView {
         &self.host
@@ -63,6 +73,28 @@ impl PeerTable {
     /// How many ranges are behind a tunnel.
     pub(crate) fn tunnel_routes(&self, underlay: Underlay) -> usize {
         self.tunnel_routes.get(&underlay).copied().unwrap_or(0)
+    }
+
+    /// How many ranges are reached encrypted.
+    pub(crate) fn encrypted_routes(&self) -> usize {
+        self.wanted.values().filter(|wanted| matches!(wanted.value, Value::Encrypted { .. })).count()
+    }
+
+    /// What is wanted for some of the nodes that packets are encrypted for. Costs a look at all peers.
+    pub(crate) fn secured(&self, keys: &BTreeSet<PublicKey>) -> BTreeMap<PublicKey, Secured> {
+        let mut found: BTreeMap<PublicKey, Secured> = BTreeMap::new();
+        for (key, value) in self.wanted() {
+            match (key, value) {
+                (Key::Secured(of), Value::Destination(address)) if keys.contains(&of) => {
+                    found.entry(of).or_default().destination = Some(address);
+                }
+                (Key::Route(range), Value::Encrypted { key: of, .. }) if keys.contains(&of) => {
+                    found.entry(of).or_default().ranges.push(range);
+                }
+                _ => {}
+            }
+        }
+        found
     }
 
     /// What is wrong with the peers.
@@ -171,7 +203,7 @@ fn count(direct: &mut BTreeMap<u32, usize>, tunnel: &mut BTreeMap<Underlay, usiz
     match value {
         Value::Direct { interface, .. } => step(direct, interface, is_added),
         Value::Tunnel { underlay, .. } => step(tunnel, underlay, is_added),
-        Value::Admitted | Value::Destination(_) | Value::LinkAddress(_) => {}
+        Value::Admitted | Value::Destination(_) | Value::LinkAddress(_) | Value::Encrypted { .. } => {}
     }
 }
 

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use super::peer_claims::Claims;
 use crate::Prefix;
-use crate::netlink::{Family, LinkAddress};
+use crate::netlink::{Family, LinkAddress, PublicKey};
 
 /// More addresses or ranges of one node than this are no node of ours; the rest is left out and reported.
 pub(crate) const PARTS_PER_PEER_MAX: usize = 16;
@@ -20,6 +20,8 @@ pub struct Peer {
     pub addresses: Vec<IpAddr>,
     /// The ranges of its pods (spec.podCIDRs), at most one per family as a rule; empty while it has none.
     pub pod_ranges: Vec<Prefix>,
+    /// Its key, if it encrypts what goes between nodes.
+    pub encryption_key: Option<PublicKey>,
 }
 
 /// When packets between nodes are carried inside others.
@@ -82,6 +84,8 @@ pub(crate) enum Key {
     Forwarding(Underlay, LinkAddress),
     /// The Ethernet address of a node's end of the tunnel.
     Neighbour(Underlay, IpAddr),
+    /// A node that packets are encrypted for.
+    Secured(PublicKey),
     /// The way to a range of pods.
     Route(Prefix),
 }
@@ -98,10 +102,15 @@ pub(crate) enum Value {
         interface: u32,
         source: Option<IpAddr>,
     },
-    /// Through the tunnel. An encryption of packets between nodes would be a third way beside these two.
+    /// Through the tunnel.
     Tunnel {
         underlay: Underlay,
         gateway: IpAddr,
+        source: Option<IpAddr>,
+    },
+    /// Encrypted for the node with this key.
+    Encrypted {
+        key: PublicKey,
         source: Option<IpAddr>,
     },
 }
@@ -128,6 +137,8 @@ pub(crate) struct HostView {
     /// The ranges of all pods of the cluster.
     pub(crate) cluster_ranges: Vec<Prefix>,
     pub(crate) encapsulation: Encapsulation,
+    /// This node's own key, if what goes between nodes is encrypted: then nothing goes in plain.
+    pub(crate) encryption_key: Option<PublicKey>,
 }
 
 impl HostView {
@@ -251,6 +262,10 @@ pub(crate) fn decide(peer: &Peer, host: &HostView, claims: &Claims) -> Decision 
         decision.problems.push("it has no address, so its pods cannot be reached until it has one".to_owned());
         return decision;
     }
+    if let Some(own) = host.encryption_key {
+        decide_encrypted(peer, host, own, &addresses, ranges, &mut decision);
+        return decision;
+    }
     let mut is_tunnelled = false;
     for range in ranges {
         let is_ipv4 = range.network().is_ipv4();
@@ -288,6 +303,37 @@ pub(crate) fn decide(peer: &Peer, host: &HostView, claims: &Claims) -> Decision 
         }
     }
     decision
+}
+
+/// Ranges of a peer when everything between nodes is encrypted. A peer without a key is not reached: better not at all than in plain.
+fn decide_encrypted(
+    peer: &Peer,
+    host: &HostView,
+    own: PublicKey,
+    addresses: &[IpAddr],
+    ranges: Vec<Prefix>,
+    decision: &mut Decision,
+) {
+    let Some(key) = peer.encryption_key else {
+        let text = "it has no key, and what goes between nodes is encrypted here, so its pods cannot be reached; start its agent with \
+                    --encryption wireguard";
+        decision.problems.push(text.to_owned());
+        return;
+    };
+    if key == own {
+        let text = "it has this node's own key, so its pods cannot be reached; remove network/wireguard.key in the data directory \
+                    of one of the two, and start its agent anew";
+        decision.problems.push(text.to_owned());
+        return;
+    }
+    let Some((_, destination)) = host.underlay(addresses) else {
+        let text = "it has no address of a family that this node has, so its pods cannot be reached".to_owned();
+        decision.problems.push(text);
+        return;
+    };
+    decision.items.push((Key::Secured(key), Value::Destination(destination)));
+    let way = |range: &Prefix| Value::Encrypted { key, source: host.tunnel_address(range.network().is_ipv4()) };
+    decision.items.extend(ranges.iter().map(|range| (Key::Route(*range), way(range))));
 }
 
 /// The addresses through which a peer may be reached; none at all if one of them is our own.

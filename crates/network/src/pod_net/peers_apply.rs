@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 
 use super::attach::PodNetwork;
+use super::encryption::{self, Encryption, NO_KEY};
 use super::error::Error;
 use super::host_setup;
 use super::peer_table::{Delta, PeerTable};
@@ -22,6 +23,8 @@ pub struct PeersReport {
     pub direct_ranges: usize,
     /// Pod ranges behind the tunnel.
     pub tunnelled_ranges: usize,
+    /// Pod ranges that packets are encrypted for.
+    pub encrypted_ranges: usize,
     /// Objects made or replaced in the kernel now.
     pub added: usize,
     /// Objects deleted from the kernel now.
@@ -35,20 +38,26 @@ pub struct PeersReport {
 /// What this node knows of its peers, and of what the kernel holds for them.
 #[derive(Default)]
 pub(super) struct PeerState {
-    table: PeerTable,
+    pub(super) table: PeerTable,
     encapsulation: Encapsulation,
-    kernel: HashMap<Key, Value>,
+    pub(super) encryption: Option<Encryption>,
+    pub(super) kernel: HashMap<Key, Value>,
     /// Whether `kernel` is true; if not, the kernel is read first.
     is_known: bool,
     /// The tunnels whose senders in the kernel are those in `kernel`. They cannot be read: they are made anew instead.
     filters: BTreeSet<Underlay>,
     /// The MTU of the way out, read with the kernel's routes.
-    mtu_bytes_default: u32,
+    pub(super) mtu_bytes_default: u32,
     /// The interfaces whose reverse path filter has been looked at.
     loosened: BTreeSet<u32>,
 }
 
-type TunnelIndexes = BTreeMap<Underlay, u32>;
+/// The numbers of the interfaces to other nodes that are there.
+#[derive(Default)]
+struct TunnelIndexes {
+    tunnels: BTreeMap<Underlay, u32>,
+    encrypted: Option<u32>,
+}
 
 impl PodNetwork {
     /// Makes these, and only these, the other nodes of the cluster. Only differences reach the kernel; the first call, and one after a
@@ -105,7 +114,8 @@ impl PodNetwork {
     }
 
     fn host_view(&self, links: &[LinkInfo], addresses: &[AddressInfo]) -> HostView {
-        let tunnels: Vec<u32> = tunnel_links(links).map(|(_, link)| link.index).collect();
+        let encrypted = links.iter().filter(|link| link.name == encryption::INTERFACE).map(|link| link.index);
+        let tunnels: Vec<u32> = tunnel_links(links).map(|(_, link)| link.index).chain(encrypted).collect();
         let outside = || addresses.iter().filter(|address| !tunnels.contains(&address.interface));
         let subnet = |address: &AddressInfo| {
             let link = links.iter().find(|link| link.index == address.interface)?;
@@ -122,6 +132,7 @@ impl PodNetwork {
             pod_ranges: self.options.pod_ranges.clone(),
             cluster_ranges: self.options.cluster_ranges.clone(),
             encapsulation: self.peers.encapsulation,
+            encryption_key: self.peers.encryption.as_ref().map(|encryption| encryption.public_key),
         }
     }
 
@@ -137,7 +148,7 @@ impl PodNetwork {
         if !is_known {
             self.peers.mtu_bytes_default = host_setup::mtu(&self.options, &mut self.rtnetlink)?;
         }
-        let mut indexes = TunnelIndexes::new();
+        let mut indexes = TunnelIndexes::default();
         let mut mtu_bytes = self.peers.mtu_bytes_default;
         let mut is_whole = true;
         for underlay in Underlay::ALL {
@@ -147,7 +158,7 @@ impl PodNetwork {
             let tunnel = Tunnel::plan(underlay, self.peers.table.host(), self.peers.mtu_bytes_default);
             match self.ensure_tunnel(&tunnel, links, is_known) {
                 Ok((index, is_new)) => {
-                    indexes.insert(underlay, index);
+                    indexes.tunnels.insert(underlay, index);
                     is_known &= !is_new;
                     mtu_bytes = mtu_bytes.min(tunnel.mtu_bytes());
                     problems.extend(tunnel.problem().map(own_problem));
@@ -155,6 +166,22 @@ impl PodNetwork {
                 Err(error) => {
                     is_whole = false;
                     problems.push(own_problem(tunnel_failure(underlay, &error)));
+                }
+            }
+        }
+        if self.peers.encryption.is_some() {
+            match self.ensure_secured(links, is_known) {
+                Ok((index, secured_mtu_bytes, is_new)) => {
+                    indexes.encrypted = Some(index);
+                    is_known &= !is_new;
+                    mtu_bytes = mtu_bytes.min(secured_mtu_bytes);
+                }
+                Err(error) => {
+                    is_whole = false;
+                    problems.push(own_problem(format!(
+                        "the interface {} to other nodes cannot be made, so their pods are not reached: {error}",
+                        encryption::INTERFACE
+                    )));
                 }
             }
         }
@@ -171,6 +198,7 @@ impl PodNetwork {
         is_whole &= failures.is_empty();
         problems.extend(failures);
         self.remove_unused_tunnels(links)?;
+        self.remove_unused_encryption(links)?;
         self.loosen_reverse_path(links, &indexes, !is_known)?;
         let table = &self.peers.table;
         for (interface, _) in table.direct_routes() {
@@ -178,10 +206,11 @@ impl PodNetwork {
         }
         self.mtu_bytes = self.options.mtu_bytes.unwrap_or(mtu_bytes);
         self.peers.is_known = is_whole;
-        self.peers.filters = indexes.into_keys().collect();
+        self.peers.filters = indexes.tunnels.into_keys().collect();
         Ok(PeersReport {
             direct_ranges: table.direct_routes().map(|(_, count)| count).sum(),
             tunnelled_ranges: Underlay::ALL.iter().map(|underlay| table.tunnel_routes(*underlay)).sum(),
+            encrypted_ranges: table.encrypted_routes(),
             added,
             removed,
             mtu_bytes: self.mtu_bytes,
@@ -209,25 +238,47 @@ impl PodNetwork {
         // Tunnels that are used no longer still hold entries and routes; they go with their interface.
         let mut by_index: HashMap<u32, Underlay> =
             tunnel_links(links).map(|(underlay, link)| (link.index, underlay)).collect();
-        by_index.extend(indexes.iter().map(|(underlay, index)| (*index, *underlay)));
+        by_index.extend(indexes.tunnels.iter().map(|(underlay, index)| (*index, *underlay)));
+        let is_secured = encryption::is_there(links) || indexes.encrypted.is_some();
+        let device = self.read_secured(is_secured)?;
+        let secured_index = self.rtnetlink.index_of(encryption::INTERFACE).ok().filter(|_| is_secured);
+        let key_of = |range: &Prefix| {
+            device.peers.iter().find(|peer| peer.allowed.contains(range)).map_or(NO_KEY, |peer| peer.key)
+        };
         let kernel = &mut self.peers.kernel;
+        let told: HashMap<Key, Value> = kernel
+            .iter()
+            .filter(|(key, _)| matches!(key, Key::Secured(_)))
+            .map(|(key, value)| (*key, *value))
+            .collect();
         let is_known = |key: &Key| matches!(key, Key::Sender(address) if filters.contains(&Underlay::of(*address)));
         kernel.retain(|key, _| is_known(key));
         for route in self.rtnetlink.routes()? {
-            let (Some(gateway), Some(interface)) = (route.gateway, route.interface) else { continue };
             // A default route is never a peer's, whoever made it.
             let is_range = route.destination.length() > 0;
             if route.protocol != ROUTE_PROTOCOL || route.table != TABLE_MAIN || !is_range {
                 continue;
             }
             let source = route.source;
+            if route.interface.is_some() && route.interface == secured_index {
+                let value = Value::Encrypted { key: key_of(&route.destination), source };
+                kernel.insert(Key::Route(route.destination), value);
+                continue;
+            }
+            let (Some(gateway), Some(interface)) = (route.gateway, route.interface) else { continue };
             let value = match by_index.get(&interface) {
                 Some(underlay) => Value::Tunnel { underlay: *underlay, gateway, source },
                 None => Value::Direct { gateway, interface, source },
             };
             kernel.insert(Key::Route(route.destination), value);
         }
-        for (underlay, index) in indexes {
+        for peer in &device.peers {
+            // The kernel follows a node whose packets come from elsewhere than its address: what was told once is not told again.
+            let Some(endpoint) = peer.endpoint else { continue };
+            let key = Key::Secured(peer.key);
+            kernel.insert(key, told.get(&key).copied().unwrap_or(Value::Destination(endpoint.ip())));
+        }
+        for (underlay, index) in &indexes.tunnels {
             for entry in self.rtnetlink.forwardings(*index)? {
                 kernel.insert(Key::Forwarding(*underlay, entry.link_address), Value::Destination(entry.destination));
             }
@@ -260,6 +311,9 @@ impl PodNetwork {
         // Made from the bottom up, so that a route leads somewhere when it appears; deleted from the top down.
         unwanted.reverse();
         self.change_filter(&wanted, &unwanted, indexes, filters)?;
+        if indexes.encrypted.is_some() {
+            self.change_secured(&wanted, &unwanted)?;
+        }
         let mut batch = RouteBatch::new();
         let mut steps: Vec<(Key, Option<Value>)> = Vec::new();
         for (key, value) in &wanted {
@@ -303,7 +357,7 @@ impl PodNetwork {
         filters: &BTreeSet<Underlay>,
     ) -> Result<(), Error> {
         let mut batch = NftBatch::new();
-        for underlay in indexes.keys().copied() {
+        for underlay in indexes.tunnels.keys().copied() {
             let is_sender = |key: Key| match key {
                 Key::Sender(address) if Underlay::of(address) == underlay => Some(address),
                 _ => None,
@@ -360,7 +414,7 @@ impl PodNetwork {
             loosened.clear();
         }
         let names = links.iter().map(|link| (link.index, link.name.as_str(), true));
-        let tunnels = indexes.iter().map(|(underlay, index)| (*index, underlay.interface_name(), false));
+        let tunnels = indexes.tunnels.iter().map(|(underlay, index)| (*index, underlay.interface_name(), false));
         let mut direct: BTreeSet<u32> = self.peers.table.direct_routes().map(|(interface, _)| interface).collect();
         if !direct.is_empty() {
             direct.extend(self.peers.table.host().interfaces_of_node_addresses());
@@ -405,7 +459,11 @@ fn tunnel_failure(underlay: Underlay, error: &Error) -> String {
 
 /// Whether the tunnel that an object belongs to is there.
 fn is_possible(key: &Key, value: &Value, indexes: &TunnelIndexes) -> bool {
-    Underlay::ALL.iter().all(|underlay| indexes.contains_key(underlay) || !belongs_to(key, value, *underlay))
+    let is_encrypted = matches!((key, value), (Key::Secured(_), _) | (_, Value::Encrypted { .. }));
+    (indexes.encrypted.is_some() || !is_encrypted)
+        && Underlay::ALL
+            .iter()
+            .all(|underlay| indexes.tunnels.contains_key(underlay) || !belongs_to(key, value, *underlay))
 }
 
 /// Whether an object goes with a tunnel.
@@ -422,12 +480,12 @@ fn belongs_to(key: &Key, value: &Value, underlay: Underlay) -> bool {
 fn write(batch: &mut RouteBatch, key: Key, value: Value, indexes: &TunnelIndexes, is_added: bool) -> bool {
     match (key, value) {
         (Key::Forwarding(underlay, link_address), Value::Destination(destination)) => {
-            let Some(interface) = indexes.get(&underlay).copied() else { return false };
+            let Some(interface) = indexes.tunnels.get(&underlay).copied() else { return false };
             let forwarding = Forwarding { interface, link_address, destination };
             if is_added { batch.add_forwarding(&forwarding) } else { batch.delete_forwarding(&forwarding) }
         }
         (Key::Neighbour(underlay, address), Value::LinkAddress(link_address)) => {
-            let Some(interface) = indexes.get(&underlay).copied() else { return false };
+            let Some(interface) = indexes.tunnels.get(&underlay).copied() else { return false };
             if is_added {
                 batch.add_neighbour(&Neighbour { interface, address, link_address });
             } else {
@@ -435,11 +493,15 @@ fn write(batch: &mut RouteBatch, key: Key, value: Value, indexes: &TunnelIndexes
             }
         }
         (Key::Route(destination), Value::Direct { gateway, interface, source }) => {
-            route(batch, destination, gateway, interface, source, is_added);
+            route(batch, destination, Some(gateway), interface, source, is_added);
         }
         (Key::Route(destination), Value::Tunnel { underlay, gateway, source }) => {
-            let Some(interface) = indexes.get(&underlay).copied() else { return false };
-            route(batch, destination, gateway, interface, source, is_added);
+            let Some(interface) = indexes.tunnels.get(&underlay).copied() else { return false };
+            route(batch, destination, Some(gateway), interface, source, is_added);
+        }
+        (Key::Route(destination), Value::Encrypted { source, .. }) => {
+            let Some(interface) = indexes.encrypted else { return false };
+            route(batch, destination, None, interface, source, is_added);
         }
         _ => return false,
     }
@@ -449,12 +511,12 @@ fn write(batch: &mut RouteBatch, key: Key, value: Value, indexes: &TunnelIndexes
 fn route(
     batch: &mut RouteBatch,
     destination: Prefix,
-    gateway: IpAddr,
+    gateway: Option<IpAddr>,
     interface: u32,
     source: Option<IpAddr>,
     is_added: bool,
 ) {
-    let route = Route { destination, gateway: Some(gateway), interface: Some(interface), source, on_link: true };
+    let route = Route { destination, gateway, interface: Some(interface), source, on_link: gateway.is_some() };
     if is_added {
         batch.add_route(&route);
     } else {

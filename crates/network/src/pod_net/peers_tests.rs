@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use super::super::peer_table::{Delta, PeerTable};
 use super::*;
+use crate::netlink::PublicKey;
 
 fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
@@ -26,6 +27,7 @@ fn host() -> HostView {
         pod_ranges: vec![prefix("10.42.0.0/24"), prefix("fd00:42::/64")],
         cluster_ranges: vec![prefix("10.42.0.0/16"), prefix("fd00:42::/56")],
         encapsulation: Encapsulation::CrossSubnet,
+        encryption_key: None,
     }
 }
 
@@ -34,6 +36,7 @@ fn peer(name: &str, addresses: &[&str], ranges: &[&str]) -> Peer {
         name: name.to_owned(),
         addresses: addresses.iter().map(|text| ip(text)).collect(),
         pod_ranges: ranges.iter().map(|text| prefix(text)).collect(),
+        encryption_key: None,
     }
 }
 
@@ -325,5 +328,32 @@ fn ends_of_the_tunnel_get_addresses_that_no_pod_has() {
         let address = link_address(&ranges).unwrap();
         assert_eq!(address, expected);
         assert_eq!(address[0] & 3, 2, "locally administered, for one machine");
+    }
+}
+
+#[test]
+fn encryption_leaves_no_way_in_plain() {
+    let keyed = |name: &str, key: Option<u8>| Peer {
+        encryption_key: key.map(|key| PublicKey([key; 32])),
+        ..peer(name, &["192.0.2.2", "2001:db8::2"], &["10.42.1.0/24", "fd00:42:0:1::/64"])
+    };
+    let host = HostView { encryption_key: Some(PublicKey([1; 32])), ..host() };
+    let decision = alone(&keyed("a", Some(2)), &host);
+    assert_eq!(decision.problems, [""; 0]);
+    let key = PublicKey([2; 32]);
+    let way =
+        |range: &str, source: &str| (Key::Route(prefix(range)), Value::Encrypted { key, source: Some(ip(source)) });
+    assert_eq!(
+        decision.items,
+        [
+            (Key::Secured(key), Value::Destination(ip("192.0.2.2"))),
+            way("10.42.1.0/24", "10.42.0.1"),
+            way("fd00:42:0:1::/64", "fd00:42::1"),
+        ]
+    );
+    for (key, part) in [(None, "it has no key"), (Some(1), "this node's own key")] {
+        let decision = alone(&keyed("a", key), &host);
+        assert_eq!(decision.items, []);
+        assert!(decision.problems.iter().any(|problem| problem.contains(part)), "{:?}", decision.problems);
     }
 }

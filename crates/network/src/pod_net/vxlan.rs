@@ -13,8 +13,8 @@ use crate::netlink::{
 };
 use crate::prefix::address_bytes;
 
-/// How the tunnels' interfaces begin; packets that leave through them are recognised by it.
-pub(crate) const TUNNEL_INTERFACE_PREFIX: &str = "klynge-vx";
+/// How the interfaces to other nodes begin, encrypted or not; packets that leave through them are recognised by it.
+pub(crate) const TUNNEL_INTERFACE_PREFIX: &str = "klynge-";
 /// The UDP port of the tunnel. Not 8472 (flannel, Cilium) nor 4789 (Calico, Docker's overlay networks): the kernel shares one port among
 /// interfaces only while their flags agree. Unassigned by IANA, below NodePorts and ephemeral ports.
 pub const TUNNEL_PORT: u16 = 8477;

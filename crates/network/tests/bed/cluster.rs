@@ -181,6 +181,7 @@ impl Node {
             name: self.name.clone(),
             addresses: self.options.node_addresses.clone(),
             pod_ranges: self.pod_ranges.clone(),
+            encryption_key: None,
         }
     }
 

@@ -1,6 +1,7 @@
 //! The pod network behind the agent's seam. Its calls block on netlink, so they run on threads for blocking work.
 
-use crate::agent::PodNetwork;
+use crate::agent::{Connected, PodNetwork};
+use crate::bandwidth;
 use crate::feed::pod_state;
 use async_trait::async_trait;
 use k8s_openapi::api::core::v1::Pod;
@@ -61,11 +62,12 @@ fn local_pod(pod: &Pod, uid: &str, addresses: Vec<IpAddr>) -> LocalPod {
     LocalPod { uid: uid.to_owned(), interface: interface_name(uid), state }
 }
 
-fn attachment(pod: &Pod, uid: &str, pid: u32) -> Result<PodAttachment, String> {
+/// The ports of the host that a pod asks for.
+pub(super) fn host_ports(pod: &Pod) -> Vec<HostPort> {
     let spec = pod.spec.as_ref();
     let containers = spec.iter().flat_map(|spec| spec.init_containers.iter().flatten().chain(&spec.containers));
     let number = |port: i32| u16::try_from(port).ok();
-    let host_ports = containers
+    containers
         .flat_map(|container| container.ports.iter().flatten())
         .filter_map(|port| {
             Some(HostPort {
@@ -79,28 +81,35 @@ fn attachment(pod: &Pod, uid: &str, pid: u32) -> Result<PodAttachment, String> {
                 container_port: number(port.container_port)?,
             })
         })
-        .collect();
+        .collect()
+}
+
+fn attachment(pod: &Pod, uid: &str, pid: u32) -> Result<PodAttachment, String> {
     let namespace = NetworkNamespace::of_process(pid).map_err(|error| error.to_string())?;
-    Ok(PodAttachment { uid: uid.to_owned(), namespace, host_ports })
+    Ok(PodAttachment { uid: uid.to_owned(), namespace, host_ports: host_ports(pod) })
 }
 
 #[async_trait]
 impl PodNetwork for NetworkAdapter {
-    async fn attach(&self, pod: &Arc<Pod>, uid: &str, pid: u32) -> Result<Vec<IpAddr>, String> {
+    async fn attach(&self, pod: &Arc<Pod>, uid: &str, pid: u32) -> Result<Connected, String> {
+        let bandwidth = bandwidth::of_pod(pod)?;
         let (object, name) = (Arc::clone(pod), uid.to_owned());
         let attach = move |network: &mut network::pod_net::PodNetwork| {
             let attachment = attachment(&object, &name, pid)?;
-            network.attach(&attachment).map(|attached| attached.addresses).map_err(|error| error.to_string())
+            let attached = network.attach(&attachment).map_err(|error| error.to_string())?;
+            // A kernel without the queues is no reason to keep a pod from running.
+            let unlimited = network.limit(&name, bandwidth).err().map(|error| error.to_string());
+            Ok(Connected { addresses: attached.addresses, unlimited })
         };
-        let addresses = self.with(attach).await?;
+        let connected = self.with(attach).await?;
         if let Some(policies) = &self.policies
-            && let Err(error) = policies.admit(local_pod(pod, uid, addresses.clone())).await
+            && let Err(error) = policies.admit(local_pod(pod, uid, connected.addresses.clone())).await
         {
             // The first error is the one to tell.
             let _ = self.detach(uid).await;
             return Err(error.to_string());
         }
-        Ok(addresses)
+        Ok(connected)
     }
 
     async fn detach(&self, uid: &str) -> Result<(), String> {

@@ -5,6 +5,7 @@ use super::seams::{ImageWish, RegistryLogin, RuntimeEvent};
 use super::shared::Shared;
 use super::volume_manager;
 use super::worker::Input;
+use crate::bandwidth;
 use crate::container::{ImageConfig, LaunchError, SandboxSpec, Surroundings, launch, pod_limits, termination_log};
 use crate::environment::{FieldContext, LinkedService, needs};
 use crate::lifecycle::{Action, Event, Hook, ProbeKind, Report, Severity, Signal, as_container, qos_class};
@@ -91,7 +92,7 @@ pub(super) fn perform(
                 Err(message) => Event::SandboxFailed(message),
             })),
             Action::DestroySandbox => {
-                destroy(&shared, &facts).await;
+                destroy(&shared, &facts, !facts.host_network()).await;
                 Some(Input::Lifecycle(Event::SandboxDestroyed))
             }
             Action::EnsureImage { container } => Some(ensure_image(&shared, &facts, container).await),
@@ -174,22 +175,39 @@ async fn create_sandbox(
     };
     let pid = shared.containers.create_sandbox(sandbox, runtime).await?;
     let addresses = if facts.host_network() {
+        if bandwidth::is_asked_for(&facts.pod) {
+            let message = "Bandwidth shaping is not currently supported on the host network".to_owned();
+            warn(shared, facts, "HostNetworkNotSupported", message);
+        }
         shared.addresses.0.clone()
     } else {
         match shared.network.attach(&facts.pod, &facts.uid, pid).await {
-            Ok(addresses) => addresses,
+            Ok(connected) => {
+                if let Some(why) = connected.unlimited {
+                    let message = format!("Pod requests bandwidth shaping, but the shaper is undefined: {why}");
+                    warn(shared, facts, "UndefinedShaper", message);
+                }
+                connected.addresses
+            }
             Err(message) => {
-                destroy(shared, facts).await;
+                // What was attached in part the network itself took back, or will.
+                destroy(shared, facts, false).await;
                 return Err(format!("network: {message}"));
             }
         }
     };
     let written = write_files(shared, facts, &addresses, hostname).await;
     if let Err(message) = written {
-        destroy(shared, facts).await;
+        destroy(shared, facts, !facts.host_network()).await;
         return Err(message);
     }
     Ok((pid, addresses))
+}
+
+/// An event about something that does not keep the pod from running.
+fn warn(shared: &Shared, facts: &Facts, reason: &str, message: String) {
+    let report = Report { severity: Severity::Warning, reason: reason.into(), message, container: String::new() };
+    shared.recorder.pod(&facts.pod, report);
 }
 
 /// /etc/hosts, /etc/resolv.conf and /etc/hostname.
@@ -222,13 +240,19 @@ pub(super) fn sandbox_finished(shared: &Shared, uid: &str) -> bool {
     shared.paths.pod(uid).join(LAST_FILE).exists()
 }
 
-async fn destroy(shared: &Shared, facts: &Facts) {
+async fn destroy(shared: &Shared, facts: &Facts, is_attached: bool) {
     let mut wait = Duration::from_millis(100);
     for _ in 0..20 {
-        // The sandbox first: its namespace takes the interface along, and what is left to the network is quick.
-        let destroyed = shared.containers.destroy(&facts.uid).await;
-        let detached = if facts.host_network() { Ok(()) } else { shared.network.detach(&facts.uid).await };
-        match (detached, destroyed) {
+        let detach = async || if is_attached { shared.network.detach(&facts.uid).await } else { Ok(()) };
+        let ended = if shared.network.detaches_first() {
+            let detached = detach().await;
+            (detached, shared.containers.destroy(&facts.uid).await)
+        } else {
+            // The sandbox first: its namespace takes the interface along, and what is left to the network is quick.
+            let destroyed = shared.containers.destroy(&facts.uid).await;
+            (detach().await, destroyed)
+        };
+        match ended {
             (Ok(()), Ok(())) => return,
             (Err(error), _) | (_, Err(error)) => {
                 tracing::warn!(uid = facts.uid, %error, "a pod's sandbox could not be removed; it is tried again");

@@ -26,7 +26,7 @@ pub use events::Recorder;
 pub use mirror::{Change, follow};
 pub use references::References;
 pub use seams::{
-    Containers, ImageFailure, ImageFound, ImageOnNode, ImageWish, PodNetwork, RecoveredPod, RegistryLogin,
+    Connected, Containers, ImageFailure, ImageFound, ImageOnNode, ImageWish, PodNetwork, RecoveredPod, RegistryLogin,
     RuntimeEvent, RuntimeExit, Usage,
 };
 pub use serving::{ServiceName, Serving};

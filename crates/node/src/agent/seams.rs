@@ -154,11 +154,20 @@ pub trait Containers: Send + Sync + 'static {
     async fn usage(&self, uid: &str, id: &str) -> Option<Usage>;
 }
 
+/// A pod's place in the network.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Connected {
+    /// Its addresses, the primary one first.
+    pub addresses: Vec<IpAddr>,
+    /// Why its bandwidth is not limited though it asks for that; none where it is as wanted.
+    pub unlimited: Option<String>,
+}
+
 /// The pod network as the agent uses it.
 #[async_trait]
 pub trait PodNetwork: Send + Sync + 'static {
-    /// Connects a pod; the addresses, the primary one first. A pod of the host's network is not given here.
-    async fn attach(&self, pod: &Arc<Pod>, uid: &str, pid: u32) -> Result<Vec<IpAddr>, String>;
+    /// Connects a pod. A pod of the host's network is not given here.
+    async fn attach(&self, pod: &Arc<Pod>, uid: &str, pid: u32) -> Result<Connected, String>;
     /// Takes a pod off the network; one that is not there is no error.
     async fn detach(&self, uid: &str) -> Result<(), String>;
     /// Keeps routes to the pods of exactly these other nodes; sentences about those for which that cannot be.
@@ -169,4 +178,12 @@ pub trait PodNetwork: Send + Sync + 'static {
     async fn verify_rules(&self) -> Result<(), String>;
     /// After a restart: keeps exactly these pods.
     async fn recover(&self, live: Vec<(Arc<Pod>, String, u32)>) -> Result<(), String>;
+    /// Whether pods can be attached; why not, as upstream's runtimes say it.
+    async fn readiness(&self) -> Result<(), String> {
+        Ok(())
+    }
+    /// Whether pods are taken off while their namespaces are there. Else it is quicker the other way round.
+    fn detaches_first(&self) -> bool {
+        false
+    }
 }

@@ -20,7 +20,7 @@ pub use dns_config::{keep_dns_config, outside};
 pub use dns_health::tell_dns_health;
 pub use follow::{Feed, Sinks};
 pub(crate) use peers::keep_peers;
-pub use peers::peer;
+pub use peers::{ENCRYPTION_KEY, encryption_annotation, peer};
 pub(crate) use policies::pod_state;
 pub use policies::policy;
 pub use policy_feed::PolicyFeed;

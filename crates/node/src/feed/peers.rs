@@ -2,8 +2,10 @@
 
 use super::follow::target;
 use crate::agent::{Change, PodNetwork, follow};
+use base64::Engine as _;
 use client::{ClusterClient, Query};
 use k8s_openapi::api::core::v1::Node;
+use network::netlink::PublicKey;
 use network::pod_net::Peer;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -17,6 +19,21 @@ const VERIFY_EVERY: Duration = Duration::from_secs(10);
 const RETRY_MIN: Duration = Duration::from_millis(500);
 const RETRY_MAX: Duration = Duration::from_secs(30);
 
+/// The annotation of a Node that encrypts what goes between nodes: its public key, base64. The node itself writes it.
+pub const ENCRYPTION_KEY: &str = "klynge.io/wireguard-public-key";
+
+fn encryption_key(node: &Node) -> Option<PublicKey> {
+    let text = node.metadata.annotations.as_ref()?.get(ENCRYPTION_KEY)?;
+    let bytes = base64::engine::general_purpose::STANDARD.decode(text).ok()?;
+    bytes.try_into().ok().map(PublicKey)
+}
+
+/// The value of the annotation for a key.
+#[must_use]
+pub fn encryption_annotation(key: PublicKey) -> String {
+    base64::engine::general_purpose::STANDARD.encode(key.0)
+}
+
 /// What the pod network must know of a node; none of one that has no pods' range or no address yet.
 #[must_use]
 pub fn peer(node: &Node) -> Option<Peer> {
@@ -26,7 +43,8 @@ pub fn peer(node: &Node) -> Option<Peer> {
     let internal = addresses.iter().filter(|address| address.type_ == "InternalIP");
     let addresses: Vec<_> = internal.filter_map(|address| address.address.parse().ok()).collect();
     let name = node.metadata.name.clone()?;
-    (!pod_ranges.is_empty() && !addresses.is_empty()).then_some(Peer { name, addresses, pod_ranges })
+    let encryption_key = encryption_key(node);
+    (!pod_ranges.is_empty() && !addresses.is_empty()).then_some(Peer { name, addresses, pod_ranges, encryption_key })
 }
 
 /// Where a node's kubelet listens.
@@ -152,6 +170,18 @@ mod tests {
             "status": {"daemonEndpoints": {"kubeletEndpoint": {"Port": 10250}}, "addresses": [{"type": "Hostname", "address": name}, {"type": "InternalIP", "address": address}]},
         });
         Arc::new(serde_json::from_value(object).unwrap())
+    }
+
+    #[test]
+    fn a_key_is_read_from_the_annotation() {
+        let key = PublicKey([7; 32]);
+        let with = |value: &str| {
+            let mut node = (*node("a", Some("10.42.1.0/24"), "192.0.2.2", 1)).clone();
+            node.metadata.annotations = Some(BTreeMap::from([(ENCRYPTION_KEY.to_owned(), value.to_owned())]));
+            peer(&node).unwrap().encryption_key
+        };
+        assert_eq!(with(&encryption_annotation(key)), Some(key));
+        assert_eq!((with("nonsense"), with("")), (None, None));
     }
 
     #[test]

@@ -7,11 +7,13 @@ use super::facts::{Facts, Space};
 use super::image_collector::{ImageHistory, ImageThresholds};
 use super::local_storage::over_limit;
 use crate::agent::{Change, Containers, PodRegistry, Recorder, Resync, Shared, follow, target};
+use crate::feed::{ENCRYPTION_KEY, encryption_annotation};
 use crate::lifecycle::{Phase, Report, Requests, Severity, Terminal};
 use client::{PatchKind, Query};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, PodSpec};
 use network::dns::process::Health;
+use network::netlink::PublicKey;
 use runtime::Reference;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,6 +24,8 @@ use tokio::sync::{mpsc, watch};
 
 /// How often pressures are looked at, and the status written where something changed.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
+/// How soon a node whose network is not ready looks again.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// An unchanged status is written again after this, as upstream.
 const WRITE_AT_LEAST_EVERY: Duration = Duration::from_secs(300);
 /// A pressure is told for so long after it was seen last, as upstream.
@@ -65,6 +69,8 @@ pub struct MachineOptions {
     pub image_thresholds: ImageThresholds,
     /// Whether a Node object that somebody deletes is made again; else its deletion takes the machine out of the cluster.
     pub registers_again: bool,
+    /// The key that packets for this node's pods are encrypted for; None where nothing is encrypted.
+    pub encryption_key: Option<PublicKey>,
     /// Whether the agent has heartbeats, so that a new server expects them.
     pub beats: bool,
     /// The subnets where it can announce addresses; empty where it announces none.
@@ -203,9 +209,13 @@ impl Machine {
         let subnets = self.options.subnets.join(",");
         annotations["klynge.io/subnets"] = if subnets.is_empty() { Value::Null } else { json!(subnets) };
         self.extended.clear();
+        let mut all = annotations.clone();
+        if let Some(key) = self.options.encryption_key {
+            all[ENCRYPTION_KEY] = json!(encryption_annotation(key));
+        }
         let object = json!({
             "apiVersion": "v1", "kind": "Node",
-            "metadata": {"name": name, "labels": self.labels(), "annotations": annotations},
+            "metadata": {"name": name, "labels": self.labels(), "annotations": all},
             "spec": {"podCIDR": self.options.pod_ranges.first(), "podCIDRs": self.options.pod_ranges},
             "status": self.status().await
         });
@@ -215,6 +225,8 @@ impl Machine {
             Ok(node) => node,
             Err(status) if status.is_already_exists() => {
                 let node: Node = self.shared.api.get(target("", "nodes", "", &name, "")).await?;
+                // A key of before is taken back where nothing is encrypted any more.
+                annotations[ENCRYPTION_KEY] = json!(self.options.encryption_key.map(encryption_annotation));
                 let patch = json!({"metadata": {"labels": self.labels(), "annotations": annotations}});
                 self.shared.api.patch(target("", "nodes", "", &name, ""), PatchKind::Merge, patch).await?;
                 self.keep_transitions(&node);
@@ -281,7 +293,7 @@ impl Machine {
     async fn set_right(&mut self, node: &Node) -> Option<Duration> {
         let revision = node.metadata.resource_version.as_ref().and_then(|text| text.parse::<u64>().ok());
         let is_old = revision.is_some_and(|revision| revision <= self.written);
-        if is_old || says_ready(node) {
+        if is_old || says_ready(node) || self.is_unready() && says(node, "False") {
             return None;
         }
         let wait = self.righted.map(|at| RIGHT_EVERY.saturating_sub(at.elapsed())).filter(|wait| !wait.is_zero());
@@ -344,6 +356,11 @@ impl Machine {
                     }
                     self.look_after_pressures().await;
                     let untold = known.as_deref().is_some_and(|node| !is_offered(node));
+                    let network = self.shared.network.readiness().await;
+                    self.set("Ready", network.is_ok());
+                    if network.is_err() {
+                        look.reset_after(LOOK_AGAIN);
+                    }
                     if untold || self.conditions != before || written.elapsed() >= WRITE_AT_LEAST_EVERY {
                         match self.write_status().await {
                             Ok(()) => {
@@ -401,6 +418,11 @@ impl Machine {
         }
     }
 
+    /// Whether the node itself says that it is not ready.
+    fn is_unready(&self) -> bool {
+        self.conditions.get("Ready").is_some_and(|(ready, _)| !ready)
+    }
+
     fn has_pressure(&self, kind: &'static str) -> bool {
         self.pressures.get(kind).is_some_and(|seen| seen.elapsed() < PRESSURE_HOLDS)
     }
@@ -444,9 +466,13 @@ impl Machine {
             conditions.push(json!({"type": DNS_CONDITION, "status": status, "reason": reason, "message": message,
                 "lastHeartbeatTime": now_text(now), "lastTransitionTime": now_text(since)}));
         }
-        let since = self.set("Ready", true);
-        conditions.push(json!({"type": "Ready", "status": "True", "reason": "KubeletReady",
-            "message": "kubelet is posting ready status", "lastHeartbeatTime": now_text(now), "lastTransitionTime": now_text(since)}));
+        let (ready, reason, message) = match self.shared.network.readiness().await {
+            Ok(()) => (true, "KubeletReady", "kubelet is posting ready status".to_owned()),
+            Err(why) => (false, "KubeletNotReady", not_ready(&why)),
+        };
+        let since = self.set("Ready", ready);
+        conditions.push(json!({"type": "Ready", "status": if ready { "True" } else { "False" }, "reason": reason,
+            "message": message, "lastHeartbeatTime": now_text(now), "lastTransitionTime": now_text(since)}));
         let mut addresses: Vec<Value> =
             self.options.addresses.iter().map(|ip| json!({"type": "InternalIP", "address": ip.to_string()})).collect();
         addresses.push(json!({"type": "Hostname", "address": self.options.hostname}));
@@ -613,8 +639,20 @@ impl Machine {
 
 /// Whether the API has the node as ready.
 fn says_ready(node: &Node) -> bool {
+    says(node, "True")
+}
+
+/// Whether the API has this status of the node's condition Ready.
+fn says(node: &Node, status: &str) -> bool {
     let conditions = node.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
-    conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+    conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == status)
+}
+
+/// Why a node whose network is not ready is not, as upstream's kubelet says it.
+fn not_ready(why: &str) -> String {
+    format!(
+        "container runtime network not ready: NetworkReady=false reason:NetworkPluginNotReady message:Network plugin returns error: {why}"
+    )
 }
 
 /// Whole seconds, as the API writes times.

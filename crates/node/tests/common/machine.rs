@@ -154,6 +154,7 @@ impl TestMachine {
             },
             pulls_max: 4,
             starts_max: 8,
+            encryption_key: None,
             registers_again: true,
             contact: None,
             thresholds: Default::default(),
