@@ -165,9 +165,9 @@ impl Machine {
         if self.options.beats {
             annotations["klynge.io/heartbeat"] = json!("klynge-heartbeat/1");
         }
-        // Without any the annotation of a former start goes.
-        let subnets = self.options.subnets.join(",");
-        annotations["klynge.io/subnets"] = if subnets.is_empty() { Value::Null } else { json!(subnets) };
+        if !self.options.subnets.is_empty() {
+            annotations["klynge.io/subnets"] = json!(self.options.subnets.join(","));
+        }
         let object = json!({
             "apiVersion": "v1", "kind": "Node",
             "metadata": {"name": name, "labels": self.labels(), "annotations": annotations},
@@ -179,6 +179,10 @@ impl Machine {
             Ok(node) => node,
             Err(status) if status.is_already_exists() => {
                 let node: Node = self.shared.api.get(target("", "nodes", "", &name, "")).await?;
+                if self.options.subnets.is_empty() {
+                    // Of a former start: it goes.
+                    annotations["klynge.io/subnets"] = Value::Null;
+                }
                 let patch = json!({"metadata": {"labels": self.labels(), "annotations": annotations}});
                 self.shared.api.patch(target("", "nodes", "", &name, ""), PatchKind::Merge, patch).await?;
                 self.keep_transitions(&node);
