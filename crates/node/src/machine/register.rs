@@ -205,9 +205,9 @@ impl Machine {
         if self.options.beats {
             annotations["klynge.io/heartbeat"] = json!("klynge-heartbeat/1");
         }
-        // Without any the annotation of a former start goes.
-        let subnets = self.options.subnets.join(",");
-        annotations["klynge.io/subnets"] = if subnets.is_empty() { Value::Null } else { json!(subnets) };
+        if !self.options.subnets.is_empty() {
+            annotations["klynge.io/subnets"] = json!(self.options.subnets.join(","));
+        }
         self.extended.clear();
         let mut all = annotations.clone();
         if let Some(key) = self.options.encryption_key {
@@ -227,6 +227,10 @@ impl Machine {
                 let node: Node = self.shared.api.get(target("", "nodes", "", &name, "")).await?;
                 // A key of before is taken back where nothing is encrypted any more.
                 annotations[ENCRYPTION_KEY] = json!(self.options.encryption_key.map(encryption_annotation));
+                if self.options.subnets.is_empty() {
+                    // Of a former start: it goes.
+                    annotations["klynge.io/subnets"] = Value::Null;
+                }
                 let patch = json!({"metadata": {"labels": self.labels(), "annotations": annotations}});
                 self.shared.api.patch(target("", "nodes", "", &name, ""), PatchKind::Merge, patch).await?;
                 self.keep_transitions(&node);
