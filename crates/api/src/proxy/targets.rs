@@ -181,7 +181,7 @@ fn pod_proxy(context: &Context, scope: &Scope<'_>) -> Result<Target, Status> {
     let (is_tls, name, port) = split_name(scope.name)?;
     let pod = lookup(context, scope, name)?;
     let address = pod.str_at(&["status", "podIP"]).and_then(|text| text.parse().ok());
-    let address = address.ok_or_else(|| Status::bad_request(format!("pod {name} has no address yet")))?;
+    let address = allowed(address.ok_or_else(|| Status::bad_request(format!("pod {name} has no address yet")))?)?;
     let port = if port.is_empty() {
         let containers = pod.at(&["spec", "containers"]).and_then(Value::as_array).unwrap_or_default();
         let ports = containers.iter().flat_map(|one| one.get("ports").and_then(Value::as_array).unwrap_or_default());
@@ -195,6 +195,19 @@ fn pod_proxy(context: &Context, scope: &Scope<'_>) -> Result<Target, Status> {
 
 fn port_number(port: i64) -> Result<u16, Status> {
     u16::try_from(port).map_err(|_| Status::bad_request(format!("invalid port {port}")))
+}
+
+/// Whoever may write a pod's status must not lead this server to itself or to its host's neighbours (upstream's IsProxyableIP).
+fn allowed(address: IpAddr) -> Result<IpAddr, Status> {
+    let is_link_local = match address.to_canonical() {
+        IpAddr::V4(address) => address.is_link_local() || address.is_broadcast(),
+        IpAddr::V6(address) => address.is_unicast_link_local(),
+    };
+    let plain = address.to_canonical();
+    if plain.is_loopback() || plain.is_unspecified() || plain.is_multicast() || is_link_local {
+        return Err(Status::bad_request("address not allowed"));
+    }
+    Ok(address)
 }
 
 /// A ready endpoint of a Service, taken from its EndpointSlices.
@@ -236,7 +249,7 @@ fn service_proxy(context: &Context, scope: &Scope<'_>) -> Result<Target, Status>
     let at = usize::try_from(crate::random::below(found.len() as u64)).unwrap_or(0);
     match found.get(at) {
         Some((address, number)) => {
-            let place = Place::Address(*address, *number);
+            let place = Place::Address(allowed(*address)?, *number);
             Ok(Target { place, path: rest_path(context), application: application(context, is_tls) })
         }
         None => unavailable("no endpoints available for service"),

@@ -3,8 +3,9 @@
 use crate::Hooks;
 use crate::Resource;
 use crate::edit::{default_to, items, items_mut};
-use object::Value;
+use crate::validation::endpoint_address;
 use object::table::Column;
+use object::{Cause, Value};
 
 /// The row of Endpoints.
 pub(super) fn row() -> Resource {
@@ -50,5 +51,18 @@ impl Hooks for Endpoints {
                 default_to(port, &["protocol"], "TCP");
             }
         }
+    }
+
+    fn validate(&self, endpoints: &Value) -> Vec<Cause> {
+        let mut causes = Vec::new();
+        for (at, subset) in items(endpoints, &["subsets"]).iter().enumerate() {
+            for list in ["addresses", "notReadyAddresses"] {
+                for (index, address) in items(subset, &[list]).iter().enumerate() {
+                    let field = format!("subsets[{at}].{list}[{index}].ip");
+                    causes.extend(endpoint_address(&field, address.str_at(&["ip"]).unwrap_or_default()));
+                }
+            }
+        }
+        causes
     }
 }

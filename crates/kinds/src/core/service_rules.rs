@@ -1,7 +1,9 @@
 //! Defaults and validation of Services. Addresses and node ports are allocated by the API server.
 
 use crate::edit::{default_to, items, items_mut};
-use crate::validation::{duplicate, each, forbidden, has_text, in_range, invalid, invalid_text, one_of, required};
+use crate::validation::{
+    duplicate, each, endpoint_address, forbidden, has_text, in_range, invalid, invalid_text, one_of, required,
+};
 use object::{Cause, Value, names};
 use std::collections::HashSet;
 
@@ -110,6 +112,9 @@ pub(super) fn validate_service(service: &Value) -> Vec<Cause> {
     one_of(&mut causes, service, &["spec", "ipFamilyPolicy"], "spec.ipFamilyPolicy", &families);
     let timeout = &["spec", "sessionAffinityConfig", "clientIP", "timeoutSeconds"];
     in_range(&mut causes, service, timeout, "spec.sessionAffinityConfig.clientIP.timeoutSeconds", 1, 86_400);
+    for (at, address) in items(service, &["spec", "externalIPs"]).iter().enumerate() {
+        causes.extend(endpoint_address(&format!("spec.externalIPs[{at}]"), address.as_str().unwrap_or_default()));
+    }
     let ports = items(service, &["spec", "ports"]);
     match kind(service) {
         "ExternalName" => {

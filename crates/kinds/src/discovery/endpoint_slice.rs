@@ -4,7 +4,7 @@ use crate::Hooks;
 use crate::Resource;
 use crate::cells;
 use crate::edit::{default_to, items, items_mut};
-use crate::validation::{immutable, in_range, not_supported, required};
+use crate::validation::{endpoint_address, immutable, in_range, not_supported, required};
 use object::table::Column;
 use object::{Cause, Value};
 
@@ -83,6 +83,11 @@ impl Hooks for EndpointSlice {
         for (at, endpoint) in items(slice, &["endpoints"]).iter().enumerate() {
             if items(endpoint, &["addresses"]).is_empty() {
                 causes.push(required(&format!("endpoints[{at}].addresses"), "must contain at least 1 address"));
+            }
+            let addresses = items(endpoint, &["addresses"]).iter().enumerate();
+            for (index, address) in addresses.filter(|_| slice.str_at(&["addressType"]) != Some("FQDN")) {
+                let field = format!("endpoints[{at}].addresses[{index}]");
+                causes.extend(endpoint_address(&field, address.as_str().unwrap_or_default()));
             }
         }
         for (at, port) in items(slice, &["ports"]).iter().enumerate() {

@@ -3,7 +3,7 @@
 use crate::Hooks;
 use crate::Resource;
 use crate::cells;
-use crate::validation::immutable;
+use crate::validation::{forbidden, immutable, not_supported, required};
 use object::table::Column;
 use object::{Cause, Value};
 
@@ -37,6 +37,27 @@ impl Hooks for IngressClass {
     fn default(&self, class: &mut Value) {
         if class.at(&["spec", "parameters"]).is_some_and(|one| !one.is_null()) {
             crate::edit::default_to(class, &["spec", "parameters", "scope"], "Cluster");
+        }
+    }
+
+    fn validate(&self, class: &Value) -> Vec<Cause> {
+        let Some(parameters) = class.at(&["spec", "parameters"]).filter(|one| !one.is_null()) else {
+            return Vec::new();
+        };
+        let namespace = parameters.str_at(&["namespace"]);
+        let field = "spec.parameters.namespace";
+        match parameters.str_at(&["scope"]) {
+            Some("Namespace") if namespace.is_none_or(str::is_empty) => {
+                vec![required(field, "`parameters.scope` is set to 'Namespace'")]
+            }
+            Some("Cluster") if namespace.is_some() => {
+                vec![forbidden(field, "`parameters.scope` is set to 'Cluster'")]
+            }
+            Some("Namespace" | "Cluster") => Vec::new(),
+            _ => {
+                let scope = parameters.get("scope").unwrap_or(&Value::Null);
+                vec![not_supported("spec.parameters.scope", scope, &["Cluster", "Namespace"])]
+            }
         }
     }
 

@@ -2,7 +2,7 @@
 
 use crate::Hooks;
 use crate::row::{NameRule, Resource};
-use crate::validation::immutable;
+use crate::validation::{immutable, required};
 use object::table::Column;
 use object::{Cause, Value};
 
@@ -33,6 +33,15 @@ pub(super) fn row() -> Resource {
 struct IpAddress;
 
 impl Hooks for IpAddress {
+    fn validate(&self, address: &Value) -> Vec<Cause> {
+        let Some(parent) = address.at(&["spec", "parentRef"]).filter(|one| !one.is_null()) else {
+            return vec![required("spec.parentRef", "")];
+        };
+        let is_missing = |name: &&str| parent.str_at(&[*name]).is_none_or(str::is_empty);
+        let missing = ["resource", "name"].into_iter().filter(is_missing);
+        missing.map(|name| required(&format!("spec.parentRef.{name}"), "")).collect()
+    }
+
     fn validate_update(&self, new: &Value, old: &Value) -> Vec<Cause> {
         let mut causes = Vec::new();
         immutable(&mut causes, new, old, &["spec", "parentRef"]);

@@ -3,7 +3,7 @@
 use crate::Hooks;
 use crate::Resource;
 use crate::edit::items;
-use crate::validation::{immutable, invalid, invalid_text, required};
+use crate::validation::{canonical_range, immutable, invalid, required};
 use object::table::Column;
 use object::{Cause, Value};
 
@@ -25,13 +25,6 @@ pub(super) fn row() -> Resource {
 
 struct ServiceCidr;
 
-fn has_host_bits(ip: std::net::IpAddr, bits: u8) -> bool {
-    match ip {
-        std::net::IpAddr::V4(ip) => ip.to_bits().checked_shl(bits.into()).unwrap_or(0) != 0,
-        std::net::IpAddr::V6(ip) => ip.to_bits().checked_shl(bits.into()).unwrap_or(0) != 0,
-    }
-}
-
 impl Hooks for ServiceCidr {
     fn validate(&self, range: &Value) -> Vec<Cause> {
         let mut causes = Vec::new();
@@ -51,18 +44,7 @@ impl Hooks for ServiceCidr {
             _ => causes.push(invalid("spec.cidrs", &shown(), "may only hold up to 2 values")),
         }
         for (at, cidr) in cidrs.iter().enumerate() {
-            let text = cidr.as_str().unwrap_or_default();
-            let parts = text
-                .split_once('/')
-                .and_then(|(ip, bits)| Some((ip.parse::<std::net::IpAddr>().ok()?, bits.parse::<u8>().ok()?)));
-            let fits = parts.is_some_and(|(ip, bits)| bits <= if ip.is_ipv4() { 32 } else { 128 });
-            if !fits {
-                let detail = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";
-                causes.push(invalid_text(&format!("spec.cidrs[{at}]"), text, detail));
-            } else if parts.is_some_and(|(ip, bits)| has_host_bits(ip, bits)) {
-                let detail = "must not have bits set beyond the prefix length";
-                causes.push(invalid_text(&format!("spec.cidrs[{at}]"), text, detail));
-            }
+            causes.extend(canonical_range(&format!("spec.cidrs[{at}]"), cidr.as_str().unwrap_or_default()));
         }
         causes
     }
