@@ -193,6 +193,7 @@ fn agents_come_and_go_keys_change_and_encryption_ends() {
     a.recover(&[&one]);
     assert_connected(&one, &two);
     assert_eq!(encrypt(&mut a, "key"), first, "the key is kept");
+    assert_eq!(a.network.mtu_bytes(), 1420, "also for pods that come before the peers are known again");
     let report = join(&mut [(&mut a, Some(first)), (&mut b, Some(other))]).remove(0);
     assert_eq!((report.added, report.removed, report.encrypted_ranges), (0, 0, 2));
     assert_eq!(greeting(&mut stream).unwrap().0, "two", "the connection went on");

@@ -96,7 +96,13 @@ impl PodNetwork {
     /// Returns the key to tell the other nodes.
     pub fn encrypt(&mut self, private_key: PrivateKey) -> Result<PublicKey, Error> {
         let links = self.rtnetlink.links()?;
-        self.make_secured(&links, &private_key, self.mtu_bytes)?;
+        // What an earlier agent found out holds until the peers are known; pods that come first have to fit in as well.
+        let found = links.iter().find(|link| link.name == INTERFACE).map(|link| link.mtu_bytes);
+        let mtu_bytes = found.unwrap_or_else(|| self.mtu_bytes.saturating_sub(OVERHEAD_BYTES));
+        self.make_secured(&links, &private_key, mtu_bytes)?;
+        if self.options.mtu_bytes.is_none() {
+            self.mtu_bytes = self.mtu_bytes.min(mtu_bytes);
+        }
         let device = Wireguard::open_in(&self.options.namespace)?.device(INTERFACE)?;
         let missing = || Error::NoWireguard("the kernel made no public key of the private one".to_owned());
         let public_key = device.key.ok_or_else(missing)?;
