@@ -120,6 +120,7 @@ pub struct Handle {
     /// What `begin` begins with.
     prepared: Mutex<Option<(Options, Vec<Prepared>)>>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
+    threads: Mutex<Vec<std::thread::JoinHandle<()>>>,
 }
 
 type Prepared = (Arc<UdpSocket>, tokio::net::TcpListener);
@@ -171,7 +172,7 @@ impl Dns {
             prepared.push((udp, tokio::net::TcpListener::from_std(tcp).map_err(Error::Socket)?));
         }
         let prepared = Mutex::new(Some((options, prepared)));
-        Ok(Handle { shared, sockets: addressed, prepared, tasks: Mutex::default() })
+        Ok(Handle { shared, sockets: addressed, prepared, tasks: Mutex::default(), threads: Mutex::default() })
     }
 }
 
@@ -202,15 +203,25 @@ impl Handle {
         for (udp, tcp) in prepared {
             for _ in 0..THREADS_PER_ADDRESS {
                 let (shared, socket, runtime) = (Arc::clone(&self.shared), Arc::clone(&udp), runtime.clone());
-                std::thread::Builder::new()
-                    .name("dns".to_owned())
-                    .spawn(move || serve_udp(&shared, &socket, &runtime))
-                    .map_err(Error::Thread)?;
+                let thread = std::thread::Builder::new().name("dns".to_owned());
+                let thread = thread.spawn(move || serve_udp(&shared, &socket, &runtime)).map_err(Error::Thread)?;
+                self.threads.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
             }
             tasks.push(runtime.spawn(serve_tcp(Arc::clone(&self.shared), tcp)));
         }
         tasks.push(runtime.spawn(watch_resolvers(Arc::clone(&self.shared), options)));
         Ok(())
+    }
+
+    /// An empty datagram to itself wakes each thread from its wait.
+    fn wake_threads(&self) {
+        for socket in &self.sockets {
+            if let Ok(address) = socket.local_addr() {
+                for _ in 0..THREADS_PER_ADDRESS {
+                    let _ = socket.send_to(&[], address);
+                }
+            }
+        }
     }
 
     fn stop(&self) {
@@ -262,10 +273,19 @@ impl Handle {
         drop(self.shared.zone.write().unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// Takes no more connections and, but for one question of each thread, no more questions, and waits until what others were
-    /// asked is answered. Whoever else has these sockets goes on with them.
+    /// Takes no more connections and questions, and waits until all that were taken are answered. Whoever else has these sockets
+    /// goes on with them.
     pub(crate) async fn drain(&self) {
         self.stop();
+        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        // Each thread ends after the next thing that it receives; others with the same sockets may take what is meant to wake it.
+        for _ in 0..DRAIN_TIMEOUT_MS / 2 {
+            if threads.iter().all(std::thread::JoinHandle::is_finished) {
+                break;
+            }
+            self.wake_threads();
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
         let all = u32::try_from(FORWARDS_MAX).unwrap_or(u32::MAX);
         let _ = timeout(Duration::from_millis(DRAIN_TIMEOUT_MS), self.shared.forwards.acquire_many(all)).await;
     }
@@ -291,14 +311,7 @@ impl Handle {
 impl Drop for Handle {
     fn drop(&mut self) {
         self.stop();
-        // An empty datagram to itself wakes each thread from its wait.
-        for socket in &self.sockets {
-            if let Ok(address) = socket.local_addr() {
-                for _ in 0..THREADS_PER_ADDRESS {
-                    let _ = socket.send_to(&[], address);
-                }
-            }
-        }
+        self.wake_threads();
     }
 }
 
