@@ -44,6 +44,8 @@ pub(crate) struct Core {
     pub(crate) documents: Documents,
     /// Set once the bootstrap objects are there; readiness.
     pub(crate) ready: AtomicBool,
+    /// Counts changes of the records of removed nodes.
+    pub(crate) removals: tokio::sync::watch::Sender<u64>,
     /// Set when the server stops; watches end then.
     pub(crate) stopping: tokio::sync::watch::Sender<bool>,
 }

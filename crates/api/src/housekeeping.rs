@@ -32,6 +32,7 @@ pub(crate) async fn run(core: Arc<Core>, pki: Arc<Pki>) {
             tracing::warn!(%status, "the server's own Service cannot be kept up to date");
         }
         if round.is_multiple_of(RENEWAL_ROUNDS) {
+            crate::auth::removed_nodes::expire(&core.store, Timestamp::now()).await;
             match pki.renew(SystemTime::now()) {
                 Ok(true) => tracing::info!("certificates were renewed"),
                 Ok(false) => {}

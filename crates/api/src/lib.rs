@@ -20,5 +20,5 @@ mod write;
 pub use heartbeat::{Picture, Presence, Seen, Silence};
 pub use local::tree;
 pub use proxy::{Connection, NoNodes, NodeConnector, html_links};
-pub use server::{Error, Options, Server};
+pub use server::{Error, Options, Removals, Server};
 pub use write::address_range::AddressRange;

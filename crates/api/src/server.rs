@@ -1,6 +1,6 @@
 //! The server: options in, a handle out.
 
-use crate::auth::{Authenticator, Authorizer, NodeGraph, Reviewer, Tokens, User};
+use crate::auth::{Authenticator, Authorizer, NodeGraph, Reviewer, Tokens, User, removed_nodes};
 use crate::bootstrap;
 use crate::core::{Core, StoredObjects};
 use crate::heartbeat::{self, Heartbeats, Picture};
@@ -63,6 +63,17 @@ pub enum Error {
     Bootstrap(object::Status),
 }
 
+/// The records of nodes that were removed.
+pub struct Removals(StoredObjects);
+
+impl Removals {
+    /// When the node of this name was removed last; none where it was not.
+    #[must_use]
+    pub fn at(&self, node: &str) -> Option<jiff::Timestamp> {
+        removed_nodes::removed_at(&self.0, node)
+    }
+}
+
 /// A running server. Dropping it stops nothing; call [`Server::stop`].
 pub struct Server {
     core: Arc<Core>,
@@ -70,6 +81,7 @@ pub struct Server {
     listener: JoinHandle<()>,
     chores: JoinHandle<()>,
     beats: JoinHandle<()>,
+    removals: JoinHandle<()>,
 }
 
 impl Server {
@@ -115,6 +127,7 @@ impl Server {
             metrics: Metrics::default(),
             documents: Documents::default(),
             ready: AtomicBool::new(false),
+            removals: tokio::sync::watch::channel(0).0,
             stopping,
         });
         core.authorizer.refresh(objects.as_ref());
@@ -129,9 +142,10 @@ impl Server {
         if let Some(node) = own_node {
             core.heartbeats.set_own(&node);
         }
+        let removals = tokio::spawn(removed_nodes::run(Arc::clone(&core)));
         let beats = tokio::spawn(heartbeat::run(Arc::clone(&core)));
         let chores = tokio::spawn(housekeeping::run(Arc::clone(&core), pki));
-        Ok(Server { core, address, listener: serving, chores, beats })
+        Ok(Server { core, address, listener: serving, chores, beats, removals })
     }
 
     /// Where it listens.
@@ -152,6 +166,12 @@ impl Server {
         self.core.heartbeats.picture()
     }
 
+    /// Tells when a node was removed last, for whoever signs certificates.
+    #[must_use]
+    pub fn removals(&self) -> Removals {
+        Removals(StoredObjects(Arc::clone(&self.core.store)))
+    }
+
     /// Ends watches, lets requests finish for a few seconds, and closes.
     pub async fn stop(self) {
         self.core.stopping.send_replace(true);
@@ -159,6 +179,7 @@ impl Server {
         let _ = self.listener.await;
         let _ = self.chores.await;
         let _ = self.beats.await;
+        let _ = self.removals.await;
     }
 }
 

@@ -22,7 +22,7 @@ use std::os::fd::AsFd as _;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::net::TcpStream;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
@@ -30,6 +30,8 @@ use tokio_rustls::client::TlsStream;
 const ANSWER_BYTES_MAX: usize = 512 * 1024 * 1024;
 /// A watch event may be this long.
 const EVENT_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// The reason of a 401 for the key of a node that was removed from the cluster: it is told from all others, which may pass.
+pub const NODE_REMOVED: &str = "NodeRemoved";
 /// How long the handshake may take once the connection is there.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -38,6 +40,8 @@ pub struct Https {
     endpoint: Endpoint,
     tls: RwLock<Tls>,
     connection: Mutex<Option<Connected>>,
+    /// What the server said where it takes this identity for a removed node's.
+    removed: watch::Sender<Option<Status>>,
 }
 
 /// The connection of the moment, and its socket once more, by which it is broken: what drives HTTP/2 lives as long as its streams.
@@ -65,7 +69,7 @@ impl Https {
     /// A sentence, when the certificates of the endpoint cannot be used.
     pub fn new(endpoint: Endpoint) -> Result<Self, String> {
         let tls = Tls::new(&endpoint)?;
-        Ok(Https { endpoint, tls: RwLock::new(tls), connection: Mutex::new(None) })
+        Ok(Https { endpoint, tls: RwLock::new(tls), connection: Mutex::new(None), removed: watch::channel(None).0 })
     }
 
     /// Goes on under another certificate of the same identity; requests that are under way end on the old connection.
@@ -130,7 +134,7 @@ impl Https {
             .map_err(Status::internal)?;
         let response = sender.send_request(request).await.map_err(|error| failed(&error))?;
         if response.status() != http::StatusCode::SWITCHING_PROTOCOLS {
-            return Err(refusal(response).await);
+            return Err(self.refusal(response).await);
         }
         let upgraded = hyper::upgrade::on(response).await.map_err(|error| failed(&error))?;
         Ok(TokioIo::new(upgraded))
@@ -196,7 +200,22 @@ impl Https {
         if response.status().is_success() {
             return Ok(response);
         }
-        Err(refusal(response).await)
+        Err(self.refusal(response).await)
+    }
+
+    /// The Status of an answer that is none of success.
+    async fn refusal(&self, response: http::Response<Incoming>) -> Status {
+        let status = refusal(response).await;
+        if status.code == 401 && status.reason == NODE_REMOVED {
+            self.removed.send_replace(Some(status.clone()));
+        }
+        status
+    }
+
+    /// What the server says once it refuses this identity because its node was removed from the cluster.
+    #[must_use]
+    pub fn removed(&self) -> watch::Receiver<Option<Status>> {
+        self.removed.subscribe()
     }
 
     async fn answer(&self, method: Method, path: &str, media_type: &str, body: Bytes) -> Result<Bytes, Status> {

@@ -11,7 +11,7 @@ mod tunnel;
 pub use heartbeat::{
     BEAT_PERIOD, BEAT_PERIOD_MAX, Frame, FrameKind, HEARTBEAT_PATH, HEARTBEAT_PROTOCOL, beat as serve_heartbeat,
 };
-pub use https::Https;
+pub use https::{Https, NODE_REMOVED};
 pub use kubeconfig::Endpoint;
 pub use path::path;
 pub use request::{

@@ -89,12 +89,40 @@ same "the process" "$before" "$(started)"
 k -n $NS create deployment moves --image=klynge-test:1 --replicas=2 -- sleep 100000
 k -n $NS rollout status deployment/moves --timeout=30s
 k -n $NS delete pod on-second --grace-period=1
+cp "$WORK/second/agent/identity.json" "$WORK/stolen.json"
 klynge node remove second --timeout 60
 refuses 'not found' k get node second
 k -n $NS wait deployment/moves --for=jsonpath='{.status.availableReplicas}'=2 --timeout=60s
 eventually 90 sh -c "! kill -0 \$(cat $WORK/second/server.pid)"
 grep -q 'was taken out of the cluster' "$WORK/second/server.log"
 refuses 'has not joined a cluster yet' there agent
+same "cluster DNS of a removed node" "" "$(pgrep -f "dns-serve $WORK/second" || true)"
+# its old key is refused; with a new token it joins again at once, under the same name
+for part in authority certificate key; do
+  python3 -c 'import json, sys; print(json.load(open(sys.argv[1]))[sys.argv[2]])' "$WORK/stolen.json" $part > "$WORK/stolen.$part"
+done
+says '"reason": *"NodeRemoved"' curl -sS --max-time 5 --cacert "$WORK/stolen.authority" --cert "$WORK/stolen.certificate" \
+  --key "$WORK/stolen.key" "$server/api/v1/nodes/second"
+token=$(klynge token create | awk '{ print $8 }')
+there agent --background --node-name second --server "$server" --token "$token"
+k wait node/second --for=condition=Ready --timeout=30s
+there down >/dev/null
+cp "$WORK/second/agent/identity.json" "$WORK/fresh.json"
+cp "$WORK/stolen.json" "$WORK/second/agent/identity.json"
+refuses 'was taken out of the cluster' there agent
+[ ! -e "$WORK/second/agent/identity.json" ]
+cp "$WORK/fresh.json" "$WORK/second/agent/identity.json"
+there agent --background
+k wait node/second --for=condition=Ready --timeout=30s
+# cut off while it is removed: it learns of it when it is back, and ends its pods
+k -n $NS run late --image=klynge-test:1 --overrides='{"spec":{"nodeName":"second","terminationGracePeriodSeconds":1}}' -- sleep 100000
+k -n $NS wait pod/late --for=condition=Ready --timeout=30s
+ip -n "$second" link set up0 down
+klynge node remove second --force
+ip -n "$second" link set up0 up
+ip -n "$second" route add default via 198.51.100.1 2>/dev/null || true
+eventually 90 sh -c "! kill -0 \$(cat $WORK/second/server.pid)"
+same "containers of a removed node" "" "$(ls "$WORK/second/agent/run/pods")"
 there down --purge >/dev/null
 [ ! -e "$WORK/second" ]
 same "what stays on the machine" "" "$(ip -n "$second" -o link | grep -vE ' (lo|up0)@?' ; ip -n "$second" route | grep 10.4 || true; nsenter --net="/run/netns/$second" nft list tables)"

@@ -1,6 +1,7 @@
 //! Authentication: client certificate, bearer token, or nobody; then impersonation.
 
 use super::join_token;
+use super::removed_nodes;
 use super::token::Tokens;
 use super::user::User;
 use super::{Authorizer, Objects, impersonate};
@@ -10,6 +11,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::HeaderMap;
 use http::header::{AUTHORIZATION, SEC_WEBSOCKET_PROTOCOL};
+use jiff::Timestamp;
 use object::Status;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use std::collections::HashMap;
@@ -25,28 +27,28 @@ const VERDICTS_MAX: usize = 4096;
 const WEBSOCKET_BEARER: &str = "base64url.bearer.authorization.k8s.io.";
 
 /// A small map of verdicts that expire.
-struct Verdicts<K>(Mutex<HashMap<K, (Arc<User>, Instant)>>);
+struct Verdicts<K, V>(Mutex<HashMap<K, (Arc<V>, Instant)>>);
 
-impl<K: Eq + Hash> Verdicts<K> {
+impl<K: Eq + Hash, V> Verdicts<K, V> {
     fn new() -> Self {
         Verdicts(Mutex::new(HashMap::new()))
     }
 
-    fn get<Q: Eq + Hash + ?Sized>(&self, key: &Q) -> Option<Arc<User>>
+    fn get<Q: Eq + Hash + ?Sized>(&self, key: &Q) -> Option<Arc<V>>
     where
         K: std::borrow::Borrow<Q>,
     {
         let verdicts = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let (user, until) = verdicts.get(key)?;
-        (*until > Instant::now()).then(|| Arc::clone(user))
+        let (verdict, until) = verdicts.get(key)?;
+        (*until > Instant::now()).then(|| Arc::clone(verdict))
     }
 
-    fn put(&self, key: K, user: &Arc<User>) {
+    fn put(&self, key: K, verdict: &Arc<V>) {
         let mut verdicts = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if verdicts.len() >= VERDICTS_MAX {
             verdicts.clear();
         }
-        verdicts.insert(key, (Arc::clone(user), Instant::now() + BELIEVED));
+        verdicts.insert(key, (Arc::clone(verdict), Instant::now() + BELIEVED));
     }
 }
 
@@ -56,8 +58,15 @@ pub struct Authenticator {
     tokens: Arc<Tokens>,
     objects: Arc<dyn Objects>,
     authorizer: Arc<Authorizer>,
-    certificates: Verdicts<Vec<u8>>,
-    bearers: Verdicts<String>,
+    certificates: Verdicts<Vec<u8>, Certified>,
+    bearers: Verdicts<String, User>,
+}
+
+/// What a certificate says.
+struct Certified {
+    user: User,
+    /// The node that it is for, and when it was issued.
+    node: Option<(String, Timestamp)>,
 }
 
 impl Authenticator {
@@ -73,29 +82,48 @@ impl Authenticator {
     /// 401 for a credential that does not hold; 403 for impersonation that is not allowed.
     pub fn authenticate(&self, chain: &[CertificateDer<'_>], headers: &HeaderMap) -> Result<User, Status> {
         let user = match chain.first() {
-            Some(leaf) => Some(self.by_certificate(leaf, chain)),
-            None => bearer(headers).map(|token| self.by_token(&token)),
+            Some(leaf) => Some(self.by_certificate(leaf, chain).map(|certified| certified.user.clone())),
+            None => bearer(headers).map(|token| self.by_token(&token).map(|user| User::clone(&user))),
         };
         // A caller with a certificate that does not hold may still hold a token, as upstream's union of methods.
         let user = match user {
             Some(Err(refused)) if !chain.is_empty() => match bearer(headers) {
-                Some(token) => self.by_token(&token)?,
+                Some(token) => User::clone(&*self.by_token(&token)?),
                 None => return Err(refused),
             },
             Some(verdict) => verdict?,
-            None => Arc::new(User::anonymous()),
+            None => User::anonymous(),
         };
-        impersonate(User::clone(&user), headers, &self.authorizer)
+        impersonate(user, headers, &self.authorizer)
     }
 
-    fn by_certificate(&self, leaf: &CertificateDer<'_>, chain: &[CertificateDer<'_>]) -> Result<Arc<User>, Status> {
-        if let Some(user) = self.certificates.get(leaf.as_ref()) {
-            return Ok(user);
+    /// Whether the node that a connection's certificates are for was removed since; none where they are no node's.
+    pub(crate) fn removed(&self, chain: &[CertificateDer<'_>]) -> Option<bool> {
+        // Not who it may be: it was let in once, and the certificate may have ended since.
+        let (node, issued) = node_of(&certificate_user(chain.first()?)?, chain.first()?)?;
+        Some(removed_nodes::check(self.objects.as_ref(), &node, issued).is_err())
+    }
+
+    fn by_certificate(
+        &self,
+        leaf: &CertificateDer<'_>,
+        chain: &[CertificateDer<'_>],
+    ) -> Result<Arc<Certified>, Status> {
+        let certified = match self.certificates.get(leaf.as_ref()) {
+            Some(certified) => certified,
+            None => {
+                verify_chain(&self.pki, chain, UnixTime::now()).map_err(|_| Status::unauthorized())?;
+                let user = certificate_user(leaf).ok_or_else(Status::unauthorized)?;
+                let certified = Arc::new(Certified { node: node_of(&user, leaf), user });
+                self.certificates.put(leaf.as_ref().to_vec(), &certified);
+                certified
+            }
+        };
+        // Looked at each time: a removal takes effect at once.
+        if let Some((node, issued)) = &certified.node {
+            removed_nodes::check(self.objects.as_ref(), node, *issued)?;
         }
-        verify_chain(&self.pki, chain, UnixTime::now()).map_err(|_| Status::unauthorized())?;
-        let user = Arc::new(certificate_user(leaf).ok_or_else(Status::unauthorized)?);
-        self.certificates.put(leaf.as_ref().to_vec(), &user);
-        Ok(user)
+        Ok(certified)
     }
 
     fn by_token(&self, token: &str) -> Result<Arc<User>, Status> {
@@ -119,6 +147,12 @@ impl Authenticator {
 pub(super) fn unix_seconds() -> i64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}
+
+/// The node that a certificate is for, and when it was issued. One whose time cannot be read counts as issued at the beginning of time.
+fn node_of(user: &User, leaf: &CertificateDer<'_>) -> Option<(String, Timestamp)> {
+    let node = user.as_node()?.to_owned();
+    Some((node, removed_nodes::issued_at(leaf).unwrap_or(Timestamp::MIN)))
 }
 
 /// Common name and organisations of a certificate.

@@ -9,6 +9,7 @@ use hyper_util::rt::TokioIo;
 use hyper_util::server::conn::auto::upgrade::downcast;
 use object::Status;
 use rustix::net::sockopt;
+use rustls::pki_types::CertificateDer;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +18,7 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_rustls::server::TlsStream;
 
+use crate::core::Core;
 use crate::serve::{Answer, Context, respond};
 
 /// How often the kernel is asked while beats are missing.
@@ -48,7 +50,7 @@ pub(crate) fn accept(context: &Context, mut request: Request<()>) -> Result<Resp
         )));
     }
     let upgrade = hyper::upgrade::on(&mut request);
-    let core = Arc::clone(&context.core);
+    let (core, certificates) = (Arc::clone(&context.core), Arc::clone(&context.certificates));
     tokio::spawn(async move {
         let upgraded = match upgrade.await {
             Ok(upgraded) => upgraded,
@@ -59,7 +61,7 @@ pub(crate) fn accept(context: &Context, mut request: Request<()>) -> Result<Resp
         };
         let mut stopping = core.stopping.subscribe();
         tokio::select! {
-            () = serve(&core.heartbeats, &node, parts.io.into_inner(), &parts.read_buf) => {}
+            () = serve(&core, &certificates, &node, parts.io.into_inner(), &parts.read_buf) => {}
             _ = stopping.wait_for(|stopping| *stopping) => {}
         }
     });
@@ -78,7 +80,14 @@ fn prepare(stream: &TcpStream) -> io::Result<()> {
     Ok(())
 }
 
-async fn serve(heartbeats: &Heartbeats, node: &str, mut stream: TlsStream<TcpStream>, early: &[u8]) {
+async fn serve(
+    core: &Core,
+    certificates: &[CertificateDer<'_>],
+    node: &str,
+    mut stream: TlsStream<TcpStream>,
+    early: &[u8],
+) {
+    let heartbeats = &core.heartbeats;
     let peer = match stream.get_ref().0.peer_addr() {
         Ok(peer) => peer.ip(),
         Err(error) => return tracing::debug!(%error, node, "a heartbeat ended at once"),
@@ -88,7 +97,10 @@ async fn serve(heartbeats: &Heartbeats, node: &str, mut stream: TlsStream<TcpStr
     }
     let number = heartbeats.opened(node, peer);
     tracing::info!(node, "heartbeat open");
-    let ended = exchange(heartbeats, node, number, &mut stream, early).await;
+    let ended = tokio::select! {
+        ended = exchange(heartbeats, node, number, &mut stream, early) => ended,
+        () = core.until_removed(certificates) => Ended::Ours("the node was removed from the cluster".to_owned()),
+    };
     let by_peer = match &ended {
         Ended::Closed => true,
         Ended::Replaced => return,

@@ -6,7 +6,7 @@ use client::BEAT_PERIOD;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-/// How often the machine is to be told the time.
+/// How often the machine is to be told the time while something is amiss.
 pub(crate) const TICK: Duration = Duration::from_millis(50);
 /// A tick that is later than this by so much is a stall of the server's own.
 const STALL: Duration = Duration::from_millis(300);
@@ -105,6 +105,8 @@ struct Node {
 pub(crate) struct Observer {
     nodes: BTreeMap<String, Node>,
     ticked: Option<Duration>,
+    /// When the next tick was to come.
+    planned: Option<Duration>,
     cut_off: bool,
     /// The node of this process, which lives as long as it does.
     own: Option<String>,
@@ -250,9 +252,28 @@ impl Observer {
         self.period.asked * 3 / 2
     }
 
+    /// When to be told the time again; none while there is no node. Where all is well nothing can be amiss before the first node's
+    /// next beat is overdue.
+    pub(crate) fn next_tick(&mut self, now: Duration) -> Option<Duration> {
+        let overdue_after = self.overdue_after();
+        let next = |node: &Node| {
+            let is_well =
+                matches!(node.link, Link::Open(_)) && node.presence == Some(Presence::Healthy) && !node.flapping;
+            let overdue = node.proof.min(node.beat) + overdue_after;
+            let probe = node.probe_at.unwrap_or(overdue);
+            if is_well { overdue.min(probe) } else { now }
+        };
+        let first = self.nodes.values().map(next).min();
+        // Without nodes nobody knows when the next tick comes: then none is late.
+        self.ticked = self.ticked.filter(|_| first.is_some());
+        self.planned = first.map(|first| if self.cut_off { now + TICK } else { first.max(now + TICK) });
+        self.planned
+    }
+
     /// Moves on to this time.
     pub(crate) fn tick(&mut self, now: Duration) {
-        let late = self.ticked.map_or(Duration::ZERO, |ticked| now.saturating_sub(ticked).saturating_sub(TICK));
+        let planned = self.planned.take().or(self.ticked.map(|ticked| ticked + TICK));
+        let late = planned.map_or(Duration::ZERO, |planned| now.saturating_sub(planned));
         self.ticked = Some(now);
         if late > STALL {
             // What was not looked at was not silent.

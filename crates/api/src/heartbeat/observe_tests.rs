@@ -271,3 +271,37 @@ fn many_beats_that_make_a_server_late_are_asked_for_less_often() {
     }
     assert_eq!(observer.period(), BEAT_PERIOD * 8, "a thousand nodes are 625 beats in a second now");
 }
+
+#[test]
+fn the_time_is_asked_for_only_while_something_may_be_amiss() {
+    let mut observer = Observer::default();
+    observer.set_own("own");
+    assert_eq!(observer.next_tick(ms(0)), None, "no other node: nothing to look at");
+    // A minute in which nobody looked is no stall of the server's.
+    let number = observer.opened("a", ms(60_000));
+    assert_eq!(observer.next_tick(ms(60_000)), Some(ms(60_050)), "it is to be probed at once");
+    observer.tick(ms(60_050));
+    assert_eq!(observer.probes(ms(60_050)), ["a"]);
+    observer.probed("a", Some(true), ms(60_060));
+    // All is well: the next look is when the next beat is overdue.
+    assert!(observer.beat("a", number, ms(60_100)));
+    assert_eq!(observer.next_tick(ms(60_100)), Some(ms(60_400)));
+    // Where that look is late, so was the server; in time it was not.
+    observer.tick(ms(60_400));
+    assert_eq!(observer.next_tick(ms(60_400)), Some(ms(60_450)), "a beat is missing");
+    observer.tick(ms(60_450));
+    observer.tick(ms(60_700));
+    assert!(matches!(observer.picture()["a"].presence, Presence::Silent(_)), "{:?}", observer.picture());
+    assert_eq!(observer.next_tick(ms(60_700)), Some(ms(60_750)));
+    observer.tick(ms(60_750));
+    assert!(observer.beat("a", number, ms(60_760)));
+    assert_eq!(observer.next_tick(ms(60_760)), Some(ms(61_060)));
+    observer.tick(ms(62_000));
+    assert_eq!(
+        observer.picture()["a"].presence,
+        Presence::Healthy,
+        "940 ms late: what was not looked at was not silent"
+    );
+    observer.closed("a", number, true, ms(62_010));
+    assert_eq!(observer.next_tick(ms(62_010)), Some(ms(62_060)));
+}

@@ -1,6 +1,6 @@
 //! The observation machine put to work: connections tell it signs, a task tells it the time, probes ask hosts whose agent is away.
 
-use super::observe::{Observer, Picture, TICK};
+use super::observe::{Observer, Picture};
 use crate::core::{Core, decoded};
 use object::Value;
 use std::collections::HashMap;
@@ -9,8 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
-use tokio::sync::{Semaphore, watch};
-use tokio::time::MissedTickBehavior;
+use tokio::sync::{Notify, Semaphore, watch};
 
 /// A host that says nothing to a probe in this time says nothing.
 const PROBE_TIMEOUT: Duration = Duration::from_millis(400);
@@ -30,6 +29,8 @@ pub(crate) struct Heartbeats {
     peers: Mutex<HashMap<String, IpAddr>>,
     began: Instant,
     picture: watch::Sender<Arc<Picture>>,
+    /// A connection came or went.
+    stirred: Notify,
 }
 
 impl Default for Heartbeats {
@@ -39,6 +40,7 @@ impl Default for Heartbeats {
             peers: Mutex::default(),
             began: Instant::now(),
             picture: watch::channel(Arc::default()).0,
+            stirred: Notify::new(),
         }
     }
 }
@@ -65,7 +67,9 @@ impl Heartbeats {
     pub(super) fn opened(&self, node: &str, peer: IpAddr) -> u64 {
         self.peers.lock().unwrap_or_else(PoisonError::into_inner).insert(node.to_owned(), peer);
         let now = self.now();
-        self.observer().opened(node, now)
+        let number = self.observer().opened(node, now);
+        self.stirred.notify_one();
+        number
     }
 
     pub(super) fn beat(&self, node: &str, number: u64) -> bool {
@@ -81,6 +85,7 @@ impl Heartbeats {
     pub(super) fn closed(&self, node: &str, number: u64, by_peer: bool) {
         let now = self.now();
         self.observer().closed(node, number, by_peer, now);
+        self.stirred.notify_one();
     }
 
     pub(super) fn period(&self) -> Duration {
@@ -113,12 +118,20 @@ pub(crate) async fn run(core: Arc<Core>) {
     expect_known_nodes(&core);
     let probes = Arc::new(Semaphore::new(PROBES_MAX));
     let mut stopping = core.stopping.subscribe();
-    let mut ticks = tokio::time::interval(TICK);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut forgot = Instant::now();
     loop {
+        let next = {
+            let now = heartbeats.now();
+            heartbeats.observer().next_tick(now).map(|next| next.saturating_sub(now))
+        };
         tokio::select! {
-            _ = ticks.tick() => {}
+            () = async {
+                match next {
+                    Some(wait) => tokio::time::sleep(wait).await,
+                    None => std::future::pending().await,
+                }
+            } => {}
+            () = heartbeats.stirred.notified() => {}
             _ = stopping.wait_for(|stopping| *stopping) => return,
         }
         let now = heartbeats.now();

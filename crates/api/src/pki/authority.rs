@@ -6,8 +6,8 @@
 
 use super::files;
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair, KeyUsagePurpose, SanType,
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType, DnValue, ExtendedKeyUsagePurpose,
+    IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
 };
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use rustls::sign::CertifiedKey;
@@ -21,7 +21,7 @@ use std::time::{Duration, SystemTime};
 const DAY: Duration = Duration::from_secs(24 * 3600);
 const AUTHORITY_DAYS: u32 = 3650;
 const SERVING_DAYS: u32 = 365;
-const BACKDATED: Duration = Duration::from_secs(3600);
+pub(crate) const BACKDATED: Duration = Duration::from_secs(3600);
 /// The version of the directory's layout; a newer one is refused.
 const FORMAT: &str = "1";
 
@@ -282,6 +282,17 @@ fn load_key(path: &Path) -> Result<KeyPair, Error> {
     let key = KeyPair::generate().map_err(certificate_error("make a key"))?;
     files::write(path, key.serialize_pem().as_bytes(), 0o600).map_err(|source| file_error("write", path, source))?;
     Ok(key)
+}
+
+/// The common name that a PKCS#10 request (PEM) asks for.
+#[must_use]
+pub fn requested_name(request: &str) -> Option<String> {
+    let wanted = CertificateSigningRequestParams::from_pem(request).ok()?;
+    match wanted.params.distinguished_name.get(&DnType::CommonName)? {
+        DnValue::Utf8String(name) => Some(name.clone()),
+        DnValue::PrintableString(name) => Some(name.as_str().to_owned()),
+        _ => None,
+    }
 }
 
 fn parameters(common_name: &str, organisation: Option<&str>, now: SystemTime, valid: Duration) -> CertificateParams {

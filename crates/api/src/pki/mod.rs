@@ -5,7 +5,8 @@ mod files;
 mod kubeconfig;
 mod tls;
 
-pub use authority::{Error, Issued, Names, Pki};
+pub(crate) use authority::BACKDATED;
+pub use authority::{Error, Issued, Names, Pki, requested_name};
 pub use kubeconfig::{Kubeconfig, merge, unmerge};
 pub(crate) use tls::verify_chain;
 pub use tls::{CallerVerifier, server_config};

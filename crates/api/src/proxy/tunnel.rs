@@ -105,7 +105,7 @@ pub(crate) fn accept(context: &Context, mut request: Request<()>) -> Result<Resp
         )));
     }
     let upgrade = hyper::upgrade::on(&mut request);
-    let core = Arc::clone(&context.core);
+    let (core, certificates) = (Arc::clone(&context.core), Arc::clone(&context.certificates));
     tokio::spawn(async move {
         let upgraded = match upgrade.await {
             Ok(upgraded) => upgraded,
@@ -131,6 +131,7 @@ pub(crate) fn accept(context: &Context, mut request: Request<()>) -> Result<Resp
                 Ok(()) => tracing::info!(node, "tunnel closed"),
                 Err(error) => tracing::info!(%error, node, "tunnel broken"),
             },
+            () = core.until_removed(&certificates) => tracing::info!(node, "the tunnel of a removed node is closed"),
             _ = stopping.wait_for(|stopping| *stopping) => {}
         }
         core.tunnels.remove(&node, number);

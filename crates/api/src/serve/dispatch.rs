@@ -25,6 +25,8 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 pub(crate) struct Context {
     pub(crate) core: Arc<Core>,
     pub(crate) user: User,
+    /// The connection's.
+    pub(crate) certificates: Arc<Vec<CertificateDer<'static>>>,
     pub(crate) info: RequestInfo,
     pub(crate) query: Parameters,
     pub(crate) method: Method,
@@ -87,7 +89,7 @@ pub(crate) async fn handle(
     let encodings = text(request.headers(), ACCEPT_ENCODING).to_owned();
     let metrics_core = Arc::clone(&core);
     let response = if long {
-        answer(core, &certificates, request, &mut unread, info, query).await
+        answer(core, certificates, request, &mut unread, info, query).await
     } else {
         let count = metrics_core.metrics.in_flight.fetch_add(1, Ordering::Relaxed);
         let _guard = InFlight(&metrics_core.metrics.in_flight);
@@ -95,7 +97,7 @@ pub(crate) async fn handle(
             metrics_core.metrics.rejected.fetch_add(1, Ordering::Relaxed);
             respond::failure(&Status::too_many_requests("Too many requests, please try again later.", 1))
         } else {
-            let answering = answer(core, &certificates, request, &mut unread, info, query);
+            let answering = answer(core, certificates, request, &mut unread, info, query);
             match tokio::time::timeout(REQUEST_TIMEOUT, answering).await {
                 Ok(response) => response,
                 Err(_) => {
@@ -115,13 +117,13 @@ pub(crate) async fn handle(
 
 async fn answer(
     core: Arc<Core>,
-    certificates: &[CertificateDer<'static>],
+    certificates: Arc<Vec<CertificateDer<'static>>>,
     request: Request<()>,
     body: &mut Option<Incoming>,
     info: RequestInfo,
     query: Parameters,
 ) -> Response<Answer> {
-    let user = match core.authenticator.authenticate(certificates, request.headers()) {
+    let user = match core.authenticator.authenticate(&certificates, request.headers()) {
         Ok(user) => user,
         Err(status) => return respond::failure(&status),
     };
@@ -129,7 +131,7 @@ async fn answer(
         return respond::failure(&status);
     }
     let (method, headers) = (request.method().clone(), request.headers().clone());
-    let context = Context { core, user, info, query, method, headers };
+    let context = Context { core, user, certificates, info, query, method, headers };
     let outcome = if context.info.is_resource {
         resources::handle(context, request, body).await
     } else if context.info.path == tunnel::PATH {

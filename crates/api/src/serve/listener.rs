@@ -119,8 +119,12 @@ async fn connection(core: &Arc<Core>, stream: TcpStream, acceptor: TlsAcceptor, 
     let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
     let mut stopping = core.stopping.subscribe();
+    // A node that was removed before is let in, to be told so; no request of it is answered otherwise.
+    let was_removed = core.authenticator.removed(&certificates) == Some(true);
     let finished = tokio::select! {
         outcome = connection.as_mut() => Some(outcome),
+        // Dropped as it is: its watches must not show a node that is removed anything more.
+        () = core.until_removed(&certificates), if !was_removed => return,
         () = stopped(&mut stopping) => None,
     };
     let outcome = match finished {

@@ -11,7 +11,7 @@ pub(crate) use join::{Token, certificate_for};
 use crate::cli::{AgentArguments, Failure, Global, Output};
 use crate::server::{self, Agent, AgentOptions, ClusterFacts, Prepared};
 use crate::service::{self, daemon, notify};
-use client::{ClusterClient, Https};
+use client::{ClusterClient, Https, NODE_REMOVED};
 use identity::Identity;
 use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
@@ -133,7 +133,10 @@ async fn start(global: &Global, arguments: &AgentArguments, identity: Identity) 
     let ranges = match server::Ranges::load(&server::ranges_path(global))? {
         Some(ranges) => ranges,
         None => {
-            let facts = facts(&client).await?;
+            let facts = facts(&client).await.map_err(|failure| match failure {
+                Failure::NotFound(_) => Failure::NotFound(removal::forget(global, &identity.node)),
+                other => other,
+            })?;
             facts.ranges.save(&server::ranges_path(global))?;
             facts.ranges
         }
@@ -160,10 +163,10 @@ async fn start(global: &Global, arguments: &AgentArguments, identity: Identity) 
     let contact = Arc::clone(&options.contact);
     let heartbeat = tokio::spawn(upkeep::heartbeat(Arc::clone(&client), contact, cut));
     let name = identity.node.clone();
-    let renewal = tokio::spawn(upkeep::renewal(global.clone(), client, identity));
+    let renewal = tokio::spawn(upkeep::renewal(global.clone(), Arc::clone(&client), identity));
     match Agent::start(prepared, global, options).await {
         Ok(agent) => {
-            let removed = Box::pin(removal::removed(global.clone(), node, name.clone()));
+            let removed = Box::pin(removal::removed(global.clone(), node, client, name.clone()));
             Ok(Running { name, agent, upkeep: [tunnel, heartbeat, renewal], removed })
         }
         Err(failure) => {
@@ -190,6 +193,7 @@ async fn facts(client: &Https) -> Result<ClusterFacts, Failure> {
                 tokio::time::sleep(wait).await;
                 wait = (wait * 2).min(RETRY_MAX);
             }
+            Err(status) if status.reason == NODE_REMOVED => return Err(Failure::NotFound(status.message)),
             Err(status) => return Err(Failure::Failed(format!("cannot learn about the cluster: {}", status.message))),
         }
     }

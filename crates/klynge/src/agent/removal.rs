@@ -3,21 +3,35 @@
 use super::identity::Identity;
 use crate::cli::Global;
 use crate::server;
+use client::Https;
 use network::dns::process;
 use node::Node;
+use node::lifecycle::Terminal;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 /// What ran here may take so long to end.
 const STOP_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Ends when the Node object is gone and the node's pods have ended; the message to end with.
-pub(super) async fn removed(global: Global, node: Arc<OnceLock<Node>>, name: String) -> String {
+/// Ends when the Node object is gone, or the server refuses the node's key because it was removed, and the node's pods have ended; the
+/// message to end with.
+pub(super) async fn removed(global: Global, node: Arc<OnceLock<Node>>, client: Arc<Https>, name: String) -> String {
     let Some(node) = node.get() else { return std::future::pending().await };
-    node.removed().await;
-    tracing::warn!(node = name, "this node was taken out of the cluster; its pods end");
+    let mut refusal = client.removed();
+    let why = tokio::select! {
+        () = node.removed() => "its Node is gone".to_owned(),
+        // Its sender lives as long as the client does.
+        Ok(refused) = refusal.wait_for(Option::is_some) => {
+            refused.as_ref().map(|status| status.message.clone()).unwrap_or_default()
+        }
+    };
+    tracing::warn!(node = name, why, "this node was taken out of the cluster; its pods end");
+    // Nobody tells it so any more, one by one.
+    let terminal = Terminal { reason: "NodeRemoved".into(), message: "The node was removed from the cluster".into() };
     let deadline = Instant::now() + STOP_TIMEOUT;
-    while !node.pods().is_empty() && Instant::now() < deadline {
+    while !node.pods().is_quiet() && Instant::now() < deadline {
+        // Again for those that come up meanwhile.
+        node.pods().fail_all(&terminal);
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
     forget(&global, &name)
@@ -34,6 +48,7 @@ pub(super) async fn end_names(global: &Global) {
 
 /// Forgets the identity; the message to end with.
 pub(super) fn forget(global: &Global, name: &str) -> String {
+    server::forget_own_range(global);
     let forgotten = match Identity::remove(global) {
         Ok(()) => String::new(),
         Err(failure) => format!(" ({failure})"),

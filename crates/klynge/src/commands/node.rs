@@ -24,6 +24,7 @@ pub(crate) fn run(global: &Global, command: &NodeCommand, output: &Output) -> Re
         output.progress(&format!("{name} is cordoned; its pods leave"));
         drain(&cluster, &object, name, Duration::from_secs(*timeout), output)?;
     }
+    refuse_its_key(&cluster, name)?;
     match cluster.call(node, Verb::Delete(DeleteOptions::default())) {
         Err(status) if !status.is_not_found() => return Err(status.into()),
         _ => {}
@@ -32,6 +33,20 @@ pub(crate) fn run(global: &Global, command: &NodeCommand, output: &Output) -> Re
         "Node {name} is removed. On that machine, `klynge down --purge` removes what is left; a node of `klynge dev` goes with its \
          cluster (`klynge dev node kill {name}` ends it before)."
     ));
+    Ok(())
+}
+
+/// From here on the server refuses the certificates that the node has: before the Node goes, so that its agent cannot bring it back.
+fn refuse_its_key(cluster: &Cluster, name: &str) -> Result<(), Failure> {
+    let record = api::auth::removal_record(name);
+    let place = target("", "configmaps", meta::namespace(&record), meta::name(&record));
+    // One of an earlier removal has an earlier time, which nothing but a new record changes.
+    match cluster.call(place.clone(), Verb::Delete(DeleteOptions::default())) {
+        Err(status) if !status.is_not_found() => return Err(status.into()),
+        _ => {}
+    }
+    let place = Target { name: "".into(), ..place };
+    cluster.call(place, Verb::Create(record, WriteOptions::default()))?;
     Ok(())
 }
 

@@ -3,6 +3,7 @@
 mod addresses;
 mod agent;
 mod agent_socket;
+mod authority;
 mod cluster_facts;
 mod heartbeats;
 mod own_range;
@@ -12,6 +13,7 @@ mod wiring;
 pub(crate) use addresses::{Ranges, advertised, listed, node_addresses};
 pub(crate) use agent::{Agent, AgentOptions, Prepared, dns_directory, ranges_path};
 pub(crate) use cluster_facts::{ClusterFacts, NAME as CLUSTER_FACTS};
+pub(crate) use own_range::forget as forget_own_range;
 pub(crate) use purge::purge;
 pub(crate) use wiring::check;
 

@@ -31,6 +31,12 @@ pub(super) fn load(global: &Global) -> Vec<Prefix> {
     lines.filter_map(|line| line.parse().ok()).collect()
 }
 
+/// Forgets the ranges of a node that was removed: one that joins again is a new node.
+pub(crate) fn forget(global: &Global) {
+    // Without the file there is nothing to forget.
+    let _ = std::fs::remove_file(path(global));
+}
+
 fn save(global: &Global, ranges: &[Prefix]) -> Result<(), Failure> {
     let path = path(global);
     let failed = |error: std::io::Error| Failure::Failed(format!("cannot write {}: {error}", path.display()));
@@ -74,7 +80,9 @@ pub(super) async fn claim(
             }
             Ok(Ok(_)) => "the cluster has given it no pod range yet".to_owned(),
             Ok(Err(status)) if status.code == 503 || status.code == 504 => status.message,
-            Ok(Err(status)) if status.is_not_found() => return Err(Failure::NotFound(REMOVED.to_owned())),
+            Ok(Err(status)) if status.is_not_found() || status.reason == client::NODE_REMOVED => {
+                return Err(Failure::NotFound(REMOVED.to_owned()));
+            }
             Ok(Err(status)) => {
                 return Err(Failure::Failed(format!("cannot register node {name}: {}", status.message)));
             }

@@ -2,6 +2,7 @@
 
 use super::addresses;
 use super::agent::{self, Agent, AgentOptions};
+use super::authority::Authority;
 use super::{ClusterFacts, checked_node_name, heartbeats};
 use crate::cli::{Failure, Global, ServerArguments};
 use crate::commands::{contexts, kubeconfig};
@@ -9,7 +10,6 @@ use crate::service::notify;
 use api::pki::{Kubeconfig, Names, Pki};
 use api::{AddressRange, NoNodes, NodeConnector, Server};
 use control_loop::ControlLoop;
-use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -86,7 +86,7 @@ pub(super) async fn serve(global: &Global, arguments: &ServerArguments) -> Resul
         seed: seed(),
         clock: Arc::new(jiff::Timestamp::now),
         root_ca: pki.bundle(),
-        signer: Some(Arc::new(Authority(Arc::clone(&pki)))),
+        signer: Some(Arc::new(Authority { pki: Arc::clone(&pki), removals: server.removals() })),
         pod_ranges: prefixes.for_nodes(),
         other_resources: other_resources(),
         leadership: None,
@@ -157,17 +157,6 @@ fn checked(
     let node_name = checked_node_name(arguments.node_name.as_deref())?;
     let node_addresses = addresses::node_addresses(&arguments.advertise, addresses::advertised, ranges)?;
     Ok((node_name, node_addresses))
-}
-
-/// The cluster's authority as the control loop's signer.
-struct Authority(Arc<Pki>);
-
-impl control_loop::Signer for Authority {
-    fn sign(&self, request: &CertificateSigningRequest, lifetime_seconds: i64) -> Result<String, String> {
-        let pem = std::str::from_utf8(&request.spec.request.0).map_err(|error| error.to_string())?;
-        let lifetime = Duration::from_secs(lifetime_seconds.unsigned_abs());
-        self.0.sign_request(pem, request.spec.usages.as_deref().unwrap_or_default(), lifetime, SystemTime::now())
-    }
 }
 
 fn names(arguments: &ServerArguments, node_name: &str, own: &[IpAddr], service: IpAddr) -> Names {

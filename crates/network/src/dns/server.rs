@@ -33,8 +33,6 @@ const TCP_CLIENTS_MAX: usize = 256;
 const TCP_IDLE_TIMEOUT_MS: u64 = 10_000;
 /// How often the host's resolvers are looked at.
 const RESOLVERS_INTERVAL_MS: u64 = 5000;
-/// How often threads that are to end are woken.
-const WAKE_INTERVAL_MS: u64 = 2;
 /// How long a process that ends waits for what it asked others; no question takes longer.
 const DRAIN_TIMEOUT_MS: u64 = 5000;
 /// Threads that read questions from one address.
@@ -122,6 +120,7 @@ pub struct Handle {
     /// What `begin` begins with.
     prepared: Mutex<Option<(Options, Vec<Prepared>)>>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
+    threads: Mutex<Vec<std::thread::JoinHandle<()>>>,
 }
 
 type Prepared = (Arc<UdpSocket>, tokio::net::TcpListener);
@@ -133,8 +132,6 @@ struct Shared {
     servers: watch::Sender<Vec<SocketAddr>>,
     forwards: Arc<Semaphore>,
     stop: AtomicBool,
-    /// Threads that read questions.
-    reading: AtomicUsize,
     turn: AtomicUsize,
     questions: AtomicU64,
     forwarded: AtomicU64,
@@ -161,7 +158,6 @@ impl Dns {
             servers: watch::channel(options.outside.servers.clone()).0,
             forwards: Arc::new(Semaphore::new(FORWARDS_MAX)),
             stop: AtomicBool::new(false),
-            reading: AtomicUsize::new(0),
             turn: AtomicUsize::new(0),
             questions: AtomicU64::new(0),
             forwarded: AtomicU64::new(0),
@@ -176,7 +172,7 @@ impl Dns {
             prepared.push((udp, tokio::net::TcpListener::from_std(tcp).map_err(Error::Socket)?));
         }
         let prepared = Mutex::new(Some((options, prepared)));
-        Ok(Handle { shared, sockets: addressed, prepared, tasks: Mutex::default() })
+        Ok(Handle { shared, sockets: addressed, prepared, tasks: Mutex::default(), threads: Mutex::default() })
     }
 }
 
@@ -207,15 +203,25 @@ impl Handle {
         for (udp, tcp) in prepared {
             for _ in 0..THREADS_PER_ADDRESS {
                 let (shared, socket, runtime) = (Arc::clone(&self.shared), Arc::clone(&udp), runtime.clone());
-                std::thread::Builder::new()
-                    .name("dns".to_owned())
-                    .spawn(move || serve_udp(&shared, &socket, &runtime))
-                    .map_err(Error::Thread)?;
+                let thread = std::thread::Builder::new().name("dns".to_owned());
+                let thread = thread.spawn(move || serve_udp(&shared, &socket, &runtime)).map_err(Error::Thread)?;
+                self.threads.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
             }
             tasks.push(runtime.spawn(serve_tcp(Arc::clone(&self.shared), tcp)));
         }
         tasks.push(runtime.spawn(watch_resolvers(Arc::clone(&self.shared), options)));
         Ok(())
+    }
+
+    /// An empty datagram to itself wakes each thread from its wait.
+    fn wake_threads(&self) {
+        for socket in &self.sockets {
+            if let Ok(address) = socket.local_addr() {
+                for _ in 0..THREADS_PER_ADDRESS {
+                    let _ = socket.send_to(&[], address);
+                }
+            }
+        }
     }
 
     fn stop(&self) {
@@ -267,31 +273,21 @@ impl Handle {
         drop(self.shared.zone.write().unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// Takes no more connections and questions, and waits until what was taken and what others were asked is answered. Whoever else has
-    /// these sockets goes on with them.
+    /// Takes no more connections and questions, and waits until all that were taken are answered. Whoever else has these sockets
+    /// goes on with them.
     pub(crate) async fn drain(&self) {
         self.stop();
-        let all = u32::try_from(FORWARDS_MAX).unwrap_or(u32::MAX);
-        let finished = async {
-            // A thread that ended with the process would take the kernel's sign for a waiting question with it.
-            while self.shared.reading.load(Ordering::SeqCst) > 0 {
-                self.wake();
-                tokio::time::sleep(Duration::from_millis(WAKE_INTERVAL_MS)).await;
+        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        // Each thread ends after the next thing that it receives; others with the same sockets may take what is meant to wake it.
+        for _ in 0..DRAIN_TIMEOUT_MS / 2 {
+            if threads.iter().all(std::thread::JoinHandle::is_finished) {
+                break;
             }
-            let _ = self.shared.forwards.acquire_many(all).await;
-        };
-        let _ = timeout(Duration::from_millis(DRAIN_TIMEOUT_MS), finished).await;
-    }
-
-    /// An empty datagram to itself wakes each thread from its wait; one of another process that gets it ignores it.
-    fn wake(&self) {
-        for socket in &self.sockets {
-            if let Ok(address) = socket.local_addr() {
-                for _ in 0..THREADS_PER_ADDRESS {
-                    let _ = socket.send_to(&[], address);
-                }
-            }
+            self.wake_threads();
+            tokio::time::sleep(Duration::from_millis(2)).await;
         }
+        let all = u32::try_from(FORWARDS_MAX).unwrap_or(u32::MAX);
+        let _ = timeout(Duration::from_millis(DRAIN_TIMEOUT_MS), self.shared.forwards.acquire_many(all)).await;
     }
 
     /// The addresses that answer.
@@ -315,7 +311,7 @@ impl Handle {
 impl Drop for Handle {
     fn drop(&mut self) {
         self.stop();
-        self.wake();
+        self.wake_threads();
     }
 }
 
@@ -370,24 +366,7 @@ impl Shared {
     }
 }
 
-/// Counts a thread that reads questions for as long as it does.
-struct Reading<'s>(&'s Shared);
-
-impl<'s> Reading<'s> {
-    fn begin(shared: &'s Shared) -> Self {
-        shared.reading.fetch_add(1, Ordering::SeqCst);
-        Self(shared)
-    }
-}
-
-impl Drop for Reading<'_> {
-    fn drop(&mut self) {
-        self.0.reading.fetch_sub(1, Ordering::SeqCst);
-    }
-}
-
 fn serve_udp(shared: &Arc<Shared>, socket: &Arc<UdpSocket>, runtime: &runtime::Handle) {
-    let _reading = Reading::begin(shared);
     let mut buffer = vec![0; QUERY_BYTES_MAX + 1];
     let mut out = Vec::with_capacity(2048);
     loop {

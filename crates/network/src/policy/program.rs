@@ -79,6 +79,16 @@ pub struct Programmer {
     needs_compile: bool,
     /// The rules that the fixed chains have, to notice when others remove them.
     fixed_rules: Vec<usize>,
+    /// The last look that found everything.
+    verified: Option<Verified>,
+}
+
+/// A look at the tables.
+#[derive(Clone, Copy)]
+struct Verified {
+    /// The number of the kernel's last commit before it.
+    generation: u32,
+    is_thorough: bool,
 }
 
 impl Programmer {
@@ -101,6 +111,7 @@ impl Programmer {
             is_known: false,
             has_recovered: false,
             needs_rebuild: true,
+            verified: None,
             needs_compile: true,
             fixed_rules: Vec::new(),
         })
@@ -263,8 +274,16 @@ impl Programmer {
         if !self.is_ready() {
             return Ok(true);
         }
+        // The kernel numbers its commits: what was looked at after the last one is still so. Asked before the look, so that a commit
+        // meanwhile is seen by the next one.
+        let generation = self.nft.generation()?;
+        let known = self.verified.filter(|verified| !self.needs_rebuild && verified.generation == generation);
+        if known.is_some_and(|known| known.is_thorough || !is_thorough) {
+            return Ok(true);
+        }
         if !self.needs_rebuild && self.has_tables()? && (!is_thorough || self.count_fixed_rules()? == self.fixed_rules)
         {
+            self.verified = Some(Verified { generation, is_thorough });
             return Ok(true);
         }
         self.rebuild()?;

@@ -61,6 +61,24 @@ impl PodRegistry {
         self.send(uid, Input::Lifecycle(Event::Failed(terminal, grace_seconds)));
     }
 
+    /// Fails every pod, with the grace that it asks for. No API is needed for it.
+    pub fn fail_all(&self, terminal: &Terminal) {
+        for state in self.all() {
+            if state.torn_down || state.terminal.is_some() || state.terminate_by.is_some() {
+                continue;
+            }
+            let Some(uid) = &state.pod.metadata.uid else { continue };
+            let grace = state.pod.spec.as_ref().and_then(|spec| spec.termination_grace_period_seconds).unwrap_or(30);
+            self.fail(uid, terminal.clone(), grace);
+        }
+    }
+
+    /// Whether nothing runs any more; what is known of pods may still be there.
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        self.all().iter().all(|state| state.torn_down)
+    }
+
     fn send(&self, uid: &str, input: Input) -> bool {
         let pods = self.0.read().unwrap_or_else(PoisonError::into_inner);
         pods.get(uid).is_some_and(|entry| entry.sender.send(input).is_ok())
