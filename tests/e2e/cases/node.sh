@@ -24,7 +24,7 @@ spec:
   containers:
   - name: main
     image: klynge-test:1
-    command: [sh, -c, 'cat /shared/note /config/file.txt; echo; echo \$COLOR \$PASSWORD \$POD_NAME; cat /labels/labels; echo; id -u; grep -c '^tmpfs /hidden tmpfs ro' /proc/mounts; stat -Lc %g-%a /hidden /hidden/password; cat /hidden/password; echo; ls /var/run/secrets/kubernetes.io/serviceaccount; grep -c . /etc/resolv.conf; cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/memory.max 2>/dev/null || true']
+    command: [sh, -c, 'cat /shared/note /config/file.txt; echo; echo \$COLOR \$PASSWORD \$POD_NAME; cat /labels/labels; echo; id -u; grep -c "^tmpfs /hidden tmpfs ro" /proc/mounts; stat -Lc %g-%a /hidden /hidden/password; cat /hidden/password; echo; ls /var/run/secrets/kubernetes.io/serviceaccount; grep -c . /etc/resolv.conf; cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/memory.max 2>/dev/null || true']
     env:
     - {name: COLOR, valueFrom: {configMapKeyRef: {name: settings, key: color}}}
     - {name: PASSWORD, valueFrom: {secretKeyRef: {name: hidden, key: password}}}

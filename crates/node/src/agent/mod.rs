@@ -9,6 +9,8 @@ mod events;
 mod grpc_probe;
 mod mirror;
 mod probes;
+mod pull;
+mod pull_records;
 mod references;
 mod seams;
 mod serving;
@@ -24,6 +26,7 @@ pub use backend::NodeBackend;
 pub use dispatcher::{Dispatcher, PodRegistry, PodView, Resync};
 pub use events::Recorder;
 pub use mirror::{Change, follow};
+pub use pull_records::{PullRecords, PullSecret};
 pub use references::References;
 pub use seams::{
     Containers, ImageFailure, ImageFound, ImageOnNode, ImageWish, PodNetwork, RecoveredPod, RegistryLogin,
