@@ -19,8 +19,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 
-/// Rotated log files that are kept beside the current one.
-const ROTATED_LOGS_MAX: usize = 4;
 /// How long the deletion of an object that the API does not take is waited with.
 const RETRY_MAX: Duration = Duration::from_secs(10);
 /// How long the first containers wait for the list of Services.
@@ -461,26 +459,7 @@ pub(super) fn finish_deletion(
 /// Puts a log that has grown aside and has the runtime open a new one; only the newest are kept.
 pub(super) fn rotate_log(shared: Arc<Shared>, uid: String, id: String, directory: PathBuf, attempt: u32) {
     shared.tasks.clone().spawn_to_end(async move {
-        let current = directory.join(format!("{attempt}.log"));
-        let stamp = Timestamp::now().strftime("%Y%m%d-%H%M%S").to_string();
-        let aside = directory.join(format!("{attempt}.log.{stamp}"));
-        let put_aside = move || -> std::io::Result<()> {
-            if aside.exists() {
-                return Ok(()); // twice in a second: the next notice comes
-            }
-            std::fs::rename(&current, &aside)?;
-            let prefix = format!("{attempt}.log.");
-            let mut rotated: Vec<PathBuf> = std::fs::read_dir(&directory)?
-                .filter_map(|entry| entry.ok())
-                .filter(|entry| entry.file_name().to_string_lossy().starts_with(&prefix))
-                .map(|entry| entry.path())
-                .collect();
-            rotated.sort();
-            for old in rotated.iter().rev().skip(ROTATED_LOGS_MAX) {
-                std::fs::remove_file(old)?;
-            }
-            Ok(())
-        };
+        let put_aside = move || super::log_rotation::put_aside(&directory, attempt, Timestamp::now());
         if let Ok(Err(error)) = shared.tasks.blocking(put_aside).await {
             tracing::warn!(%error, "a log could not be rotated");
         }

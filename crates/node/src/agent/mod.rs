@@ -7,6 +7,7 @@ mod checkpoint;
 mod dispatcher;
 mod events;
 mod grpc_probe;
+mod log_rotation;
 mod mirror;
 mod probes;
 mod pull;
