@@ -468,6 +468,17 @@ async fn lists_continue_consistently_and_come_as_tables_and_protobuf() {
     let answer = cluster.send("GET", MAPS, &[("accept", table)], "").await;
     assert_eq!(answer.json().str_at(&["kind"]), Some("Table"));
     assert_eq!(answer.json().get("rows").and_then(Value::as_array).map(<[Value]>::len), Some(6));
+    let deployments = "/apis/apps/v1/namespaces/default/deployments";
+    let deployment = r#"{"metadata":{"name":"scaled"},"spec":{"replicas":3,"selector":{"matchLabels":{"a":"b"}},
+        "template":{"metadata":{"labels":{"a":"b"}},"spec":{"containers":[{"name":"c","image":"i"}]}}}}"#;
+    assert_eq!(cluster.json("POST", deployments, deployment).await.0, 201);
+    let answer = cluster.send("GET", &format!("{deployments}/scaled/scale"), &[("accept", table)], "").await.json();
+    let columns = answer.get("columnDefinitions").and_then(Value::as_array).unwrap();
+    let columns: Vec<&str> = columns.iter().filter_map(|column| column.str_at(&["name"])).collect();
+    assert_eq!(columns, ["Name", "Desired", "Available", "Age"]);
+    let rows = answer.get("rows").and_then(Value::as_array).unwrap();
+    let cells = rows[0].get("cells").and_then(Value::as_array).unwrap();
+    assert_eq!((cells[0].as_str(), cells[1].as_i64(), cells[2].as_i64()), (Some("scaled"), Some(3), Some(0)));
 
     let binary = "application/vnd.kubernetes.protobuf";
     let answer = cluster.send("GET", &format!("{MAPS}/m1"), &[("accept", binary)], "").await;

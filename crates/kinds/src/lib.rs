@@ -41,3 +41,4 @@ pub use hooks::{Grace, Hooks, Plain};
 pub use row::{NameRule, Resource, Role, ScalePaths, SelectableField, Subresource, Version};
 pub use schema_data::{kinds_with_types, schemas, type_id};
 pub use table::{Group, Table, table};
+pub use template::scale_columns;

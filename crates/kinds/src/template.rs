@@ -24,6 +24,17 @@ pub(crate) fn replica_columns() -> Vec<Column> {
     ]
 }
 
+/// The columns of a Scale, which is a part of other objects and no row of its own.
+#[must_use]
+pub fn scale_columns() -> Vec<Column> {
+    vec![
+        Column::name(),
+        Column::new("Desired", |scale, _| crate::cells::number(scale, &["spec", "replicas"])).of("integer"),
+        Column::new("Available", |scale, _| crate::cells::number(scale, &["status", "replicas"])).of("integer"),
+        Column::age(),
+    ]
+}
+
 /// What is wrong with spec.replicas and its neighbours that count.
 pub(crate) fn validate_replicas(object: &Value, causes: &mut Vec<Cause>) {
     for name in ["replicas", "minReadySeconds", "revisionHistoryLimit"] {

@@ -1,8 +1,8 @@
 //! The node: puts the agent, the machine's presence, the feed and the endpoints together.
 
 use crate::agent::{
-    Api, Containers, Dispatcher, NodeBackend, Paths, PodNetwork, PodRegistry, Recorder, References, Shared, Tasks,
-    Tokens,
+    Api, Containers, Dispatcher, NodeBackend, Paths, PodNetwork, PodRegistry, PullRecords, Recorder, References,
+    Shared, Tasks, Tokens,
 };
 use crate::feed::{Announcing, Feed, PolicyFeed, Sinks, keep_dns_config, keep_peers, keep_vigil, tell_dns_health};
 use crate::lifecycle::{Allocatable, NodeAddresses, Requests};
@@ -115,6 +115,7 @@ impl Node {
             api: api.clone(),
             containers: options.containers,
             network: options.network,
+            pull_records: PullRecords::open(&data)?,
             recorder,
             references,
             paths: Paths { data: data.clone(), logs: options.log_directory },

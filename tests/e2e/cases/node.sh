@@ -2,6 +2,22 @@
 fresh_namespace node-test
 node=$(k get nodes -o jsonpath='{.items[0].metadata.name}')
 says ' Ready ' k get node $node --no-headers
+# Extended resources: what somebody advertises is offered, and pods are counted against it. The node tells of itself.
+k patch node $node --subresource=status --type=merge -p '{"status":{"capacity":{"example.com/gpu":"2"}}}'
+eventually 20 sh -c "[ \"\$(${KUBECTLS##* } get node $node -o jsonpath='{.status.allocatable.example\.com/gpu}')\" = 2 ]"
+for count in 2 3; do
+  k -n $NS run gpu-$count --image=klynge-test:1 --overrides="{\"spec\":{\"terminationGracePeriodSeconds\":0,\"containers\":[{\"name\":\"c\",
+    \"image\":\"klynge-test:1\",\"command\":[\"sleep\",\"1000\"],\"resources\":{\"limits\":{\"example.com/gpu\":\"$count\"}}}]}}"
+done
+k -n $NS wait pod/gpu-2 --for=condition=Ready --timeout=60s
+eventually 20 sh -c "${KUBECTLS##* } -n $NS describe pod gpu-3 | grep -q 'Insufficient example.com/gpu'"
+k -n $NS delete pod gpu-2 gpu-3
+k patch node $node --subresource=status --type=merge -p '{"status":{"capacity":{"example.com/gpu":null}}}'
+eventually 20 sh -c "! ${KUBECTLS##* } get node $node -o jsonpath='{.status.allocatable}' | grep gpu"
+k describe node $node > $WORK/described
+for told in "Node $node status is now: NodeReady" 'Starting kubelet.' "Node $node event: Registered Node $node in Controller"; do
+  grep -q "$told" $WORK/described || { cat $WORK/described; echo "missing: $told" >&2; exit 1; }
+done
 cat <<Y | k -n $NS apply -f -
 apiVersion: v1
 kind: ConfigMap
@@ -24,7 +40,7 @@ spec:
   containers:
   - name: main
     image: klynge-test:1
-    command: [sh, -c, 'cat /shared/note /config/file.txt; echo; echo \$COLOR \$PASSWORD \$POD_NAME; cat /labels/labels; echo; id -u; grep -c '^tmpfs /hidden tmpfs ro' /proc/mounts; stat -Lc %g-%a /hidden /hidden/password; cat /hidden/password; echo; ls /var/run/secrets/kubernetes.io/serviceaccount; grep -c . /etc/resolv.conf; cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/memory.max 2>/dev/null || true']
+    command: [sh, -c, 'cat /shared/note /config/file.txt; echo; echo \$COLOR \$PASSWORD \$POD_NAME; cat /labels/labels; echo; id -u; grep -c "^tmpfs /hidden tmpfs ro" /proc/mounts; stat -Lc %g-%a /hidden /hidden/password; cat /hidden/password; echo; ls /var/run/secrets/kubernetes.io/serviceaccount; grep -c . /etc/resolv.conf; cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/memory.max 2>/dev/null || true']
     env:
     - {name: COLOR, valueFrom: {configMapKeyRef: {name: settings, key: color}}}
     - {name: PASSWORD, valueFrom: {secretKeyRef: {name: hidden, key: password}}}

@@ -121,6 +121,30 @@ says 'cannot be pulled' klynge explain pod no-tag -n $NS
 # nothing half fetched stays
 eventually 20 sh -c "[ -z \"\$(ls $WORK/data/agent/images/incoming 2>/dev/null)\" ]"
 
+# What was pulled with a login is for pods that have it, and for those to whom the registry gives it; also after a restart of the agent.
+secret same-login 192.0.2.1:5001 "$right"
+there() { pod "$@" | sed "s/imagePullPolicy: Always/imagePullPolicy: $policy/" | k -n $NS apply -f -; }
+refused() {
+  policy=IfNotPresent there $1-without 192.0.2.1:5001/login/app:1
+  policy=IfNotPresent there $1-wrong 192.0.2.1:5001/login/app:1 wrong-basic
+  policy=Never there $1-never 192.0.2.1:5001/login/app:1
+  fails $1-without "$pull" 'pull access denied'
+  fails $1-wrong "$pull" 'pull access denied'
+  eventually 20 says ErrImageNeverPull k -n $NS get pod $1-never
+  says 'Container image "192.0.2.1:5001/login/app:1" is not present with pull policy of Never' k -n $NS get events
+}
+refused before
+klynge down -q >/dev/null
+SSL_CERT_FILE=$registries/authority.crt klynge up -q >/dev/null
+refused after
+for good in same-login basic; do
+  policy=Never there has-$good 192.0.2.1:5001/login/app:1 $good
+  k -n $NS wait pod/has-$good --for=condition=Ready --timeout=60s || { k -n $NS describe pod has-$good; exit 1; }
+done
+policy=IfNotPresent there has-none 192.0.2.1:5002/public/app:1
+k -n $NS wait pod/has-none --for=condition=Ready --timeout=60s
+says 'already present on machine and can be accessed by the pod' k -n $NS get events --field-selector involvedObject.name=has-none
+
 # the secret of a ServiceAccount serves its pods
 k -n $NS patch serviceaccount default -p '{"imagePullSecrets":[{"name":"token"}]}'
 k -n $NS delete pod with-token no-token

@@ -156,10 +156,13 @@ impl Codec<'_> {
         items: impl IntoIterator<Item = &'v Value>,
         columns: bool,
     ) -> Value {
-        let default;
-        let all = if self.scope.row.columns.is_empty() {
-            default = object::table::default_columns();
-            &default
+        let other;
+        let all = if self.scope.subresource == "scale" {
+            other = kinds::scale_columns();
+            &other
+        } else if self.scope.row.columns.is_empty() {
+            other = object::table::default_columns();
+            &other
         } else {
             &self.scope.row.columns
         };

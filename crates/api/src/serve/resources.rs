@@ -116,7 +116,7 @@ async fn read_verbs(context: &Context, call: &Call<'_>) -> Result<Response<Answe
     let scope = &call.scope;
     let query = &context.query;
     if write::is_scale(call) {
-        let codec = codec(context, scope, accepted(context, Offers::Objects)?)?;
+        let codec = codec(context, scope, accepted(context, Offers::Resources)?)?;
         let bytes = codec.object(&Payload::Plain(&write::get_scale(call)?))?;
         return Ok(respond::answer(200, codec.media_type(), Answer::bytes(bytes)));
     }

@@ -108,12 +108,12 @@ pub(crate) struct ServerArguments {
     /// Port of the node's kubelet endpoints, for metrics collectors and the like; 0 for none
     #[arg(long, value_name = "PORT", default_value_t = 10250)]
     pub(crate) kubelet_port: u16,
-    /// Addresses for pods: a range, or one of each family with a comma between
-    #[arg(long, value_name = "CIDR", default_value = "10.42.0.0/16")]
-    pub(crate) pod_cidr: String,
-    /// Addresses for Services: a range, or one of each family with a comma between
-    #[arg(long, value_name = "CIDR", default_value = "10.43.0.0/16")]
-    pub(crate) service_cidr: String,
+    /// Addresses for pods: a range, or one of each family with a comma between [default: the cluster's, at first 10.42.0.0/16]
+    #[arg(long, value_name = "CIDR")]
+    pub(crate) pod_cidr: Option<String>,
+    /// Addresses for Services: a range, or one of each family with a comma between [default: the cluster's, at first 10.43.0.0/16]
+    #[arg(long, value_name = "CIDR")]
+    pub(crate) service_cidr: Option<String>,
     /// Start replacements a second after a node falls silent, without waiting for tolerationSeconds, for all pods that may
     /// have copies; a frozen node then costs a restart of its pods
     #[arg(long)]

@@ -106,8 +106,19 @@ fn words(global: &Global, server: &ServerArguments) -> Vec<String> {
     option("--bind", server.bind.to_string());
     option("--port", server.port.to_string());
     option("--kubelet-port", server.kubelet_port.to_string());
-    option("--pod-cidr", server.pod_cidr.clone());
-    option("--service-cidr", server.service_cidr.clone());
+    // What the cluster was made with needs no repetition, then and later.
+    let kept = crate::server::Ranges::kept(global).ok().flatten();
+    let is_kept = |given: &str, kept: &[network::Prefix]| given == crate::server::joined(kept);
+    if let Some(range) = &server.pod_cidr
+        && !kept.as_ref().is_some_and(|kept| is_kept(range, &kept.pods))
+    {
+        option("--pod-cidr", range.clone());
+    }
+    if let Some(range) = &server.service_cidr
+        && !kept.as_ref().is_some_and(|kept| is_kept(range, &kept.services))
+    {
+        option("--service-cidr", range.clone());
+    }
     if !server.advertise.is_empty() {
         option("--advertise", crate::server::listed(&server.advertise));
     }

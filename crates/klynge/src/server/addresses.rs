@@ -1,6 +1,6 @@
 //! Names and addresses that the server finds out by itself.
 
-use crate::cli::{Failure, ServerArguments};
+use crate::cli::{Failure, Global, ServerArguments};
 use controllers::node_ranges::PodRange;
 use network::Prefix;
 use network::netlink::{AddressInfo, LinkInfo, Rtnetlink};
@@ -105,6 +105,14 @@ pub(super) fn check_node_name(name: &str) -> Result<(), &'static str> {
     Ok(())
 }
 
+const USUAL_PODS: &str = "10.42.0.0/16";
+const USUAL_SERVICES: &str = "10.43.0.0/16";
+
+/// Whether a server has begun a cluster in this data directory.
+pub(super) fn store_exists(global: &Global) -> bool {
+    global.data_dir.join("store").exists()
+}
+
 /// The address ranges of the cluster.
 #[derive(Clone, Debug)]
 pub(crate) struct Ranges {
@@ -115,14 +123,21 @@ pub(crate) struct Ranges {
 }
 
 impl Ranges {
-    /// From the command line; they may not overlap.
-    pub(super) fn parse(arguments: &ServerArguments) -> Result<Self, Failure> {
-        let pods = prefixes("--pod-cidr", &arguments.pod_cidr)?;
-        let services = prefixes("--service-cidr", &arguments.service_cidr)?;
+    /// Those that the command line names, else those that the cluster was made with, else the usual ones; they may not overlap.
+    pub(super) fn choose(arguments: &ServerArguments, kept: Option<&Self>) -> Result<Self, Failure> {
+        let chosen = |option: &str, given: Option<&String>, kept: Option<&Vec<Prefix>>, usual: &str| match (given, kept)
+        {
+            (None, Some(kept)) => Ok(kept.clone()),
+            (given, _) => prefixes(option, given.map_or(usual, String::as_str)),
+        };
+        let pods = chosen("--pod-cidr", arguments.pod_cidr.as_ref(), kept.map(|kept| &kept.pods), USUAL_PODS)?;
+        let services =
+            chosen("--service-cidr", arguments.service_cidr.as_ref(), kept.map(|kept| &kept.services), USUAL_SERVICES)?;
         if pods.iter().any(|pods| services.iter().any(|services| pods.overlaps(services))) {
             return Err(Failure::Usage(format!(
                 "--pod-cidr {} and --service-cidr {} overlap; choose ranges that do not",
-                arguments.pod_cidr, arguments.service_cidr
+                joined(&pods),
+                joined(&services)
             )));
         }
         if let Some(alone) = services.iter().find(|range| !pods.iter().any(|pods| pods.family() == range.family())) {
@@ -172,10 +187,15 @@ impl Ranges {
         Ok(())
     }
 
+    /// What the cluster in this data directory was made with; None before it is made, whatever a start that failed has left.
+    pub(crate) fn kept(global: &Global) -> Result<Option<Self>, Failure> {
+        if store_exists(global) { Self::load(&super::agent::ranges_path(global)) } else { Ok(None) }
+    }
+
     /// Refuses ranges other than those that the cluster was made with: pods and Services have addresses of them. A second family may
     /// be added.
-    pub(super) fn check_against_kept(&self, path: &Path) -> Result<(), Failure> {
-        let Some(kept) = Self::load(path)? else { return Ok(()) };
+    pub(super) fn check_against_kept(&self, kept: Option<&Self>) -> Result<(), Failure> {
+        let Some(kept) = kept else { return Ok(()) };
         if self.pods.starts_with(&kept.pods) && self.services.starts_with(&kept.services) {
             return Ok(());
         }
@@ -194,7 +214,9 @@ impl Ranges {
         // Format 1 has one range each; older releases read that.
         let format = if self.pods.len() + self.services.len() > 2 { 2 } else { 1 };
         let text = format!("{format}\n{}\n{}\n", joined(&self.pods), joined(&self.services));
-        std::fs::write(path, text).map_err(|error| Failure::Failed(format!("cannot write {}: {error}", path.display())))
+        let made = path.parent().map_or(Ok(()), std::fs::create_dir_all);
+        made.and_then(|()| std::fs::write(path, text))
+            .map_err(|error| Failure::Failed(format!("cannot write {}: {error}", path.display())))
     }
 
     /// What [`Self::save`] kept; None where nothing was.
@@ -259,14 +281,16 @@ pub(super) fn prefixes(option: &str, text: &str) -> Result<Vec<Prefix>, Failure>
 }
 
 /// As [`prefixes`] reads them.
-pub(super) fn joined(ranges: &[Prefix]) -> String {
+pub(crate) fn joined(ranges: &[Prefix]) -> String {
     ranges.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
 }
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
+    #![expect(clippy::unwrap_used, clippy::unreachable, reason = "tests")]
     use super::*;
+    use crate::cli::{Arguments, Command};
+    use clap::Parser;
 
     #[test]
     fn without_a_default_route_hardware_comes_first() {
@@ -346,19 +370,35 @@ mod tests {
     #[test]
     fn the_ranges_of_a_cluster_stay() {
         let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("ranges");
-        let ranges =
-            |pods, services| Ranges { pods: prefixes("", pods).unwrap(), services: prefixes("", services).unwrap() };
-        let (pods, services) = ("10.42.0.0/16", "10.43.0.0/16");
-        assert!(ranges(pods, services).check_against_kept(&path).is_ok());
-        ranges(pods, services).save(&path).unwrap();
-        assert!(ranges(pods, services).check_against_kept(&path).is_ok());
-        assert!(ranges("10.42.0.0/16,fd42::/56", "10.43.0.0/16,fd43::/112").check_against_kept(&path).is_ok());
-        for other in [ranges("10.50.0.0/16", services), ranges(pods, "10.50.0.0/16")] {
-            let refused = other.check_against_kept(&path).unwrap_err();
-            assert!(matches!(refused, Failure::Usage(_)));
-            assert!(refused.to_string().contains("made with --pod-cidr 10.42.0.0/16"), "{refused}");
+        let global = Global { data_dir: directory.path().to_owned(), kubeconfig: None, output: None, quiet: false };
+        let started = |options: &[&str]| {
+            let words = ["klynge", "--data-dir", directory.path().to_str().unwrap(), "server"];
+            let parsed = Arguments::try_parse_from(words.iter().chain(options)).unwrap();
+            let Command::Server(arguments) = parsed.command else { unreachable!("it is said above") };
+            let kept = Ranges::kept(&global)?;
+            let chosen = Ranges::choose(&arguments, kept.as_ref())?;
+            chosen.check_against_kept(kept.as_ref())?;
+            chosen.save(&super::super::agent::ranges_path(&global))?;
+            Ok(format!("{} {}", joined(&chosen.pods), joined(&chosen.services)))
+        };
+        let text = |outcome: Result<String, Failure>| outcome.unwrap_or_else(|failure| failure.to_string());
+        assert_eq!(text(started(&[])), "10.42.0.0/16 10.43.0.0/16");
+        // A first start that failed before there was a store decides nothing.
+        let own = ["--pod-cidr", "10.50.0.0/16", "--service-cidr", "10.51.0.0/16"];
+        assert_eq!(text(started(&own)), "10.50.0.0/16 10.51.0.0/16");
+        std::fs::create_dir(directory.path().join("store")).unwrap();
+        for options in [&[], &own[..2], &own[2..], &own[..]] {
+            assert_eq!(text(started(options)), "10.50.0.0/16 10.51.0.0/16", "{options:?}");
         }
+        for other in [["--pod-cidr", "10.42.0.0/16"], ["--service-cidr", "10.43.0.0/16"]] {
+            let refused = started(&other).unwrap_err();
+            assert!(matches!(refused, Failure::Usage(_)));
+            assert!(refused.to_string().contains("made with --pod-cidr 10.50.0.0/16"), "{refused}");
+        }
+        let both = "10.50.0.0/16,fd42::/56 10.51.0.0/16,fd43::/112";
+        let (pods, services) = both.split_once(' ').unwrap();
+        assert_eq!(text(started(&["--pod-cidr", pods, "--service-cidr", services])), both);
+        assert_eq!(text(started(&[])), both);
         let wrong = prefixes("--pod-cidr", "ten").unwrap_err().to_string();
         assert_eq!(wrong.matches("such as").count(), 2, "one range, and one of each family: {wrong}");
     }

@@ -28,21 +28,27 @@ pub(super) async fn serve(global: &Global, arguments: &ServerArguments) -> Resul
     let mut terminate = signal(SignalKind::terminate()).map_err(|error| failed("signals", &error))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| failed("signals", &error))?;
 
-    let prefixes = addresses::Ranges::parse(arguments)?;
+    let kept = addresses::Ranges::kept(global)?;
+    let prefixes = addresses::Ranges::choose(arguments, kept.as_ref())?;
     let service_range = |at: usize| {
         let parsed = prefixes.services.get(at).map(|range| AddressRange::parse(&range.to_string()));
-        parsed.transpose().map_err(|why| Failure::Usage(format!("--service-cidr {}: {why}", arguments.service_cidr)))
+        let named = || addresses::joined(&prefixes.services);
+        parsed.transpose().map_err(|why| Failure::Usage(format!("--service-cidr {}: {why}", named())))
     };
     let (Some(service_range), second_service_range) = (service_range(0)?, service_range(1)?) else {
         return Err(Failure::Usage("--service-cidr: no range is given".to_owned()));
     };
-    let (node_name, node_addresses) = checked(&prefixes, global, arguments)?;
+    let (node_name, node_addresses) = checked(&prefixes, global, kept.as_ref(), arguments)?;
     let advertise = node_addresses[0]; // never empty
     // The first time before anything of the cluster is written: a start that is refused leaves none that is half made. Later the
     // store comes first, whose lock tells of another server on the same data better.
     let prepare = || if arguments.no_agent { Ok(None) } else { agent::Prepared::new(&node_name).map(Some) };
-    let is_new = !global.data_dir.join("store").exists();
+    let is_new = !addresses::store_exists(global);
     let early = if is_new { prepare()? } else { None };
+    if is_new {
+        // Before the store: from its first byte on the cluster's ranges stay, also where this start fails.
+        prefixes.save(&agent::ranges_path(global))?;
+    }
 
     let options = store::embedded::Options::new(global.data_dir.join("store"));
     let opened = tokio::task::spawn_blocking(move || store::embedded::open(options)).await;
@@ -137,17 +143,19 @@ pub(super) async fn serve(global: &Global, arguments: &ServerArguments) -> Resul
 
 /// Refuses what cannot be served, without a change of anything: `klynge up` asks before it starts a server.
 pub(crate) fn check(global: &Global, arguments: &ServerArguments) -> Result<(), Failure> {
-    checked(&addresses::Ranges::parse(arguments)?, global, arguments).map(drop)
+    let kept = addresses::Ranges::kept(global)?;
+    checked(&addresses::Ranges::choose(arguments, kept.as_ref())?, global, kept.as_ref(), arguments).map(drop)
 }
 
 /// The node's name and addresses, once ranges and names are found to be possible.
 fn checked(
     ranges: &addresses::Ranges,
     global: &Global,
+    kept: Option<&addresses::Ranges>,
     arguments: &ServerArguments,
 ) -> Result<(String, Vec<IpAddr>), Failure> {
     let plugins = arguments.pod_network.plugins(global)?;
-    ranges.check_against_kept(&agent::ranges_path(global))?;
+    ranges.check_against_kept(kept)?;
     if plugins.is_none() && !arguments.no_agent {
         agent::check_no_records(global)?;
     }

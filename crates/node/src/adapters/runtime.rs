@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use runtime::{
     Capabilities, ContainerSpec, ContainerState, Credentials, ExecSpec, ImageError, Mount, PidNamespace, Pod, PodEvent,
-    PodSpec, Propagation, PullOptions, QosClass, Reference, Resources, Runtime, Seccomp, StartFault,
+    PodSpec, Propagation, PullOptions, QosClass, Resources, Runtime, Seccomp, StartFault,
 };
 use std::collections::HashMap;
 use std::sync::{PoisonError, RwLock};
@@ -131,6 +131,7 @@ fn found(image: runtime::Image, pulled: Option<(u64, f64)>) -> ImageFound {
             stop_signal: Some(image.config.stop_signal.clone()).filter(|signal| !signal.is_empty()),
         },
         pulled,
+        secret: None,
     }
 }
 
@@ -196,54 +197,36 @@ fn reader(stream: runtime::Stream) -> Box<dyn AsyncRead + Send + Unpin> {
 
 #[async_trait]
 impl Containers for RuntimeAdapter {
-    async fn needs_pull(&self, wish: &ImageWish) -> bool {
-        let valid = Reference::parse(&wish.reference).is_ok();
-        match wish.policy.as_str() {
-            _ if !valid => false,
-            "Always" => true,
-            "Never" => false,
-            _ => self.runtime.images().resolve(&wish.reference).await.is_err(),
+    async fn present(&self, reference: &str) -> Result<Option<ImageFound>, ImageFailure> {
+        match self.runtime.images().resolve(reference).await {
+            Ok(image) => Ok(Some(found(image, None))),
+            Err(error @ runtime::Error::Image(ImageError::InvalidReference { .. })) => Err(failure(&error)),
+            Err(_) => Ok(None),
         }
     }
 
-    async fn image(&self, wish: ImageWish) -> Result<ImageFound, ImageFailure> {
-        let images = self.runtime.images();
-        if wish.policy != "Always" {
-            match images.resolve(&wish.reference).await {
-                Ok(image) => return Ok(found(image, None)),
-                Err(error @ runtime::Error::Image(ImageError::InvalidReference { .. })) => return Err(failure(&error)),
-                Err(_) if wish.policy == "Never" => {
-                    let message =
-                        format!("Container image \"{}\" is not present with pull policy of Never", wish.reference);
-                    return Err(ImageFailure { reason: "ErrImageNeverPull".into(), message });
-                }
-                Err(_) => {}
-            }
-        }
-        // Only the logins for the image's own registry are shown to it.
-        let host = Reference::parse(&wish.reference).map(|reference| reference.host).unwrap_or_default();
-        let bare = |registry: &str| {
-            let registry = registry.trim_start_matches("https://").trim_start_matches("http://");
-            registry.split('/').next().unwrap_or_default().to_owned()
-        };
-        let docker = |host: &str| matches!(host, "docker.io" | "index.docker.io" | "registry-1.docker.io");
-        let same = |registry: &str| bare(registry) == host || (docker(&bare(registry)) && docker(&host));
-        let credentials = wish.credentials.iter().filter(|login| same(&login.registry));
-        let options = PullOptions {
-            credentials: credentials
-                .map(|login| Credentials { username: login.user.clone(), password: login.password.clone() })
-                .collect(),
-            always: wish.policy == "Always",
-            ..PullOptions::default()
-        };
+    async fn pull(&self, wish: ImageWish) -> Result<ImageFound, ImageFailure> {
         let begun = Instant::now();
-        match images.pull(&wish.reference, options).await {
-            Ok(image) => {
-                let pulled = Some((image.size_bytes, begun.elapsed().as_secs_f64()));
-                Ok(found(image, pulled))
+        let anonymously = wish.logins.is_empty().then_some(None);
+        let mut denied = None;
+        for login in wish.logins.iter().map(Some).chain(anonymously) {
+            let credentials =
+                login.map(|login| Credentials { username: login.user.clone(), password: login.password.clone() });
+            // The registry is always asked: an image that somebody else has just pulled is not for everybody.
+            let options =
+                PullOptions { credentials: credentials.into_iter().collect(), always: true, ..PullOptions::default() };
+            match self.runtime.images().pull(&wish.reference, options).await {
+                Ok(image) => {
+                    let pulled = Some((image.size_bytes, begun.elapsed().as_secs_f64()));
+                    let secret = login.map(|login| login.secret.clone());
+                    return Ok(ImageFound { secret, ..found(image, pulled) });
+                }
+                Err(error @ runtime::Error::Image(ImageError::Denied { .. })) => denied = Some(failure(&error)),
+                Err(error) => return Err(failure(&error)),
             }
-            Err(error) => Err(failure(&error)),
         }
+        let none = || failure(&runtime::Error::Image(ImageError::NotPresent(wish.reference.clone())));
+        Err(denied.unwrap_or_else(none))
     }
 
     async fn images(&self) -> Vec<ImageOnNode> {

@@ -1,7 +1,8 @@
 //! Carries the machine's actions out: each in a task of its own, each answered by exactly one input to the worker.
 
 use super::probes::{HookFailure, Probed};
-use super::seams::{ImageWish, RegistryLogin, RuntimeEvent};
+use super::pull;
+use super::seams::RuntimeEvent;
 use super::shared::Shared;
 use super::volume_manager;
 use super::worker::Input;
@@ -10,9 +11,8 @@ use crate::container::{ImageConfig, LaunchError, SandboxSpec, Surroundings, laun
 use crate::environment::{FieldContext, LinkedService, needs};
 use crate::lifecycle::{Action, Event, Hook, ProbeKind, Report, Severity, Signal, as_container, qos_class};
 use crate::volumes::{Prepared, hostnames, hosts_file, resolv_conf};
-use base64::Engine;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Container, LifecycleHandler, Pod, Probe, Secret};
+use k8s_openapi::api::core::v1::{Container, LifecycleHandler, Pod, Probe};
 use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
@@ -20,8 +20,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 
-/// Rotated log files that are kept beside the current one.
-const ROTATED_LOGS_MAX: usize = 4;
 /// How long the deletion of an object that the API does not take is waited with.
 const RETRY_MAX: Duration = Duration::from_secs(10);
 /// How long the first containers wait for the list of Services.
@@ -50,7 +48,7 @@ impl Facts {
         self.pod.spec.as_ref().and_then(|spec| spec.host_network).unwrap_or(false)
     }
 
-    fn container(&self, name: &str) -> Option<Container> {
+    pub(super) fn container(&self, name: &str) -> Option<Container> {
         let spec = self.pod.spec.as_ref()?;
         let mut plain = spec.init_containers.iter().flatten().chain(&spec.containers);
         if let Some(found) = plain.find(|container| container.name == name) {
@@ -95,7 +93,7 @@ pub(super) fn perform(
                 destroy(&shared, &facts, !facts.host_network()).await;
                 Some(Input::Lifecycle(Event::SandboxDestroyed))
             }
-            Action::EnsureImage { container } => Some(ensure_image(&shared, &facts, container).await),
+            Action::EnsureImage { container } => Some(pull::ensure_image(&shared, &facts, container).await),
             Action::Start { container, attempt } => {
                 Some(Input::Lifecycle(match start(&shared, &facts, &container, attempt, image, prepared).await {
                     Ok((id, started_at)) => Event::Started { container, id, started_at },
@@ -264,77 +262,6 @@ async fn destroy(shared: &Shared, facts: &Facts, is_attached: bool) {
     tracing::error!(uid = facts.uid, "a pod's sandbox is left behind; the next start of the agent removes it");
 }
 
-/// The logins that a pod's pull secrets hold.
-fn logins(secrets: impl Iterator<Item = Arc<Secret>>) -> Vec<RegistryLogin> {
-    let mut found = Vec::new();
-    for secret in secrets {
-        let data = secret.data.as_ref();
-        let parse =
-            |key: &str| data.and_then(|data| serde_json::from_slice::<serde_json::Value>(&data.get(key)?.0).ok());
-        let auths =
-            parse(".dockerconfigjson").and_then(|config| config.get("auths").cloned()).or_else(|| parse(".dockercfg"));
-        for (registry, entry) in auths.as_ref().and_then(serde_json::Value::as_object).into_iter().flatten() {
-            let text = |name: &str| entry.get(name).and_then(serde_json::Value::as_str).unwrap_or_default().to_owned();
-            let (mut user, mut password) = (text("username"), text("password"));
-            if user.is_empty() {
-                let decoded = base64::engine::general_purpose::STANDARD.decode(text("auth")).unwrap_or_default();
-                let decoded = String::from_utf8_lossy(&decoded).into_owned();
-                if let Some((left, right)) = decoded.split_once(':') {
-                    (user, password) = (left.to_owned(), right.to_owned());
-                }
-            }
-            if !user.is_empty() {
-                found.push(RegistryLogin { registry: registry.clone(), user, password });
-            }
-        }
-    }
-    found
-}
-
-async fn wish(shared: &Shared, facts: &Facts, container: &Container) -> ImageWish {
-    let mut credentials = Vec::new();
-    let spec = facts.pod.spec.as_ref();
-    let named = spec.and_then(|spec| spec.image_pull_secrets.as_deref()).unwrap_or_default();
-    if !named.is_empty() {
-        let namespace = facts.pod.metadata.namespace.as_deref().unwrap_or("default");
-        let inputs = shared.references.inputs(&facts.uid, namespace, &needs(&facts.pod)).await;
-        credentials = logins(named.iter().filter_map(|name| inputs.secrets.get(&name.name).cloned()));
-    }
-    let reference = container.image.clone().unwrap_or_default();
-    let latest = !reference.contains('@') && {
-        let last = reference.rsplit('/').next().unwrap_or_default();
-        last.ends_with(":latest") || !last.contains(':')
-    };
-    let default = if latest { "Always" } else { "IfNotPresent" };
-    let policy =
-        container.image_pull_policy.clone().filter(|policy| !policy.is_empty()).unwrap_or_else(|| default.into());
-    ImageWish { reference, policy, credentials }
-}
-
-async fn ensure_image(shared: &Shared, facts: &Facts, container: String) -> Input {
-    let Some(spec) = facts.container(&container) else {
-        let message = format!("container {container} is not in the pod's spec");
-        return Input::Lifecycle(Event::ImageFailed { container, reason: "ErrImagePull".into(), message });
-    };
-    let wish = wish(shared, facts, &spec).await;
-    let pulls = shared.containers.needs_pull(&wish).await;
-    let _permit = if pulls {
-        let message = format!("Pulling image \"{}\"", wish.reference);
-        let report =
-            Report { severity: Severity::Normal, reason: "Pulling".into(), message, container: container.clone() };
-        shared.recorder.pod(&facts.pod, report);
-        shared.pulls.acquire().await.ok()
-    } else {
-        None
-    };
-    match shared.containers.image(wish).await {
-        Ok(found) => Input::Image { container, id: found.image_id, config: found.config, pulled: found.pulled },
-        Err(failure) => {
-            Input::Lifecycle(Event::ImageFailed { container, reason: failure.reason, message: failure.message })
-        }
-    }
-}
-
 /// The services that a container is told of. A node that has just started waits for them, but not for an API that is away.
 async fn linked_services(shared: &Shared, pod: &Pod) -> Vec<LinkedService> {
     let mut known = shared.services.subscribe();
@@ -365,9 +292,7 @@ async fn start(
         Some(image) => image,
         None => {
             // After a restart of the agent the image is known to be there, but not what it holds.
-            let mut wish = wish(shared, facts, &container).await;
-            wish.policy = "IfNotPresent".into();
-            shared.containers.image(wish).await.map_err(|failure| failed(failure.message))?.config
+            pull::again(shared, facts, &container).await.map_err(|failure| failed(failure.message))?.config
         }
     };
     let context = facts.context(shared);
@@ -473,8 +398,7 @@ async fn probe(shared: &Shared, facts: &Facts, name: &str, id: &str, kind: Probe
 /// The image of a container that an earlier agent started: it is there, because the container uses it.
 async fn image_of_old(shared: &Shared, container: Option<&Container>) -> Option<ImageConfig> {
     let reference = container?.image.clone()?;
-    let wish = ImageWish { reference, policy: "Never".into(), credentials: Vec::new() };
-    shared.containers.image(wish).await.ok().map(|found| found.config)
+    shared.containers.present(&reference).await.ok().flatten().map(|found| found.config)
 }
 
 /// The number of the signal that asks a container to stop.
@@ -559,26 +483,7 @@ pub(super) fn finish_deletion(
 /// Puts a log that has grown aside and has the runtime open a new one; only the newest are kept.
 pub(super) fn rotate_log(shared: Arc<Shared>, uid: String, id: String, directory: PathBuf, attempt: u32) {
     shared.tasks.clone().spawn_to_end(async move {
-        let current = directory.join(format!("{attempt}.log"));
-        let stamp = Timestamp::now().strftime("%Y%m%d-%H%M%S").to_string();
-        let aside = directory.join(format!("{attempt}.log.{stamp}"));
-        let put_aside = move || -> std::io::Result<()> {
-            if aside.exists() {
-                return Ok(()); // twice in a second: the next notice comes
-            }
-            std::fs::rename(&current, &aside)?;
-            let prefix = format!("{attempt}.log.");
-            let mut rotated: Vec<PathBuf> = std::fs::read_dir(&directory)?
-                .filter_map(|entry| entry.ok())
-                .filter(|entry| entry.file_name().to_string_lossy().starts_with(&prefix))
-                .map(|entry| entry.path())
-                .collect();
-            rotated.sort();
-            for old in rotated.iter().rev().skip(ROTATED_LOGS_MAX) {
-                std::fs::remove_file(old)?;
-            }
-            Ok(())
-        };
+        let put_aside = move || super::log_rotation::put_aside(&directory, attempt, Timestamp::now());
         if let Ok(Err(error)) = shared.tasks.blocking(put_aside).await {
             tracing::warn!(%error, "a log could not be rotated");
         }

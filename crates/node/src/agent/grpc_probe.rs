@@ -193,6 +193,9 @@ mod tests {
     use std::convert::Infallible;
     use tokio::net::TcpListener;
 
+    /// Headers, HTTP status and message of an answer, and what comes of it.
+    type Case = (&'static [(&'static str, &'static str)], u16, &'static [u8], Result<(), String>);
+
     /// A server that answers every call with these headers and this message.
     async fn server(headers: &'static [(&'static str, &'static str)], status: u16, message: &'static [u8]) -> String {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -219,7 +222,7 @@ mod tests {
     async fn answers_are_told_as_upstream_tells_them() {
         const OK: &[(&str, &str)] = &[("grpc-status", "0")];
         let unhealthy = |name: &str| format!("service unhealthy (responded with \"{name}\")");
-        let cases: [(&'static [(&str, &str)], u16, &'static [u8], Result<(), String>); 8] = [
+        let cases: [Case; 8] = [
             (OK, 200, &[0, 0, 0, 0, 2, 8, 1], Ok(())),
             (OK, 200, &[0, 0, 0, 0, 2, 8, 2], Err(unhealthy("NOT_SERVING"))),
             (OK, 200, &[0, 0, 0, 0, 2, 8, 3], Err(unhealthy("SERVICE_UNKNOWN"))),

@@ -7,8 +7,11 @@ mod checkpoint;
 mod dispatcher;
 mod events;
 mod grpc_probe;
+mod log_rotation;
 mod mirror;
 mod probes;
+mod pull;
+mod pull_records;
 mod references;
 mod seams;
 mod serving;
@@ -24,6 +27,7 @@ pub use backend::NodeBackend;
 pub use dispatcher::{Dispatcher, PodRegistry, PodView, Resync};
 pub use events::Recorder;
 pub use mirror::{Change, follow};
+pub use pull_records::{PullRecords, PullSecret};
 pub use references::References;
 pub use seams::{
     Connected, Containers, ImageFailure, ImageFound, ImageOnNode, ImageWish, PodNetwork, RecoveredPod, RegistryLogin,

@@ -1,5 +1,6 @@
 //! What the agent needs from the runtime and the network: two narrow traits, the lowest seam at which tests put fakes.
 
+use super::pull_records::PullSecret;
 use crate::container::{ImageConfig, Launch, LaunchError, SandboxSpec};
 use crate::lifecycle::RecoveredContainer;
 use crate::streaming::{ExecRequest, Process};
@@ -11,15 +12,13 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use tokio::sync::mpsc;
 
-/// An image that a container needs.
+/// An image that has to be pulled.
 #[derive(Clone, Debug, Default)]
 pub struct ImageWish {
     /// The reference as the spec writes it.
     pub reference: String,
-    /// Always, IfNotPresent or Never.
-    pub policy: String,
-    /// User and password by registry host, from the pod's pull secrets; asked in order.
-    pub credentials: Vec<RegistryLogin>,
+    /// Logins for its registry, from the pod's pull secrets; asked in order, none means anonymously.
+    pub logins: Vec<RegistryLogin>,
 }
 
 /// A login at a registry.
@@ -31,6 +30,8 @@ pub struct RegistryLogin {
     pub user: String,
     /// The password or token.
     pub password: String,
+    /// Where it comes from.
+    pub secret: PullSecret,
 }
 
 /// An image that is there.
@@ -42,6 +43,8 @@ pub struct ImageFound {
     pub config: ImageConfig,
     /// Bytes and seconds of the pull; None where it was there.
     pub pulled: Option<(u64, f64)>,
+    /// The secret whose login the registry took; None where it asked for none, or where the image was there.
+    pub secret: Option<PullSecret>,
 }
 
 /// An image of the node.
@@ -118,10 +121,13 @@ pub struct Usage {
 /// The runtime as the agent uses it.
 #[async_trait]
 pub trait Containers: Send + Sync + 'static {
-    /// True where a pull is needed, so that the event about it can be written before.
-    async fn needs_pull(&self, wish: &ImageWish) -> bool;
-    /// Has an image by its policy.
-    async fn image(&self, wish: ImageWish) -> Result<ImageFound, ImageFailure>;
+    /// The image that is on the node under this name, if there is one.
+    ///
+    /// # Errors
+    /// A name that is none.
+    async fn present(&self, reference: &str) -> Result<Option<ImageFound>, ImageFailure>;
+    /// Asks the registry for an image, and has what of it is missing.
+    async fn pull(&self, wish: ImageWish) -> Result<ImageFound, ImageFailure>;
     /// The images of the node.
     async fn images(&self) -> Vec<ImageOnNode>;
     /// Removes an image that no container uses.

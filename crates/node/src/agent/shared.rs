@@ -2,6 +2,7 @@
 
 use super::api::Api;
 use super::events::Recorder;
+use super::pull_records::PullRecords;
 use super::references::References;
 use super::seams::{Containers, PodNetwork};
 use super::serving::Serving;
@@ -66,6 +67,8 @@ pub struct Shared {
     pub containers: Arc<dyn Containers>,
     /// The pod network.
     pub network: Arc<dyn PodNetwork>,
+    /// Who may use which image.
+    pub pull_records: PullRecords,
     /// Events.
     pub recorder: Recorder,
     /// ConfigMaps and Secrets.

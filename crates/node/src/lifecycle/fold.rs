@@ -288,7 +288,9 @@ fn fold_container(state: &mut PodState, event: Event, now: Timestamp, actions: &
                         "Successfully pulled image \"{image}\" in {took} ({took} including waiting). Image size: {bytes} bytes."
                     )
                 }
-                None => format!("Container image \"{image}\" already present on machine"),
+                None => {
+                    format!("Container image \"{image}\" already present on machine and can be accessed by the pod")
+                }
             };
             actions.push(report(Severity::Normal, "Pulled", message, &name));
         }

@@ -203,7 +203,7 @@ fn a_plain_pod_runs_and_is_deleted_gracefully() {
     assert_eq!(
         bench.reports,
         [
-            "Pulled: Container image \"busybox\" already present on machine",
+            "Pulled: Container image \"busybox\" already present on machine and can be accessed by the pod",
             "Created: Created container: a",
             "Started: Started container a"
         ]

@@ -617,7 +617,11 @@ impl Machine {
                 }
             }
         }
+        let listed = Timestamp::now();
         let images = containers.images().await;
+        let ids = images.iter().map(|image| image.id.as_str()).collect();
+        let names = images.iter().flat_map(|image| image.names.iter().map(String::as_str)).collect();
+        self.shared.pull_records.prune(&ids, &names, listed);
         self.images.observe(&images, &used, now);
         let due = now.saturating_duration_since(self.collected) >= COLLECT_EVERY;
         if space.used_percent() <= marks.high_percent || !(due || short_of_bytes) {
