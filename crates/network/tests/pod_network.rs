@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use bed::{Bed, HOST, OUTSIDE, ask, eventually, ip, options, serve_tcp};
 use klynge_network::netlink::{
-    ChainSpec, Expressions, Family, Hook, NetworkNamespace, Nft, NftBatch, Rtnetlink, Verdict,
+    ChainSpec, Expressions, Family, Hook, NetworkNamespace, Nft, NftBatch, RouteBatch, Rtnetlink, Verdict,
 };
 use klynge_network::pod_net::{
     Error, HostPort, OpenPort, PodAttachment, PodNetwork, admit_pods, purge, withdraw_admission,
@@ -103,6 +103,37 @@ fn host_ports_lead_to_their_pod_and_are_given_once() {
     bed.network.detach("a").unwrap();
     assert!(ask(&bed.outside, ip(HOST), 8081).is_err());
     bed.network.attach(&taken).unwrap();
+}
+
+#[test]
+fn host_ports_answer_on_loopback_which_stays_closed_to_pods() {
+    let mut bed = Bed::new();
+    let port =
+        |host_ip, host_port| HostPort { protocol: TransportProtocol::Tcp, host_ip, host_port, container_port: 80 };
+    let loopback = ip("127.0.0.1");
+    let a = bed.pod_with("a", vec![port(Some(loopback), 8081), port(None, 8082)]);
+    a.serve_tcp(80);
+    for (asked, number) in [(loopback, 8081), (loopback, 8082), (ip("127.1.2.3"), 8082), (ip(HOST), 8082)] {
+        assert_eq!(ask(&bed.host, asked, number).unwrap(), ("a".to_owned(), ip(HOST)), "{asked}:{number}");
+    }
+    assert!(ask(&bed.host, ip(HOST), 8081).is_err(), "only on loopback");
+    assert!(ask(&bed.outside, ip(HOST), 8081).is_err());
+    // What the host itself serves on loopback: a pod that takes its own loopback away leads such packets to its interface.
+    serve_tcp(&bed.host, "127.0.0.1", 9001, "host");
+    assert_eq!(ask(&bed.host, loopback, 9001).unwrap().0, "host");
+    a.namespace
+        .run(|| {
+            std::fs::write("/proc/sys/net/ipv4/conf/all/route_localnet", "1").unwrap();
+            let mut rtnetlink = Rtnetlink::open().unwrap();
+            let mut batch = RouteBatch::new();
+            batch.delete_address(rtnetlink.index_of("lo").unwrap(), loopback, 8);
+            batch.send(rtnetlink.socket()).unwrap();
+        })
+        .unwrap();
+    for number in [8081, 8082, 9001] {
+        assert!(ask(&a.namespace, loopback, number).is_err(), "a pod reaches the host's 127.0.0.1:{number}");
+    }
+    assert_eq!(ask(&bed.host, loopback, 8081).unwrap().0, "a");
 }
 
 #[test]

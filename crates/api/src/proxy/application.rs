@@ -4,7 +4,7 @@
 
 use super::Connection;
 use super::html_links::{Links, Rewriter};
-use crate::serve::{Answer, Context};
+use crate::serve::{Answer, Context, Peer};
 use futures_util::{StreamExt as _, stream};
 use http::header::{self, HeaderName, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
@@ -50,9 +50,13 @@ impl Application {
             let host = request.uri().authority()?;
             HeaderValue::from_str(host.as_str()).ok()
         });
+        let peer = request.extensions().get::<Peer>().map(|peer| peer.0.to_canonical().to_string());
+        let before = request.headers().get("x-forwarded-for").and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let way: Vec<String> = before.into_iter().chain(peer).collect();
+        let way = (!way.is_empty()).then(|| HeaderValue::from_str(&way.join(", ")).ok()).flatten();
         let headers = request.headers_mut();
         headers.remove(header::ACCEPT_ENCODING);
-        for (name, value) in [("x-forwarded-uri", uri.ok()), ("x-forwarded-host", host)] {
+        for (name, value) in [("x-forwarded-uri", uri.ok()), ("x-forwarded-host", host), ("x-forwarded-for", way)] {
             if let Some(value) = value {
                 headers.insert(HeaderName::from_static(name), value);
             }

@@ -2,11 +2,14 @@
 
 use super::dispatch;
 use crate::core::Core;
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use rustls::ServerConfig;
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -58,8 +61,8 @@ pub(crate) async fn serve(core: Arc<Core>, listener: TcpListener, tls: Arc<Serve
             accepted = listener.accept() => accepted,
             () = stopped(&mut stopping) => break,
         };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -69,7 +72,7 @@ pub(crate) async fn serve(core: Arc<Core>, listener: TcpListener, tls: Arc<Serve
         let (core, acceptor) = (Arc::clone(&core), acceptor.clone());
         connections.spawn(async move {
             core.metrics.connections.fetch_add(1, Ordering::Relaxed);
-            connection(&core, stream, acceptor, limits).await;
+            connection(&core, stream, Peer(peer.ip()), acceptor, limits).await;
             core.metrics.connections.fetch_sub(1, Ordering::Relaxed);
             drop(permit);
         });
@@ -86,7 +89,11 @@ async fn stopped(stopping: &mut tokio::sync::watch::Receiver<bool>) {
     let _ = stopping.wait_for(|stopping| *stopping).await;
 }
 
-async fn connection(core: &Arc<Core>, stream: TcpStream, acceptor: TlsAcceptor, limits: Limits) {
+/// Where a request comes from: an extension of each.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Peer(pub(crate) IpAddr);
+
+async fn connection(core: &Arc<Core>, stream: TcpStream, peer: Peer, acceptor: TlsAcceptor, limits: Limits) {
     // Small answers must not wait for acknowledgements of earlier ones.
     let _ = stream.set_nodelay(true);
     let stream = match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
@@ -99,7 +106,8 @@ async fn connection(core: &Arc<Core>, stream: TcpStream, acceptor: TlsAcceptor, 
     };
     let certificates: Vec<_> = stream.get_ref().1.peer_certificates().unwrap_or_default().to_vec();
     let certificates: Arc<Vec<_>> = Arc::new(certificates.into_iter().map(|one| one.into_owned()).collect());
-    let service = service_fn(|request| {
+    let service = service_fn(|mut request: Request<Incoming>| {
+        request.extensions_mut().insert(peer);
         let (core, certificates) = (Arc::clone(core), Arc::clone(&certificates));
         async move { Ok::<_, Infallible>(dispatch::handle(core, certificates, request, limits.in_flight).await) }
     });

@@ -15,7 +15,7 @@ pub(crate) mod respond;
 
 pub(crate) use body::Answer;
 pub(crate) use dispatch::Context;
-pub(crate) use listener::{Limits, serve};
+pub(crate) use listener::{Limits, Peer, serve};
 pub(crate) use path::named_by;
 pub(crate) use query::Parameters;
 pub(crate) use resources::create;

@@ -251,6 +251,7 @@ impl PodNetwork {
             rules::change_host_ports(&mut batch, pairs(&old, &plan.addresses), false);
         }
         rules::change_host_ports(&mut batch, pairs(&pod.host_ports, &plan.addresses), true);
+        host_setup::allow_loopback(&self.options, &plan.interface)?;
         batch.commit(self.nft.socket())?;
         self.host_ports.insert(pod.uid.clone(), pod.host_ports.clone());
         Ok(())

@@ -68,6 +68,16 @@ pub(crate) fn set_sysctls(options: &Options, rtnetlink: &mut Rtnetlink) -> Resul
     keep_former(options, changed)
 }
 
+/// Lets the host reach a pod's host ports at its own 127.0.0.1: else the kernel leads nothing of loopback over an interface. What a pod sends
+/// to loopback addresses is dropped by the rules (CVE-2020-8558). The setting goes with the interface.
+pub(crate) fn allow_loopback(options: &Options, interface: &str) -> Result<()> {
+    if options.pod_ranges.iter().all(|range| range.network().is_ipv6()) {
+        return Ok(());
+    }
+    let name = format!("net/ipv4/conf/{interface}/route_localnet");
+    options.namespace.run(|| crate::netlink::swap_sysctl(&name, "1").map(drop))?
+}
+
 /// Makes strict reverse path filters loose, on interfaces given by name and whether they are the host's (then the former value is kept).
 /// The stricter of an interface's own and the host's value holds for strict (1), but loose (2) on the interface outranks both.
 pub(crate) fn loosen_reverse_path<'a>(

@@ -17,13 +17,15 @@ use crate::services::MASQUERADE_MARK;
 pub const TABLE: &str = "klynge-pods";
 
 /// The chains whose rules do not depend on single pods: all there are.
-pub(crate) const CHAINS: &[&str] = &["host-port", "prerouting", "output", "postrouting"];
+pub(crate) const CHAINS: &[&str] = &["from-pods", "host-port", "prerouting", "output", "postrouting"];
 
 const KEY: Register = Register::new(0);
 const FOUND: Register = Register::new(9);
 /// After Services, before Docker.
 const PRIORITY_DESTINATION: i32 = -104;
 const PRIORITY_SOURCE: i32 = 96;
+/// Before connection tracking: what answers a translated connection does not carry its addresses yet.
+const PRIORITY_RAW: i32 = -300;
 
 /// The families that the node's pods have.
 pub(crate) fn families(options: &Options) -> Vec<Family> {
@@ -59,6 +61,7 @@ pub(crate) fn add_tables<'a>(
             batch.add_typed_set(family, TABLE, &set);
         }
         for (name, base) in [
+            ("from-pods", Some((Hook::Prerouting, "filter", PRIORITY_RAW))),
             ("host-port", None),
             ("prerouting", Some((Hook::Prerouting, "nat", PRIORITY_DESTINATION))),
             ("output", Some((Hook::Output, "nat", PRIORITY_DESTINATION))),
@@ -68,23 +71,39 @@ pub(crate) fn add_tables<'a>(
         }
         add_host_port_rules(batch, family, options);
         add_masquerade_rules(batch, family, options);
-        batch.add_rule(family, TABLE, "prerouting", &Expressions::new().verdict(Verdict::Jump("host-port".to_owned())));
+        let loopback = loopback(family);
+        // Pods with host ports have interfaces that take packets to loopback addresses (`allow_loopback`): answers only, never a pod's own.
+        let from_pods = || Expressions::new().match_input_interface(crate::POD_INTERFACE_PREFIX, true, KEY);
+        let to_loopback = from_pods().match_destination_prefix(&loopback, false, KEY);
+        batch.add_rule(family, TABLE, "from-pods", &to_loopback.verdict(Verdict::Drop));
+        let of_loopback = from_pods().match_source_prefix(&loopback, false, KEY);
+        batch.add_rule(family, TABLE, "from-pods", &of_loopback.verdict(Verdict::Drop));
+        let elsewhere = Expressions::new().match_destination_prefix(&loopback, true, KEY);
+        batch.add_rule(family, TABLE, "prerouting", &elsewhere.verdict(Verdict::Jump("host-port".to_owned())));
         batch.add_rule(family, TABLE, "output", &Expressions::new().verdict(Verdict::Jump("host-port".to_owned())));
     }
     change_host_ports(batch, host_ports, true);
 }
 
-fn add_host_port_rules(batch: &mut NftBatch, family: Family, options: &Options) {
-    let width = if family == Family::Ip6 { 4 } else { 1 };
-    let loopback = match family {
+fn loopback(family: Family) -> Prefix {
+    match family {
         Family::Ip6 => Prefix::host(IpAddr::V6(Ipv6Addr::LOCALHOST)),
         _ => Prefix::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8),
-    };
+    }
+}
+
+fn add_host_port_rules(batch: &mut NftBatch, family: Family, options: &Options) {
+    let width = if family == Family::Ip6 { 4 } else { 1 };
+    let loopback = loopback(family);
     let mut rule = |rule: Expressions| batch.add_rule(family, TABLE, "host-port", &rule);
-    rule(Expressions::new().match_destination_prefix(&loopback, false, KEY).verdict(Verdict::Return));
+    if family == Family::Ip6 {
+        // The kernel leads nothing from ::1 to another interface.
+        rule(Expressions::new().match_destination_prefix(&loopback, false, KEY).verdict(Verdict::Return));
+    }
     // A pod of this node that calls a host port may reach itself; the node's address makes the answer come back here. The mark is set
     // before the port is looked for, and taken back where nothing was found: a translation ends this chain.
-    let ranges = || options.pod_ranges.iter().filter(|range| range.family() == family);
+    // What comes from a loopback address can only be answered at an address of the node, too.
+    let ranges = || options.pod_ranges.iter().filter(|range| range.family() == family).chain([&loopback]);
     let from_pods = |range: &Prefix| Expressions::new().match_source_prefix(range, false, KEY);
     for range in ranges() {
         rule(from_pods(range).set_mark_bits(MASQUERADE_MARK, KEY));
