@@ -64,8 +64,8 @@ fn number(port: i32) -> Option<u16> {
 #[must_use]
 pub fn service_state(objects: &ServiceObjects, view: &View) -> Option<ServiceState> {
     let service = objects.service.as_ref()?;
-    let is_left_to = |label: &&str| service.metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(*label));
-    if LEFT_TO_OTHERS.iter().any(|label| is_left_to(label)) {
+    let labels = service.metadata.labels.as_ref();
+    if LEFT_TO_OTHERS.iter().any(|label| labels.is_some_and(|labels| labels.contains_key(*label))) {
         return None;
     }
     let spec = service.spec.as_ref()?;
