@@ -1,6 +1,7 @@
 //! Volumes that are directories: emptyDir on disk or in memory, hostPath with its type check, group ownership, and their removal.
 
 use k8s_openapi::api::core::v1::{EmptyDirVolumeSource, HostPathVolumeSource};
+use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use std::fs;
 use std::io;
@@ -186,7 +187,11 @@ pub fn clean_up(pod_directory: &Path) -> io::Result<()> {
         .collect();
     below.sort();
     for path in below.iter().rev() {
-        unmount(path, UnmountFlags::DETACH)?;
+        match unmount(path, UnmountFlags::DETACH) {
+            // Somebody else has just done it: the pod's end may be noticed twice.
+            Ok(()) | Err(Errno::NOENT | Errno::INVAL) => {}
+            Err(error) => return Err(error.into()),
+        }
     }
     match fs::remove_dir_all(pod_directory) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
