@@ -1,5 +1,6 @@
 //! The API server: serve, authn, authz, admission, write, read, watch, discovery, openapi.
 
+mod address;
 mod admission;
 pub mod auth;
 mod bootstrap;

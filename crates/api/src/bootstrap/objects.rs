@@ -1,5 +1,6 @@
 //! The objects themselves.
 
+use crate::address::is_of_host;
 use crate::core::Core;
 use object::{Limits, Value, json};
 
@@ -43,17 +44,19 @@ pub(super) fn fixed(core: &Core) -> Vec<Value> {
     ]
 }
 
-/// The server's own Service and endpoints: written again when the advertised address or the port has changed.
+/// The server's own Service, and its endpoints where others can reach it: written again when the advertised address or the port has changed.
 pub(super) fn own(core: &Core) -> Vec<Value> {
     let (first, address, port) = (core.service_range.nth(1), core.advertise, core.port);
     let family = if address.is_ipv4() { "IPv4" } else { "IPv6" };
-    vec![
-        parse(&format!(
-            r#"{{"apiVersion":"v1","kind":"Service","metadata":{{"name":"kubernetes","namespace":"default",
+    let mut all = vec![parse(&format!(
+        r#"{{"apiVersion":"v1","kind":"Service","metadata":{{"name":"kubernetes","namespace":"default",
             "labels":{{"component":"apiserver","provider":"kubernetes"}}}},
             "spec":{{"type":"ClusterIP","clusterIP":"{first}","sessionAffinity":"None",
             "ports":[{{"name":"https","port":443,"protocol":"TCP","targetPort":{port}}}]}}}}"#
-        )),
+    ))];
+    // A host that has no other address (a laptop without a network): pods cannot reach the API there, and no endpoint may say so.
+    if !is_of_host(address) {
+        all.extend([
         parse(&format!(
             r#"{{"apiVersion":"v1","kind":"Endpoints","metadata":{{"name":"kubernetes","namespace":"default",
             "labels":{{"endpointslice.kubernetes.io/skip-mirror":"true"}}}},
@@ -65,5 +68,7 @@ pub(super) fn own(core: &Core) -> Vec<Value> {
             "endpoints":[{{"addresses":["{address}"],"conditions":{{"ready":true}}}}],
             "ports":[{{"name":"https","port":{port},"protocol":"TCP"}}]}}"#
         )),
-    ]
+        ]);
+    }
+    all
 }

@@ -2,6 +2,7 @@
 
 use super::application::Application;
 use super::log_options;
+use crate::address::is_of_host;
 use crate::core::{Scope, decoded};
 use crate::serve::Context;
 use kinds::Role;
@@ -199,15 +200,7 @@ fn port_number(port: i64) -> Result<u16, Status> {
 
 /// Whoever may write a pod's status must not lead this server to itself or to its host's neighbours (upstream's IsProxyableIP).
 fn allowed(address: IpAddr) -> Result<IpAddr, Status> {
-    let is_link_local = match address.to_canonical() {
-        IpAddr::V4(address) => address.is_link_local() || address.is_broadcast(),
-        IpAddr::V6(address) => address.is_unicast_link_local(),
-    };
-    let plain = address.to_canonical();
-    if plain.is_loopback() || plain.is_unspecified() || plain.is_multicast() || is_link_local {
-        return Err(Status::bad_request("address not allowed"));
-    }
-    Ok(address)
+    if is_of_host(address) { Err(Status::bad_request("address not allowed")) } else { Ok(address) }
 }
 
 /// A ready endpoint of a Service, taken from its EndpointSlices.
