@@ -75,8 +75,7 @@ kill $forward
 started() { k -n $NS exec on-second -- cat /proc/1/stat | cut -d' ' -f22; }
 before=$(started)
 kill -9 "$(cat "$WORK/second/server.pid")"
-serves() { [ "$(k -n $NS exec on-first -- wget -qO- "http://$second_ip:8080/")" = on-second ]; }
-eventually 5 serves # while the agent is away
+same "while the agent is away" on-second "$(k -n $NS exec on-first -- wget -qO- "http://$second_ip:8080/")"
 there agent --background
 eventually 20 k -n $NS exec on-second -- true
 same "the process" "$before" "$(started)"

@@ -8,6 +8,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 use std::io;
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream};
 use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinSet;
@@ -19,6 +20,10 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig
 const MESSAGE_BYTES_MAX: usize = 4 << 20;
 /// v5's message that closes a channel.
 const CLOSE_SIGNAL: u8 = 255;
+
+/// How long the first output waits. client-go reads before it has made its streams, and drops what comes until then
+/// (kubernetes/kubernetes#131189, mended in later releases of kubectl); a command here may answer sooner than that.
+const FIRST_OUTPUT_AFTER: Duration = Duration::from_millis(30);
 
 /// The subprotocols of exec and attach that are spoken, the best first; empty for clients that name none.
 pub(super) const PROTOCOLS: [&str; 6] = [
@@ -106,6 +111,10 @@ where
     if let Some(lowest) = lowest {
         // Upstream tells a client that the connection is up with an empty message on the lowest channel that it will write to.
         let _ = sink.send(message(base64, lowest, &[])).await;
+    }
+    // Only client-go speaks this version. The command runs meanwhile.
+    if Some(protocol) == PROTOCOLS.first().copied() {
+        tokio::time::sleep(FIRST_OUTPUT_AFTER).await;
     }
     let (stdin_sender, stdin) = mpsc::channel(32);
     let (resize_sender, resize) = mpsc::channel(4);
