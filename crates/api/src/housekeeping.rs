@@ -6,15 +6,15 @@ use jiff::{SignedDuration, Timestamp};
 use object::{Value, meta, time};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
-use store::{Change, Entry, Expect, Operation, Transaction};
+use store::{Change, Expect, Operation, Store, Transaction};
 
 /// Upstream's --event-ttl.
 const EVENT_LIFETIME: SignedDuration = SignedDuration::from_hours(1);
 const EVERY: Duration = Duration::from_secs(60);
 /// Certificates are looked at once an hour.
 const RENEWAL_ROUNDS: u64 = 60;
-/// Events deleted by one transaction, and looked at in one go.
-const CHUNK: usize = 500;
+/// Objects deleted by one transaction, and looked at in one go.
+pub(crate) const CHUNK: usize = 500;
 
 /// Runs until the server stops.
 pub(crate) async fn run(core: Arc<Core>, pki: Arc<Pki>) {
@@ -53,30 +53,32 @@ fn last_seen(event: &Value) -> Option<Timestamp> {
     texts.into_iter().flatten().filter_map(time::parse).max().or_else(|| meta::creation_time(event))
 }
 
-/// Deletes events that nobody has told for an hour. They are read in chunks, so that a large number of them delays nobody.
+/// Deletes events that nobody has told for an hour.
 pub(crate) async fn expire_events(core: &Core, now: Timestamp) {
+    let is_old = |event: &Value| last_seen(event).is_some_and(|seen| now.duration_since(seen) > EVENT_LIFETIME);
+    expire(&core.store, "events", "", is_old).await;
+}
+
+/// Deletes the objects of a bucket, below a prefix, that are old. They are read in chunks, so that a large number of them delays nobody.
+pub(crate) async fn expire(store: &Arc<dyn Store>, bucket: &str, prefix: &str, is_old: impl Fn(&Value) -> bool) {
     let mut cursor: Option<String> = None;
     loop {
-        let Ok(page) = core.store.list("events", "", cursor.as_deref(), Some(CHUNK), None) else { return };
-        let is_old = |entry: &&Arc<Entry>| {
-            last_seen(&decoded(entry)).is_some_and(|seen| now.duration_since(seen) > EVENT_LIFETIME)
-        };
+        let Ok(page) = store.list(bucket, prefix, cursor.as_deref(), Some(CHUNK), None) else { return };
         let operations: Vec<Operation> = page
             .entries
             .iter()
-            .filter(is_old)
+            .filter(|entry| is_old(&decoded(entry)))
             .map(|entry| Operation {
                 key: entry.key.clone(),
                 expect: Expect::Revision(entry.revision),
                 change: Change::Delete(None),
             })
             .collect();
-        if !operations.is_empty() {
+        if !operations.is_empty()
+            && let Err(error) = store.commit(Transaction { operations, relaxed: true }).await
+        {
             // One that changed meanwhile keeps its chunk for the next round.
-            let outcome = core.store.commit(Transaction { operations, relaxed: true }).await;
-            if let Err(error) = outcome {
-                tracing::debug!(%error, "old events stay until the next round");
-            }
+            tracing::debug!(%error, bucket, prefix, "what is old stays until the next round");
         }
         if !page.more {
             return;

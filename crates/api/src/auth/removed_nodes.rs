@@ -11,7 +11,7 @@ use rustls::pki_types::CertificateDer;
 use sha2::{Digest as _, Sha256};
 use std::sync::Arc;
 use std::time::Duration;
-use store::{Change, Expect, Operation, Store, Transaction};
+use store::Store;
 
 /// The bucket and the namespace of records, and how their names begin.
 pub(crate) const BUCKET: &str = "configmaps";
@@ -24,8 +24,6 @@ const NODE: &str = "node";
 const REASON: &str = client::NODE_REMOVED;
 /// Records go when every certificate of before has ended: these live 30 days.
 const KEPT: jiff::SignedDuration = jiff::SignedDuration::from_hours(31 * 24);
-/// Records deleted by one transaction.
-const CHUNK: usize = 500;
 
 /// The record that a node was removed; its name follows from the node's, since that may be too long for another name's part.
 #[must_use]
@@ -124,40 +122,16 @@ impl Core {
 
 /// Deletes the records that no certificate is old enough for.
 pub(crate) async fn expire(store: &Arc<dyn Store>, now: Timestamp) {
-    let prefix = format!("{NAMESPACE}/{NAME_PREFIX}");
-    let mut cursor: Option<String> = None;
-    loop {
-        let Ok(page) = store.list(BUCKET, &prefix, cursor.as_deref(), Some(CHUNK), None) else { return };
-        let is_old = |entry: &&Arc<store::Entry>| {
-            let created = meta::creation_time(&crate::core::decoded(entry));
-            created.is_some_and(|created| now.duration_since(created) > KEPT)
-        };
-        let operations: Vec<Operation> = page
-            .entries
-            .iter()
-            .filter(is_old)
-            .map(|entry| Operation {
-                key: entry.key.clone(),
-                expect: Expect::Revision(entry.revision),
-                change: Change::Delete(None),
-            })
-            .collect();
-        if !operations.is_empty()
-            && let Err(error) = store.commit(Transaction { operations, relaxed: true }).await
-        {
-            tracing::debug!(%error, "records of removed nodes stay until the next round");
-        }
-        if !page.more {
-            return;
-        }
-        cursor = page.entries.last().map(|entry| entry.key.rest().to_owned());
-    }
+    let is_old = |record: &Value| meta::creation_time(record).is_some_and(|created| now.duration_since(created) > KEPT);
+    crate::housekeeping::expire(store, BUCKET, &format!("{NAMESPACE}/{NAME_PREFIX}"), is_old).await;
 }
 
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
+    use crate::housekeeping::CHUNK;
+    use store::{Change, Expect, Operation, Transaction};
 
     struct One(Value);
     impl Objects for One {
