@@ -8,6 +8,7 @@ use super::nft_constants::{
     MSG_GET_CHAIN, MSG_GET_GENERATION, MSG_GET_RULE, MSG_GET_TABLE, MSG_NEW_GENERATION, RULE_CHAIN, RULE_HANDLE,
     RULE_TABLE, RULE_USERDATA, SUBSYSTEM_NFTABLES, TABLE_FLAG_OWNER, TABLE_FLAGS, TABLE_HANDLE, TABLE_NAME,
 };
+use super::nft_message::NftBatch;
 use super::socket::{Protocol, Socket};
 
 /// A table as found.
@@ -91,6 +92,15 @@ impl Nft {
             },
         )?;
         found.ok_or_else(|| Error::Malformed { operation: operation.to_owned(), reason: "no generation" })
+    }
+
+    /// Removes the tables of these names, of every family, in one transaction.
+    pub(crate) fn delete_tables(&mut self, names: &[&str]) -> Result<()> {
+        let mut batch = NftBatch::new();
+        for table in self.tables()?.iter().filter(|table| names.contains(&table.name.as_str())) {
+            batch.delete_table(table.family, &table.name);
+        }
+        batch.commit(self.socket())
     }
 
     /// All tables of the families that Klynge deals with.

@@ -13,7 +13,7 @@ use super::reaper::reap;
 use super::rules::TABLE;
 use super::vxlan::{TUNNEL_TABLE, tunnel_links};
 use crate::POD_INTERFACE_PREFIX;
-use crate::netlink::{LinkInfo, NetworkNamespace, Nft, NftBatch, Rtnetlink};
+use crate::netlink::{LinkInfo, NetworkNamespace, Nft, Rtnetlink};
 
 /// How many pods the built-in network has attached, as the kernel has it.
 pub fn attached_pods(namespace: &NetworkNamespace) -> Result<usize, Error> {
@@ -46,13 +46,7 @@ pub fn purge(options: &Options, local_addresses: &[IpAddr]) -> Result<(), Error>
         host_setup::set_local_address(&mut rtnetlink, *address, false)?;
     }
     host_setup::remove_routes(&mut rtnetlink)?;
-    let mut batch = NftBatch::new();
-    for table in
-        nft.tables()?.iter().filter(|table| [TABLE, TUNNEL_TABLE, ENCRYPTION_TABLE].contains(&table.name.as_str()))
-    {
-        batch.delete_table(table.family, &table.name);
-    }
-    batch.commit(nft.socket())?;
+    nft.delete_tables(&[TABLE, TUNNEL_TABLE, ENCRYPTION_TABLE])?;
     withdraw_admission(&mut nft)?;
     host_setup::restore_sysctls(options)?;
     if let Some(directory) = &options.directory {

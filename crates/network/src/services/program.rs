@@ -430,12 +430,7 @@ impl Programmer {
 
 /// Removes everything that a [`Programmer`] makes in a namespace.
 pub fn purge(namespace: &NetworkNamespace) -> Result<(), Error> {
-    let mut nft = Nft::open_in(namespace)?;
-    let mut batch = NftBatch::new();
-    for table in nft.tables()?.iter().filter(|table| table.name == TABLE) {
-        batch.delete_table(table.family, TABLE);
-    }
-    Ok(batch.commit(nft.socket())?)
+    Ok(Nft::open_in(namespace)?.delete_tables(&[TABLE])?)
 }
 
 fn identity(port: &CompiledPort) -> (Family, TransportProtocol, u16) {
