@@ -5,18 +5,14 @@
 use super::Connection;
 use super::html_links::{Links, Rewriter};
 use crate::serve::{Answer, Context, Peer};
+use client::connect_to_anyone;
 use futures_util::{StreamExt as _, stream};
 use http::header::{self, HeaderName, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::BodyStream;
 use hyper::body::Incoming;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::CryptoProvider;
-use rustls::pki_types::{CertificateDer, IpAddr, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
+use rustls::pki_types::ServerName;
 use std::io;
-use std::sync::Arc;
-use tokio_rustls::TlsConnector;
 
 /// The application behind a proxied path.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -103,54 +99,6 @@ pub(crate) async fn secure(
     connection: Box<dyn Connection>,
     address: std::net::IpAddr,
 ) -> io::Result<Box<dyn Connection>> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let anyone = Arc::new(Anyone(Arc::clone(&provider)));
-    let configuration = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(io::Error::other)?
-        .dangerous()
-        .with_custom_certificate_verifier(anyone)
-        .with_no_client_auth();
-    let name = ServerName::IpAddress(IpAddr::from(address));
-    let stream = TlsConnector::from(Arc::new(configuration)).connect(name, connection).await?;
+    let stream = connect_to_anyone(connection, ServerName::IpAddress(address.into())).await?;
     Ok(Box::new(stream))
-}
-
-/// Takes every certificate whose key the other side has.
-#[derive(Debug)]
-struct Anyone(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Anyone {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls12_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
 }
