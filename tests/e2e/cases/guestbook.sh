@@ -1,12 +1,7 @@
 # examples/guestbook over three nodes, tried as a new user would: a replicated web tier, redis with followers. Whichever node is killed,
 # it goes on answering, from the other nodes' ports too.
-dev() { "$BINARY" --data-dir "$WORK/book" dev "$@" >/dev/null; }
-trap 'dev down --all >/dev/null 2>&1 || true' EXIT
-unset KUBECONFIG
-admin=$WORK/book.kubeconfig
-d() { k --kubeconfig "$admin" "$@"; }
 examples/guestbook/image "$WORK/guestbook.tar"
-dev up --name book --nodes 3 --image "$WORK/guestbook.tar" --kubeconfig "$admin"
+dev_nodes book "$WORK/guestbook.tar"
 d apply -f examples/guestbook/guestbook.yaml >/dev/null
 for name in redis-leader redis-follower frontend; do d rollout status "deployment/$name" --timeout=60s >/dev/null; done
 declare -A node

@@ -1,11 +1,6 @@
 # LoadBalancer Services on three nodes: the nodes' own addresses, then a pool's, announced on their network and found by a client there; kept
 # client addresses, a node that dies, wishes, exhaustion, pools that change, an address that a host has.
-dev() { "$BINARY" --data-dir "$WORK/lb" dev "$@" >/dev/null; }
-trap 'dev down --all >/dev/null 2>&1 || true' EXIT
-unset KUBECONFIG
-admin=$WORK/lb.kubeconfig
-d() { k --kubeconfig "$admin" "$@"; }
-dev up --name lb --nodes 3 --image "$WORK/test.tar" --kubeconfig "$admin"
+dev_nodes lb "$WORK/test.tar"
 # The client is the machine with the bridge: on the nodes' network, and no node.
 own=$(d get node lb-1 -o jsonpath='{.status.addresses[0].address}')
 net=${own%.*}

@@ -1,12 +1,7 @@
 # A node's agent is killed, a node is frozen, cut off and switched off, all are silent, the control plane is away: what is told,
 # what becomes of pods and endpoints, and that the application goes on answering.
-dev() { "$BINARY" --data-dir "$WORK/loss" dev "$@" >/dev/null; }
-trap 'dev down --all >/dev/null 2>&1 || true' EXIT
-unset KUBECONFIG
-admin=$WORK/loss.kubeconfig
-d() { k --kubeconfig "$admin" "$@"; }
 on() { "$BINARY" --data-dir "$WORK/loss" dev exec "loss-$1" -- "${@:2}"; } # on NUMBER COMMAND...
-dev up --name loss --nodes 3 --image "$WORK/test.tar" --kubeconfig "$admin"
+dev_nodes loss "$WORK/test.tar"
 
 # A web tier and its backend, as guestbooks are built.
 d apply -f - >/dev/null <<'YAML'

@@ -1,12 +1,8 @@
 # No request is lost while a Deployment is rolled out and scaled, and a node is drained: clients outside, on a node and in the load balancer's
 # network open a new connection for each of several thousand requests.
-dev() { "$BINARY" --data-dir "$WORK/zero" dev "$@" >/dev/null; }
+dev_nodes zero "$WORK/test.tar"
 pids=()
 trap 'kill "${pids[@]}" 2>/dev/null || true; dev down --all >/dev/null 2>&1 || true' EXIT
-unset KUBECONFIG
-admin=$WORK/zero.kubeconfig
-d() { k --kubeconfig "$admin" "$@"; }
-dev up --name zero --nodes 3 --image "$WORK/test.tar" --kubeconfig "$admin"
 own=$(d get node zero-1 -o jsonpath='{.status.addresses[0].address}')
 net=${own%.*}
 d -n kube-system create configmap klynge-load-balancer --from-literal="default=$net.200" >/dev/null
