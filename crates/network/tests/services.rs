@@ -9,7 +9,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use bed::{
-    Bed, HOST, OUTSIDE, ask, ask_udp, connect, eventually, greeting, ip, key, local, prefix, service, set, udp_client,
+    Bed, HOST, OUTSIDE, ask, ask_udp, connect, connect_from, eventually, greeting, ip, key, local, prefix, service,
+    set, udp_client,
 };
 use klynge_network::netlink::{ChainSpec, Expressions, Family, Hook, Nft, NftBatch, Register, Verdict};
 use klynge_network::services::{
@@ -223,6 +224,33 @@ fn established_connections_outlive_their_endpoint_and_new_ones_go_elsewhere() {
     let mut answer = [0; 10];
     stream.read_exact(&mut answer).unwrap();
     assert_eq!(&answer, b"still here");
+}
+
+/// An address on the host's subnet that nobody has.
+const SILENT: &str = "192.0.2.250";
+
+#[test]
+fn a_client_port_that_met_nobody_is_led_elsewhere_once_the_endpoint_is_gone() {
+    let mut bed = Bed::new();
+    let (client, new) = (bed.pod("client"), bed.pod("new"));
+    new.serve_tcp(8080);
+    let nobody = || service("10.43.0.7", 80, vec![Endpoint { ip: ip(SILENT), ..local(&new, 8080) }]);
+    let somebody = || service("10.43.0.7", 80, vec![local(&new, 8080)]);
+    let who = |port| greeting(&mut connect_from(&client.namespace, port, ip("10.43.0.7"), 80).unwrap()).unwrap().0;
+    let mut services = bed.services();
+    set(&mut services, "web", nobody());
+    for port in [4001, 4002] {
+        connect_from(&client.namespace, port, ip("10.43.0.7"), 80).unwrap_err();
+    }
+    assert_eq!(set(&mut services, "web", somebody()).purged_flows, 2);
+    assert_eq!([who(4001), who(4002)], ["new", "new"]);
+    // The endpoint goes while the agent is away.
+    set(&mut services, "web", nobody());
+    connect_from(&client.namespace, 4003, ip("10.43.0.7"), 80).unwrap_err();
+    drop(services);
+    let mut services = bed.services();
+    assert_eq!(services.replace([(key("web"), Arc::new(somebody()))].into()).unwrap().purged_flows, 1);
+    assert_eq!(who(4003), "new");
 }
 
 #[test]

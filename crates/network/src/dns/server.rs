@@ -176,14 +176,26 @@ impl Dns {
     }
 }
 
+/// How many ports are tried where any will do.
+const FREE_PORT_ATTEMPTS: u32 = 16;
+
 /// Opens the sockets of an address.
 pub(crate) fn open(address: SocketAddr, namespace: Option<&NetworkNamespace>) -> Result<Sockets, Error> {
     let open = || -> io::Result<Sockets> {
-        let udp = UdpSocket::bind(address)?;
-        // With port 0 both get the same number, as clients expect.
-        let tcp = TcpListener::bind(udp.local_addr()?)?;
-        tcp.set_nonblocking(true)?;
-        Ok(Sockets { udp, tcp })
+        let mut attempts = if address.port() == 0 { FREE_PORT_ATTEMPTS } else { 1 };
+        loop {
+            let udp = UdpSocket::bind(address)?;
+            attempts -= 1;
+            // With port 0 both get the same number, as clients expect. One that is free for UDP may be taken for TCP.
+            match TcpListener::bind(udp.local_addr()?) {
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse && attempts > 0 => {}
+                tcp => {
+                    let tcp = tcp?;
+                    tcp.set_nonblocking(true)?;
+                    return Ok(Sockets { udp, tcp });
+                }
+            }
+        }
     };
     let opened = match namespace {
         None => open(),

@@ -1,4 +1,4 @@
-//! Finds and forgets tracked connections, so that UDP flows do not stick to endpoints that are gone.
+//! Finds and forgets tracked connections, so that clients do not stick to endpoints that are gone.
 
 use std::net::IpAddr;
 
@@ -13,15 +13,19 @@ const MSG_GET: u16 = 1;
 const MSG_DELETE: u16 = 2;
 const TUPLE_ORIGINAL: u16 = 1;
 const TUPLE_REPLY: u16 = 2;
+const PROTOCOL_INFO: u16 = 4;
+const PROTOCOL_INFO_TCP: u16 = 1;
+const TCP_STATE: u16 = 1;
 const FILTER: u16 = 25;
 const FILTER_ORIGINAL: u16 = 1;
 const FILTER_REPLY: u16 = 2;
-/// CTA_FILTER_FLAG for the destination address, the protocol number and the destination port (linux, ctnetlink).
+/// CTA_FILTER_FLAG for the addresses, the protocol number and the destination port (linux, ctnetlink).
+const MATCH_IP_SOURCE: u32 = 1;
 const MATCH_IP_DESTINATION: u32 = 1 << 1;
 const MATCH_PROTOCOL: u32 = 1 << 3;
 const MATCH_PORT_DESTINATION: u32 = 1 << 5;
 
-/// Which connections to look for, by their original direction.
+/// Which connections to look for. What the client called is the original direction, who answers the reply's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct FlowFilter {
     /// The transport protocol's number.
@@ -30,8 +34,30 @@ pub struct FlowFilter {
     pub destination: Option<IpAddr>,
     /// The port that the client called; any when absent.
     pub destination_port: Option<u16>,
+    /// The address that answers; any when absent.
+    pub reply_source: Option<IpAddr>,
     /// IPv6 instead of IPv4.
     pub ipv6: bool,
+}
+
+impl FlowFilter {
+    /// All connections of a protocol in one family.
+    #[must_use]
+    pub fn of_protocol(protocol: u8, family: Family) -> Self {
+        let ipv6 = family == Family::Ip6;
+        Self { protocol, destination: None, destination_port: None, reply_source: None, ipv6 }
+    }
+}
+
+/// How far a TCP connection has come, as far as it matters here (`enum tcp_conntrack`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TcpState {
+    /// The client has called and has no answer yet.
+    SynSent,
+    /// Reset: a memory of ten seconds.
+    Close,
+    /// Any other.
+    Other,
 }
 
 /// One tracked connection.
@@ -49,6 +75,8 @@ pub struct Flow {
     pub reply_source: IpAddr,
     /// The port that answers.
     pub reply_source_port: u16,
+    /// Of TCP alone.
+    pub tcp_state: Option<TcpState>,
 }
 
 /// A conntrack socket in one namespace.
@@ -90,6 +118,7 @@ impl Conntrack {
                     && protocol == filter.protocol
                     && filter.destination_port.is_none_or(|port| port == flow.destination_port)
                     && filter.destination.is_none_or(|address| address == flow.destination)
+                    && filter.reply_source.is_none_or(|address| address == flow.reply_source)
                 {
                     found.push(flow);
                 }
@@ -153,9 +182,17 @@ fn write_filter(batch: &mut Batch, filter: &FlowFilter) {
             }
         });
     });
+    let mut reply_flags = 0;
+    if let Some(address) = filter.reply_source {
+        reply_flags |= MATCH_IP_SOURCE | MATCH_PROTOCOL;
+        batch.nested(TUPLE_REPLY, |batch| {
+            batch.nested(1, |batch| write_address(batch, address, 1, 3));
+            batch.nested(2, |batch| batch.attribute(1, &[filter.protocol]));
+        });
+    }
     batch.nested(FILTER, |batch| {
         batch.attribute_u32(FILTER_ORIGINAL, flags);
-        batch.attribute_u32(FILTER_REPLY, 0);
+        batch.attribute_u32(FILTER_REPLY, reply_flags);
     });
 }
 
@@ -178,8 +215,19 @@ fn parse(bytes: &[u8]) -> Option<(u8, Flow)> {
         destination_port: original.destination_port,
         reply_source: reply.source,
         reply_source_port: reply.source_port,
+        tcp_state: all.find_kind(PROTOCOL_INFO).and_then(tcp_state),
     };
     Some((original.protocol, flow))
+}
+
+fn tcp_state(protocol_info: &[u8]) -> Option<TcpState> {
+    let info = attributes(protocol_info);
+    let tcp = attributes(info.find_kind(PROTOCOL_INFO_TCP)?);
+    Some(match tcp.find_kind(TCP_STATE)?.first()? {
+        1 => TcpState::SynSent,
+        8 => TcpState::Close,
+        _ => TcpState::Other,
+    })
 }
 
 fn parse_tuple(tuple: &Attributes<'_>) -> Option<Tuple> {

@@ -20,7 +20,7 @@ mod traffic;
 mod tunnel;
 mod wireguard;
 
-pub use conntrack::{Conntrack, Flow, FlowFilter};
+pub use conntrack::{Conntrack, Flow, FlowFilter, TcpState};
 pub use error::{Error, Result};
 pub use message::{Attributes, Batch, attributes};
 pub use namespace::NetworkNamespace;

@@ -23,9 +23,7 @@ pub(crate) fn revoke(
     let mut count = 0;
     for family in families {
         for protocol in PROTOCOLS {
-            let filter =
-                FlowFilter { protocol, destination: None, destination_port: None, ipv6: *family == Family::Ip6 };
-            let mut flows = conntrack.list(&filter)?;
+            let mut flows = conntrack.list(&FlowFilter::of_protocol(protocol, *family))?;
             flows.retain(|flow| !is_allowed(flow, protocol, &own, layout, selections));
             conntrack.delete(protocol, &flows)?;
             count += flows.len();

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::claims::Claims;
 use super::compile::{Action, CompiledPort, FrontKey, compile};
 use super::error::Error;
-use super::flows::{Stale, purge_orphans, purge_stale, stale_flows};
+use super::flows::{Stale, gone_endpoints, purge_attempts, purge_orphans, purge_stale, stale_flows};
 use super::layout::{
     self, ACTION_ID_MAX, Kind, LOCAL_INDEX_OFFSET, NewAction, SLOT_MAX, SetName, TABLE, front_bytes, front_value,
     port_bytes, slot_field,
@@ -110,6 +110,7 @@ struct Plan {
     deleted: HashMap<Location, Vec<Element>>,
     hairpin_changes: HashMap<IpAddr, i64>,
     stale: Vec<Stale>,
+    gone: HashSet<(IpAddr, u16)>,
     left_out: usize,
 }
 
@@ -316,6 +317,7 @@ impl Programmer {
             }
         }
         plan.stale.extend(stale_flows(old.map(|old| &old.port), new.map(|new| &new.port)));
+        plan.gone.extend(gone_endpoints(old.map(|old| &old.port), new.map(|new| &new.port)));
     }
 
     /// All elements of a port, which follow from it and its slot alone.
@@ -422,9 +424,14 @@ impl Programmer {
             added: plan.added.values().map(Vec::len).sum(),
             deleted: plan.deleted.values().map(Vec::len).sum(),
             resynchronised: false,
-            purged_flows: plan.stale.iter().map(|stale| purge_stale(&mut self.conntrack, stale)).sum(),
+            purged_flows: self.purge(&plan),
             left_out: plan.left_out,
         })
+    }
+
+    fn purge(&mut self, plan: &Plan) -> usize {
+        let stale: usize = plan.stale.iter().map(|stale| purge_stale(&mut self.conntrack, stale)).sum();
+        if plan.gone.is_empty() { stale } else { stale + purge_attempts(&mut self.conntrack, &plan.gone) }
     }
 }
 

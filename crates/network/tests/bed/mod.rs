@@ -179,6 +179,22 @@ pub fn connect(namespace: &NetworkNamespace, address: IpAddr, port: u16) -> std:
     Ok(stream)
 }
 
+/// Connects from a port of one's own choice, which may have been used a moment ago; waits for 200 ms.
+pub fn connect_from(namespace: &NetworkNamespace, from: u16, address: IpAddr, port: u16) -> std::io::Result<TcpStream> {
+    let connect = || -> std::io::Result<TcpStream> {
+        let socket = rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::STREAM, None)?;
+        rustix::net::sockopt::set_socket_reuseaddr(&socket, true)?;
+        let patience = Some(Duration::from_millis(200));
+        rustix::net::sockopt::set_socket_timeout(&socket, rustix::net::sockopt::Timeout::Send, patience)?;
+        rustix::net::bind(&socket, &SocketAddr::from(([0, 0, 0, 0], from)))?;
+        rustix::net::connect(&socket, &SocketAddr::new(address, port))?;
+        Ok(socket.into())
+    };
+    let stream = namespace.run(connect).unwrap()?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
+    Ok(stream)
+}
+
 /// Who answered, and which address it saw.
 pub fn ask(namespace: &NetworkNamespace, address: IpAddr, port: u16) -> std::io::Result<(String, IpAddr)> {
     let mut stream = connect(namespace, address, port)?;
