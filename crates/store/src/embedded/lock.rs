@@ -12,14 +12,27 @@ pub(crate) const LOCK_NAME: &str = "LOCK";
 /// How long a dying holder is waited for: its memory is given back and its last disk calls end before its lock goes.
 const PATIENCE: Duration = Duration::from_secs(15);
 const STEP: Duration = Duration::from_millis(2);
+/// How often in a row a holder must be found alive: what the kernel tells of a dying process changes between two looks at it.
+const LOOKS: u32 = 4;
 /// PF_EXITING of a process's flags in /proc/ID/stat (proc(5)).
 const EXITING: u64 = 4;
 /// SIGKILL in the masks of /proc/ID/status.
 const KILLED: u64 = 1 << 8;
 
-/// Locks the directory for this process until the returned file is dropped. The kernel drops the lock with the process.
+/// The lock of a directory; gone with this value, or with the process.
+#[derive(Debug)]
+pub(crate) struct Lock(fs::File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing alone is not enough: a child that another thread has just forked holds a copy of the descriptor until it executes.
+        let _ = flock(&self.0, FlockOperation::Unlock); // closing follows
+    }
+}
+
+/// Locks the directory for this process until the returned value is dropped. The kernel drops the lock with the process.
 /// A former holder that is dying is waited for until all that it had open, sockets included, is closed.
-pub(crate) fn lock(directory: &Path) -> Result<fs::File, OpenError> {
+pub(crate) fn lock(directory: &Path) -> Result<Lock, OpenError> {
     let path = directory.join(LOCK_NAME);
     let mut file = fs::OpenOptions::new()
         .read(true)
@@ -30,6 +43,7 @@ pub(crate) fn lock(directory: &Path) -> Result<fs::File, OpenError> {
         .open(&path)
         .map_err(OpenError::io("open", &path))?;
     let deadline = Instant::now() + PATIENCE;
+    let mut alive = 0;
     loop {
         let locked = match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => true,
@@ -38,9 +52,12 @@ pub(crate) fn lock(directory: &Path) -> Result<fs::File, OpenError> {
         };
         let holder = holder(&mut file);
         let dying = holder.is_some_and(is_dying);
+        alive = if dying { 0 } else { alive + 1 };
         match (locked, dying && Instant::now() < deadline) {
             (_, true) => std::thread::sleep(STEP),
             (true, false) => break,
+            // It may have ended just after it was found to hold the lock.
+            (false, false) if alive < LOOKS => std::thread::sleep(STEP),
             (false, false) => {
                 let holder =
                     holder.map_or_else(|| String::from("another process"), |process| format!("process {process}"));
@@ -50,7 +67,7 @@ pub(crate) fn lock(directory: &Path) -> Result<fs::File, OpenError> {
     }
     // The number makes messages better and patience possible; on a full disk the lock must work without it.
     let _ = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| writeln!(file, "{}", std::process::id()));
-    Ok(file)
+    Ok(Lock(file))
 }
 
 /// The process that wrote its number last.
@@ -93,6 +110,16 @@ mod tests {
         assert!(matches!(lock(directory.path()), Err(OpenError::Locked { .. })));
         assert!(begun.elapsed() < PATIENCE / 2);
         assert!(!is_dying(std::process::id()));
+    }
+
+    #[test]
+    fn a_copy_in_a_child_does_not_keep_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let held = lock(directory.path()).unwrap();
+        let copy = held.0.try_clone().unwrap();
+        drop(held);
+        drop(lock(directory.path()).unwrap());
+        drop(copy);
     }
 
     #[test]

@@ -4,6 +4,7 @@ use crate::contract::StoreStopped;
 use crate::embedded::batch::{Admit, Batch, Outcome};
 use crate::embedded::engine::Counters;
 use crate::embedded::format::unix_seconds;
+use crate::embedded::lock::Lock;
 use crate::embedded::log::{Log, LogError, segment_name, segment_number};
 use crate::embedded::options::Options;
 use crate::embedded::queue::{Queue, Request};
@@ -12,7 +13,6 @@ use crate::embedded::snapshot::{self, snapshot_name, snapshot_revision};
 use crate::state::{Image, Shared};
 use crate::types::{CommitError, Revision};
 use std::collections::VecDeque;
-use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
@@ -66,7 +66,7 @@ pub(crate) struct Writer {
     /// When which revision was reached, for the window's age limit.
     ages: VecDeque<(Instant, Revision)>,
     /// Held for as long as the writer lives.
-    _lock: fs::File,
+    _lock: Lock,
 }
 
 /// What a writer begins with.
@@ -78,7 +78,7 @@ pub(crate) struct Beginning {
     pub(crate) counters: Arc<Counters>,
     pub(crate) log: Log,
     pub(crate) log_bytes: u64,
-    pub(crate) lock: fs::File,
+    pub(crate) lock: Lock,
 }
 
 /// A group commit that has been checked and encoded.
