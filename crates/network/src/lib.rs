@@ -7,6 +7,7 @@ pub mod netlink;
 pub mod pod_net;
 pub mod policy;
 mod prefix;
+pub mod process;
 pub mod services;
 
 pub use prefix::{ParsePrefixError, Prefix};
