@@ -9,6 +9,7 @@ pub mod policy;
 mod prefix;
 pub mod process;
 pub mod services;
+pub mod wireguard;
 
 pub use prefix::{ParsePrefixError, Prefix};
 

@@ -119,6 +119,11 @@ impl Writer<'_> {
         }
     }
 
+    /// Bytes whose number the reader knows.
+    pub(crate) fn fixed(&mut self, bytes: &[u8]) {
+        self.out.extend_from_slice(bytes);
+    }
+
     pub(crate) fn text(&mut self, text: &str) {
         self.bytes(text.as_bytes());
     }

@@ -100,10 +100,18 @@ pub(crate) struct Attached<K> {
     pub(crate) is_understood: bool,
     /// Whether it is to be replaced: another release, or another setup.
     is_other: bool,
+    /// Whether it was there before.
+    pub(crate) is_adopted: bool,
     since: Instant,
 }
 
 impl<K> Attached<K> {
+    /// It does not say what it knows: it is told nothing more, and replaced.
+    pub(crate) fn distrust(&mut self) {
+        self.is_understood = false;
+        self.is_other = true;
+    }
+
     fn number(&self) -> u32 {
         self.pid.as_raw_nonzero().get().unsigned_abs()
     }
@@ -141,14 +149,14 @@ fn adopt<K: Kind>(options: &Options<K::Setup>, found: Found<K>) -> io::Result<(K
     tracing::info!(pid = found.pid.as_raw_nonzero(), is_other, "{} is answering", K::CALLED);
     let link = Link::new(found.stream)?;
     let since = Instant::now();
-    Ok((found.held, Attached { link, pid: found.pid, is_understood, is_other, since }))
+    Ok((found.held, Attached { link, pid: found.pid, is_understood, is_other, is_adopted: true, since }))
 }
 
 async fn start_attached<K: Kind>(options: &Options<K::Setup>, held: &K::Held) -> io::Result<Attached<K>> {
     let (stream, pid) = start::<K>(options, held).await?;
     tracing::info!(pid = pid.as_raw_nonzero(), "{} answers", K::CALLED);
     let (link, since) = (Link::new(stream)?, Instant::now());
-    Ok(Attached { link, pid, is_understood: true, is_other: false, since })
+    Ok(Attached { link, pid, is_understood: true, is_other: false, is_adopted: false, since })
 }
 
 /// Looks after a process from now on. What is held here as well waits where no process is there.
