@@ -206,12 +206,12 @@ mod tests {
             Header { kind: KIND_TCP6, ..good },
             Header { kind: 9, ..good },
             Header { checksum_start: 4, ..good },
-            Header { checksum_start: 119, ..good },
+            Header { checksum_start: 125, ..good },
             Header { checksum_start: u16::MAX, ..good },
         ] {
             assert_eq!(pieces(&mut frame(bad, &packet)), None, "{bad:?}");
         }
-        let needy = Header { flags: NEEDS_CHECKSUM, checksum_start: 119, checksum_offset: 16, ..Header::default() };
+        let needy = Header { flags: NEEDS_CHECKSUM, checksum_start: 130, checksum_offset: 16, ..Header::default() };
         assert_eq!(pieces(&mut frame(needy, &packet)), None);
         assert_eq!(pieces(&mut [0; 9]), None);
         let many = tcp(true, 60_000, FLAG_ACK);
