@@ -71,6 +71,7 @@ fn main() -> ExitCode {
         a_killed_process_comes_back_and_connections_live([UserSpace, UserSpace], [UserSpace, Kernel]);
         another_release_takes_over_and_nothing_is_lost([UserSpace, UserSpace]);
         what_strangers_send_changes_nothing([UserSpace, UserSpace]);
+        a_node_that_moves_is_followed([UserSpace, UserSpace], [UserSpace, Kernel]);
         the_form_can_change([UserSpace, Kernel]);
     }
     println!("test result: ok. {passed} passed");
@@ -512,6 +513,33 @@ fn what_strangers_send_changes_nothing(forms: [EncryptionForm; 2]) {
     let other = b.encrypted_key();
     join(&mut [(&mut a, Some(key)), (&mut b, Some(other))]);
     eventually("the peer is back", || ask(&two.namespace, one.ip(), 8080).is_ok());
+}
+
+fn a_node_that_moves_is_followed(forms: [EncryptionForm; 2]) {
+    let fabric = Fabric::new();
+    let (mut a, b, one, two) = two(&fabric, forms);
+    let mut rtnetlink = Rtnetlink::open_in(&b.namespace).unwrap();
+    let eth0 = rtnetlink.index_of("eth0").unwrap();
+    let mut batch = RouteBatch::new();
+    batch.add_address(eth0, "198.51.100.77".parse().unwrap(), 24);
+    let way_out = Route {
+        destination: prefix("0.0.0.0/0"),
+        gateway: Some("198.51.100.254".parse().unwrap()),
+        interface: None,
+        source: None,
+        on_link: false,
+    };
+    batch.delete_route(&way_out);
+    batch.add_route(&Route { source: Some("198.51.100.77".parse().unwrap()), ..way_out });
+    batch.send(rtnetlink.socket()).unwrap();
+    // It speaks first; from then on it is found where it is, also after a look at what the process knows. The addresses as a header has them.
+    let ear = Ear::new(&fabric.router, &[192, 0, 2, 1, 198, 51, 100, 77]);
+    eventually("it is heard", || ask(&two.namespace, one.ip(), 8080).is_ok());
+    assert_connected(&one, &two);
+    eventually("it is spoken to where it is", || ear.marked.load(Ordering::Relaxed) > 10);
+    let report = a.network.verify_peers().unwrap();
+    assert_eq!((report.added, report.removed), (0, 0));
+    assert_connected(&one, &two);
 }
 
 /// A node whose kernel has WireGuard from now on.

@@ -1,6 +1,6 @@
 //! The agent's side: what the process is to know, told as the kernel's WireGuard is told.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -12,6 +12,7 @@ use super::device::{self, Held};
 use super::error::Error;
 use super::protocol::{Message, Setup};
 use super::{Options, Tunnel};
+use crate::Prefix;
 use crate::netlink::{NetworkNamespace, PublicKey, WireguardChange, WireguardInfo, WireguardPeer};
 use crate::process::{Changes, Health, Link, Source, Supervised, supervise, take_up};
 
@@ -44,6 +45,8 @@ struct Shared {
 #[derive(Default)]
 struct Wanted {
     peers: BTreeMap<PublicKey, WireguardPeer>,
+    /// Whose each range is; it is among that peer's.
+    owners: HashMap<Prefix, PublicKey>,
     /// Whether these are all; if not, a process of another version knows more.
     is_complete: bool,
     /// What the process has not been told, with where the peer is if that is new.
@@ -69,7 +72,12 @@ impl Process {
         if attached.is_adopted {
             let listed = if attached.is_understood { list(&mut attached.link).await } else { None };
             match listed {
-                Some(peers) => wanted.peers = peers.into_iter().map(|peer| (peer.key, peer)).collect(),
+                Some(peers) => {
+                    let ranges =
+                        |peer: &WireguardPeer| peer.allowed.iter().map(|range| (*range, peer.key)).collect::<Vec<_>>();
+                    wanted.owners = peers.iter().flat_map(ranges).collect();
+                    wanted.peers = peers.into_iter().map(|peer| (peer.key, peer)).collect();
+                }
                 None => {
                     attached.distrust();
                     wanted.is_complete = false;
@@ -167,20 +175,29 @@ impl Wanted {
     fn change(&mut self, change: &WireguardChange) {
         match change {
             WireguardChange::Set(told) => {
-                // A range is one peer's only.
-                for (key, other) in &mut self.peers {
-                    if *key != told.key {
-                        other.allowed.retain(|range| !told.allowed.contains(range));
+                for range in &told.allowed {
+                    // A range is one peer's only: the last that it was told for.
+                    let former = self.owners.insert(*range, told.key).filter(|former| *former != told.key);
+                    if let Some(former) = former.and_then(|former| self.peers.get_mut(&former)) {
+                        former.allowed.retain(|other| other != range);
                     }
                 }
-                let known = self.peers.get(&told.key).and_then(|known| known.endpoint);
+                let known = self.peers.get(&told.key);
+                let lost =
+                    known.into_iter().flat_map(|known| &known.allowed).filter(|range| !told.allowed.contains(range));
+                for range in lost {
+                    self.owners.remove(range);
+                }
+                let known = known.and_then(|known| known.endpoint);
                 let peer = WireguardPeer { endpoint: told.endpoint.or(known), ..told.clone() };
                 self.peers.insert(told.key, peer);
                 let untold = self.changed.entry(told.key).or_default();
                 *untold = told.endpoint.or(*untold);
             }
             WireguardChange::Remove(key) => {
-                self.peers.remove(key);
+                for range in self.peers.remove(key).into_iter().flat_map(|peer| peer.allowed) {
+                    self.owners.remove(&range);
+                }
                 self.changed.insert(*key, None);
             }
         }
@@ -228,5 +245,69 @@ impl Source<Tunnel> for Shared {
 
     fn hand_over(&self) -> Option<[Message; 2]> {
         Some([Message::Rest, Message::Resume])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    fn set(key: u8, endpoint: Option<&str>, ranges: &[&str]) -> WireguardChange {
+        WireguardChange::Set(WireguardPeer {
+            key: PublicKey([key; 32]),
+            endpoint: endpoint.map(|text| text.parse().unwrap()),
+            allowed: ranges.iter().map(|text| text.parse().unwrap()).collect(),
+        })
+    }
+
+    fn read(frames: &[u8]) -> Vec<Message> {
+        let mut rest = frames;
+        let mut all = Vec::new();
+        while let Some((length, body)) = rest.split_first_chunk::<4>() {
+            let (frame, others) = body.split_at(u32::from_le_bytes(*length) as usize);
+            all.push(Message::read(frame).unwrap());
+            rest = others;
+        }
+        all
+    }
+
+    #[test]
+    fn a_process_is_told_what_it_does_not_know() {
+        let shared =
+            Shared { wanted: Mutex::new(Wanted { is_complete: true, ..Wanted::default() }), ..Shared::default() };
+        let change = |changes: &[WireguardChange]| {
+            let mut wanted = lock(&shared.wanted);
+            changes.iter().for_each(|change| wanted.change(change));
+            wanted.number += 1;
+        };
+        let told = |change: WireguardChange| match change {
+            WireguardChange::Set(peer) => Message::Set(peer),
+            WireguardChange::Remove(key) => Message::Remove(key),
+        };
+        let one = || set(1, Some("192.0.2.1:8478"), &["10.42.1.0/24"]);
+        change(&[one(), set(2, Some("192.0.2.2:8478"), &["10.42.2.0/24", "10.42.3.0/24"])]);
+        let first = read(&shared.changes(true).frames);
+        let two = || set(2, Some("192.0.2.2:8478"), &["10.42.2.0/24", "10.42.3.0/24"]);
+        assert_eq!(first, [Message::Begin, told(one()), told(two()), Message::Commit, Message::Sync(1)]);
+        assert_eq!(read(&shared.changes(false).frames), [Message::Sync(1)]);
+        // A range goes over to another; where that is was told before.
+        change(&[set(1, None, &["10.42.1.0/24", "10.42.3.0/24"])]);
+        let next = read(&shared.changes(false).frames);
+        assert_eq!(next, [told(set(1, None, &["10.42.1.0/24", "10.42.3.0/24"])), Message::Sync(2)]);
+        let ranges = |key: u8| lock(&shared.wanted).peers.get(&PublicKey([key; 32])).unwrap().allowed.len();
+        assert_eq!((ranges(1), ranges(2)), (2, 1));
+        change(&[WireguardChange::Remove(PublicKey([2; 32])), set(1, None, &["10.42.1.0/24"])]);
+        let next = read(&shared.changes(false).frames);
+        assert_eq!(
+            next,
+            [told(set(1, None, &["10.42.1.0/24"])), Message::Remove(PublicKey([2; 32])), Message::Sync(3)]
+        );
+        assert_eq!(lock(&shared.wanted).owners.len(), 1);
+        // A new process is told where a peer is.
+        assert_eq!(
+            read(&shared.changes(true).frames),
+            [Message::Begin, told(one()), Message::Commit, Message::Sync(3)]
+        );
     }
 }

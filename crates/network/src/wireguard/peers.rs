@@ -87,6 +87,8 @@ pub(super) struct Peers {
     unlimited: Arc<RateLimiter>,
     all: BTreeMap<PublicKey, Arc<Peer>>,
     owners: BTreeMap<Prefix, PublicKey>,
+    /// The ranges that each was told to have.
+    told: HashMap<PublicKey, Vec<Prefix>>,
     /// Those that are in use, and the one to try next: they come round after a million peers.
     numbers: HashSet<u32>,
     next_number: u32,
@@ -101,6 +103,7 @@ impl Peers {
             unlimited: Arc::new(RateLimiter::new(&public_key, u64::MAX)),
             all: BTreeMap::new(),
             owners: BTreeMap::new(),
+            told: HashMap::new(),
             numbers: HashSet::new(),
             next_number: 0,
         }
@@ -112,8 +115,9 @@ impl Peers {
         if told.key == self.own_key {
             return;
         }
-        self.owners.retain(|range, owner| *owner != told.key || told.allowed.contains(range));
+        self.disown(&told.key);
         self.owners.extend(told.allowed.iter().map(|range| (*range, told.key)));
+        self.told.insert(told.key, told.allowed.clone());
         if let Some(peer) = self.all.get(&told.key) {
             if let Some(endpoint) = told.endpoint {
                 peer.is_at(endpoint);
@@ -155,7 +159,16 @@ impl Peers {
         if let Some(peer) = self.all.remove(key) {
             self.numbers.remove(&peer.number);
         }
-        self.owners.retain(|_, owner| owner != key);
+        self.disown(key);
+    }
+
+    /// Takes a peer's ranges from it, but for those that are another's by now.
+    fn disown(&mut self, key: &PublicKey) {
+        for range in self.told.remove(key).unwrap_or_default() {
+            if self.owners.get(&range) == Some(key) {
+                self.owners.remove(&range);
+            }
+        }
     }
 
     pub(super) fn keys(&self) -> impl Iterator<Item = PublicKey> {
