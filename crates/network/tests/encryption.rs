@@ -71,7 +71,7 @@ fn main() -> ExitCode {
         a_killed_process_comes_back_and_connections_live([UserSpace, UserSpace], [UserSpace, Kernel]);
         another_release_takes_over_and_nothing_is_lost([UserSpace, UserSpace]);
         what_strangers_send_changes_nothing([UserSpace, UserSpace]);
-        a_node_that_moves_is_followed([UserSpace, UserSpace], [UserSpace, Kernel]);
+        a_node_that_moves_is_followed([UserSpace, UserSpace], [Kernel, UserSpace]);
         the_form_can_change([UserSpace, Kernel]);
     }
     println!("test result: ok. {passed} passed");
