@@ -7,7 +7,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::frame::Malformed;
+use super::frame::{Malformed, Reader, Writer, append_frame, read_frame};
 
 /// Descriptors that one greeting hands over at most; a message of the kernel's carries 253.
 pub(crate) const DESCRIPTORS_MAX: usize = 128;
@@ -47,16 +47,26 @@ pub(crate) trait Kind: Send + Sync + Sized + 'static {
 pub(crate) trait Message: Sized + Send + Sync {
     /// The setup that each side begins with.
     type Setup;
-    /// Appends it as a frame; one that would be too long is left out, which is told by false.
-    fn append_to(&self, out: &mut Vec<u8>) -> bool;
-    /// Reads a frame without its length.
-    fn read(bytes: &[u8]) -> Result<Self, Malformed>;
+    /// Writes its parts, the kind first.
+    fn write(&self, writer: &mut Writer<'_>);
+    /// Reads its parts.
+    fn read_from(reader: &mut Reader<'_>) -> Result<Self, Malformed>;
     /// The message that tells a setup.
     fn of_setup(setup: Self::Setup) -> Self;
     /// The setup that it tells, if it does.
     fn setup(self) -> Option<Self::Setup>;
     /// The number that it acknowledges, if it does.
     fn synced(&self) -> Option<u64>;
+
+    /// Appends it as a frame; one that would be too long is left out, which is told by false.
+    fn append_to(&self, out: &mut Vec<u8>) -> bool {
+        append_frame(out, |writer| self.write(writer))
+    }
+
+    /// Reads a frame without its length.
+    fn read(bytes: &[u8]) -> Result<Self, Malformed> {
+        read_frame(bytes, Self::read_from)
+    }
 }
 
 /// Descriptors that outlive each process.

@@ -22,6 +22,8 @@ const BUFFER_BYTES_KEPT: usize = 16 << 10;
 /// What is read at once: what a frame still lacks, within these.
 const READ_BYTES_MIN: usize = 8 << 10;
 const READ_BYTES_MAX: usize = 256 << 10;
+/// After so many messages in a row something else gets its turn.
+const MESSAGES_IN_A_ROW: u32 = 64;
 /// Who does not read what it is sent for so long is given up.
 const SEND_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -79,6 +81,7 @@ pub(crate) struct Link<K> {
     buffer: Vec<u8>,
     /// Where in the buffer the next frame begins.
     at: usize,
+    in_a_row: u32,
     kind: PhantomData<fn() -> K>,
 }
 
@@ -91,7 +94,7 @@ impl<K: Kind> Link<K> {
     }
 
     fn over(stream: UnixStream) -> Self {
-        Self { stream, buffer: Vec::new(), at: 0, kind: PhantomData }
+        Self { stream, buffer: Vec::new(), at: 0, in_a_row: 0, kind: PhantomData }
     }
 
     /// Greets whoever has connected, gives it what is held, and says how the process is set up.
@@ -127,6 +130,18 @@ impl<K: Kind> Link<K> {
     /// Sends frames.
     pub(crate) async fn send(&mut self, frames: &[u8]) -> io::Result<()> {
         tokio::time::timeout(SEND_TIMEOUT, self.stream.write_all(frames)).await?
+    }
+
+    /// What the agent says next; none at its end, or where it is not understood. Now and then something else gets its turn.
+    pub(crate) async fn next(&mut self) -> Option<K::Message> {
+        self.in_a_row += 1;
+        if self.in_a_row.is_multiple_of(MESSAGES_IN_A_ROW) {
+            tokio::task::yield_now().await;
+        }
+        self.receive().await.unwrap_or_else(|error| {
+            tracing::warn!(%error, "the agent is not understood");
+            None
+        })
     }
 
     /// The next message; none at the end. Nothing is lost where the caller stops waiting.

@@ -13,7 +13,7 @@ pub(crate) use find::end;
 pub use frame::{FRAME_BYTES_MAX, Malformed};
 #[cfg(test)]
 pub(crate) use frame::{LENGTH_BYTES, frame_length, greeted, greeting};
-pub(crate) use frame::{Reader, Writer, append_frame, read_frame};
+pub(crate) use frame::{Reader, Writer};
 pub(crate) use kind::{DESCRIPTORS_MAX, Held, Kind, Message};
 pub(crate) use link::Link;
 pub(crate) use serve::{attend, give_up_rights, start_up};

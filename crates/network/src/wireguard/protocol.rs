@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use crate::Prefix;
 use crate::netlink::{PublicKey, WireguardPeer};
-use crate::process::{self, Malformed, Reader, Writer, append_frame, read_frame};
+use crate::process::{self, Malformed, Reader, Writer};
 
 /// How a process was set up; it never changes. The private key itself stays in its file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,8 +50,31 @@ pub enum Message {
 impl Message {
     /// Appends the message as a frame; one that would be too long is left out, which is told by false.
     pub fn append_to(&self, out: &mut Vec<u8>) -> bool {
-        append_frame(out, |writer| self.write(writer))
+        process::Message::append_to(self, out)
     }
+
+    /// Reads a frame without its length.
+    ///
+    /// # Errors
+    /// It is no message of this version.
+    pub fn read(bytes: &[u8]) -> Result<Self, Malformed> {
+        process::Message::read(bytes)
+    }
+}
+
+fn read_peer(reader: &mut Reader<'_>) -> Result<WireguardPeer, Malformed> {
+    let key = PublicKey(reader.array()?);
+    let endpoint = match &reader.list(Reader::socket)?[..] {
+        [] => None,
+        [one] => Some(*one),
+        _ => return Err(Malformed::Unknown("number of endpoints")),
+    };
+    let allowed: Vec<Prefix> = reader.list(Reader::prefix)?;
+    Ok(WireguardPeer { key, endpoint, allowed })
+}
+
+impl process::Message for Message {
+    type Setup = Setup;
 
     fn write(&self, writer: &mut Writer<'_>) {
         match self {
@@ -93,55 +116,26 @@ impl Message {
         }
     }
 
-    /// Reads a frame without its length.
-    ///
-    /// # Errors
-    /// It is no message of this version.
-    pub fn read(bytes: &[u8]) -> Result<Self, Malformed> {
-        read_frame(bytes, |reader| {
-            Ok(match reader.byte()? {
-                1 => Self::Setup(Setup {
-                    interface: reader.text()?,
-                    port: reader.port()?,
-                    key_file: reader.path()?,
-                    public_key: PublicKey(reader.array()?),
-                    groups: reader.list(Reader::path)?,
-                }),
-                2 => Self::Set(read_peer(reader)?),
-                3 => Self::Remove(PublicKey(reader.array()?)),
-                4 => Self::Begin,
-                5 => Self::Commit,
-                6 => Self::List(reader.number()?),
-                7 => Self::Rest,
-                8 => Self::Resume,
-                9 => Self::Sync(reader.number()?),
-                10 => Self::Synced(reader.number()?),
-                _ => return Err(Malformed::Unknown("kind of message")),
-            })
+    fn read_from(reader: &mut Reader<'_>) -> Result<Self, Malformed> {
+        Ok(match reader.byte()? {
+            1 => Self::Setup(Setup {
+                interface: reader.text()?,
+                port: reader.port()?,
+                key_file: reader.path()?,
+                public_key: PublicKey(reader.array()?),
+                groups: reader.list(Reader::path)?,
+            }),
+            2 => Self::Set(read_peer(reader)?),
+            3 => Self::Remove(PublicKey(reader.array()?)),
+            4 => Self::Begin,
+            5 => Self::Commit,
+            6 => Self::List(reader.number()?),
+            7 => Self::Rest,
+            8 => Self::Resume,
+            9 => Self::Sync(reader.number()?),
+            10 => Self::Synced(reader.number()?),
+            _ => return Err(Malformed::Unknown("kind of message")),
         })
-    }
-}
-
-fn read_peer(reader: &mut Reader<'_>) -> Result<WireguardPeer, Malformed> {
-    let key = PublicKey(reader.array()?);
-    let endpoint = match &reader.list(Reader::socket)?[..] {
-        [] => None,
-        [one] => Some(*one),
-        _ => return Err(Malformed::Unknown("number of endpoints")),
-    };
-    let allowed: Vec<Prefix> = reader.list(Reader::prefix)?;
-    Ok(WireguardPeer { key, endpoint, allowed })
-}
-
-impl process::Message for Message {
-    type Setup = Setup;
-
-    fn append_to(&self, out: &mut Vec<u8>) -> bool {
-        self.append_to(out)
-    }
-
-    fn read(bytes: &[u8]) -> Result<Self, Malformed> {
-        Self::read(bytes)
     }
 
     fn of_setup(setup: Setup) -> Self {

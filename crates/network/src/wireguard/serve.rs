@@ -15,8 +15,6 @@ use crate::netlink::PublicKey;
 use crate::pod_net::PrivateKey;
 use crate::process::{self, Held as _, Link};
 
-/// After so many messages in a row timers get their turn.
-const MESSAGES_IN_A_ROW: usize = 64;
 /// How often one that rests looks whether it works again, or ends.
 const REST_LOOK: Duration = Duration::from_millis(100);
 
@@ -87,16 +85,7 @@ fn begin_rest(engine: &Arc<Engine>, path: &Path) -> std::io::Result<()> {
 /// Does what an agent says until it goes; what it said last stays.
 async fn follow(mut link: Link<Tunnel>, engine: Arc<Engine>, rest: std::path::PathBuf) {
     let mut gone: Option<BTreeSet<PublicKey>> = None;
-    let mut in_a_row = 0;
-    loop {
-        let message = match link.receive().await {
-            Ok(Some(message)) => message,
-            Ok(None) => return,
-            Err(error) => {
-                tracing::warn!(%error, "the agent is not understood");
-                return;
-            }
-        };
+    while let Some(message) = link.next().await {
         match message {
             Message::Set(peer) => {
                 if let Some(gone) = &mut gone {
@@ -136,10 +125,6 @@ async fn follow(mut link: Link<Tunnel>, engine: Arc<Engine>, rest: std::path::Pa
                 tracing::warn!("the agent sends what only this process may send");
                 return;
             }
-        }
-        in_a_row += 1;
-        if in_a_row % MESSAGES_IN_A_ROW == 0 {
-            tokio::task::yield_now().await;
         }
     }
 }

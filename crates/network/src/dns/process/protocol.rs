@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use super::super::server::Outside;
 use super::super::state::{DnsEndpoint, DnsKind, DnsPort, DnsService};
 use crate::Prefix;
-use crate::process::{self, Malformed, Reader, Writer, append_frame, read_frame};
+use crate::process::{self, Malformed, Reader, Writer};
 use crate::services::{ServiceKey, TransportProtocol};
 
 /// How a process of cluster DNS was set up; it never changes.
@@ -48,8 +48,20 @@ pub enum Message {
 impl Message {
     /// Appends the message as a frame; one that would be too long is left out, which is told by false.
     pub fn append_to(&self, out: &mut Vec<u8>) -> bool {
-        append_frame(out, |writer| self.write(writer))
+        process::Message::append_to(self, out)
     }
+
+    /// Reads a frame without its length.
+    ///
+    /// # Errors
+    /// It is no message of this version.
+    pub fn read(bytes: &[u8]) -> Result<Self, Malformed> {
+        process::Message::read(bytes)
+    }
+}
+
+impl process::Message for Message {
+    type Setup = Setup;
 
     fn write(&self, writer: &mut Writer<'_>) {
         match self {
@@ -91,45 +103,27 @@ impl Message {
         }
     }
 
-    /// Reads a frame without its length.
-    ///
-    /// # Errors
-    /// It is no message of this version.
-    pub fn read(bytes: &[u8]) -> Result<Self, Malformed> {
-        read_frame(bytes, |reader| {
-            Ok(match reader.byte()? {
-                1 => Self::Setup(Setup {
-                    listen: reader.list(Reader::socket)?,
-                    domain: reader.text()?,
-                    reverse_ranges: reader.list(Reader::prefix)?,
-                    resolv_conf: reader.list(Reader::path)?,
-                    groups: reader.list(Reader::path)?,
-                }),
-                2 => Self::Set(read_key(reader)?, read_service(reader)?),
-                3 => Self::Remove(read_key(reader)?),
-                4 => Self::Begin,
-                5 => Self::Commit,
-                6 => Self::Outside(Outside {
-                    stub_domains: reader.list(|reader| Ok((reader.text()?, reader.list(Reader::socket)?)))?,
-                    servers: reader.list(Reader::socket)?,
-                }),
-                7 => Self::Sync(reader.number()?),
-                8 => Self::Synced(reader.number()?),
-                _ => return Err(Malformed::Unknown("kind of message")),
-            })
+    fn read_from(reader: &mut Reader<'_>) -> Result<Self, Malformed> {
+        Ok(match reader.byte()? {
+            1 => Self::Setup(Setup {
+                listen: reader.list(Reader::socket)?,
+                domain: reader.text()?,
+                reverse_ranges: reader.list(Reader::prefix)?,
+                resolv_conf: reader.list(Reader::path)?,
+                groups: reader.list(Reader::path)?,
+            }),
+            2 => Self::Set(read_key(reader)?, read_service(reader)?),
+            3 => Self::Remove(read_key(reader)?),
+            4 => Self::Begin,
+            5 => Self::Commit,
+            6 => Self::Outside(Outside {
+                stub_domains: reader.list(|reader| Ok((reader.text()?, reader.list(Reader::socket)?)))?,
+                servers: reader.list(Reader::socket)?,
+            }),
+            7 => Self::Sync(reader.number()?),
+            8 => Self::Synced(reader.number()?),
+            _ => return Err(Malformed::Unknown("kind of message")),
         })
-    }
-}
-
-impl process::Message for Message {
-    type Setup = Setup;
-
-    fn append_to(&self, out: &mut Vec<u8>) -> bool {
-        self.append_to(out)
-    }
-
-    fn read(bytes: &[u8]) -> Result<Self, Malformed> {
-        Self::read(bytes)
     }
 
     fn of_setup(setup: Setup) -> Self {

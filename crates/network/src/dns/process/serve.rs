@@ -12,9 +12,6 @@ use super::protocol::Message;
 use crate::process::{self, Link};
 use crate::services::ServiceKey;
 
-/// After so many messages in a row questions get their turn.
-const MESSAGES_IN_A_ROW: usize = 64;
-
 /// Serves cluster DNS until it is told to end (SIGTERM); the agent that started it is at the other end of the standard input.
 ///
 /// # Errors
@@ -38,16 +35,7 @@ pub fn serve(directory: &Path) -> Result<(), Error> {
 /// Does what an agent says until it goes; what it said last stays.
 async fn follow(mut link: Link<Names>, dns: Arc<server::Handle>) {
     let mut rest: Option<HashSet<ServiceKey>> = None;
-    let mut in_a_row = 0;
-    loop {
-        let message = match link.receive().await {
-            Ok(Some(message)) => message,
-            Ok(None) => return,
-            Err(error) => {
-                tracing::warn!(%error, "the agent is not understood");
-                return;
-            }
-        };
+    while let Some(message) = link.next().await {
         match message {
             Message::Set(key, service) => {
                 if let Some(rest) = &mut rest {
@@ -79,10 +67,6 @@ async fn follow(mut link: Link<Names>, dns: Arc<server::Handle>) {
                 tracing::warn!("the agent sends what only this process may send");
                 return;
             }
-        }
-        in_a_row += 1;
-        if in_a_row % MESSAGES_IN_A_ROW == 0 {
-            tokio::task::yield_now().await;
         }
     }
 }
