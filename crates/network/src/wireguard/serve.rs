@@ -15,6 +15,8 @@ use crate::netlink::PublicKey;
 use crate::pod_net::PrivateKey;
 use crate::process::{self, Held as _, Link};
 
+/// How nice the process is.
+const PRIORITY: i32 = -10;
 /// How often one that rests looks whether it works again, or ends.
 const REST_LOOK: Duration = Duration::from_millis(100);
 
@@ -29,6 +31,8 @@ pub fn serve(directory: &Path) -> Result<(), Error> {
         return Err(Error::OtherKey);
     }
     let engine = Arc::new(Engine::new(started.held.try_clone()?, *key.bytes(), directory)?);
+    // Packets go before most other work, as the kernel's own do. Not everyone may ask for it.
+    let _ = rustix::process::setpriority_process(None, PRIORITY);
     process::give_up_rights();
     let threads = [("outward", outward::run as fn(&Engine)), ("inward", inward::run)];
     for (name, run) in threads {
