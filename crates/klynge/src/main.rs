@@ -1,10 +1,10 @@
 //! The `klynge` binary: configuration, wiring, command line.
 
 mod agent;
+mod beside;
 mod cli;
 mod commands;
 mod dev;
-mod dns_process;
 mod explain;
 mod kubelet;
 mod server;
@@ -23,10 +23,12 @@ fn main() -> ExitCode {
     {
         return dev::hidden(word, path.as_ref());
     }
-    if let [Some(word), Some(directory)] = &words
-        && word == network::dns::process::WORD
-    {
-        return dns_process::run(directory.as_ref());
+    if let [Some(word), Some(directory)] = &words {
+        match word.to_str() {
+            Some(network::dns::process::WORD) => return beside::names(directory.as_ref()),
+            Some(network::wireguard::WORD) => return beside::encryption(directory.as_ref()),
+            _ => {}
+        }
     }
     let arguments = Arguments::parse();
     let global = &arguments.global;

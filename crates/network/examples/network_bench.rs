@@ -1,4 +1,5 @@
-//! Measures pods of different nodes against the nodes' own wires (throughput and requests per second), and what peers cost.
+//! Measures pods of different nodes against the nodes' own wires (throughput and requests per second), also where what goes between
+//! them is encrypted in user space, and what peers cost.
 //!
 //! `cargo run --release -p klynge-network --example network_bench [-- --quick]`, as root; everything happens in network namespaces of its own.
 #![expect(clippy::print_stdout, reason = "a benchmark prints its table")]
@@ -9,11 +10,13 @@ mod bed;
 use std::error::Error;
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bed::cluster::{Fabric, Wire, join};
+use bed::cluster::{Fabric, Node, Wire, join};
 use klynge_network::netlink::{Forwarding, Neighbour, NetworkNamespace, RouteBatch, Rtnetlink, VxlanInfo};
-use klynge_network::pod_net::{Peer, PodNetwork};
+use klynge_network::pod_net::{ENCRYPTION_INTERFACE, ENCRYPTION_PORT, Peer, PodNetwork, PrivateKey};
+use klynge_network::wireguard::{self, Process, Setup};
 
 const PORT: u16 = 7777;
 const CHUNK_BYTES: usize = 128 * 1024;
@@ -26,6 +29,12 @@ struct Path {
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    if let [word, directory] = &words[..]
+        && word == wireguard::WORD
+    {
+        return Ok(wireguard::serve(directory.as_ref())?);
+    }
     let is_quick = std::env::args().any(|argument| argument == "--quick");
     let (rounds, span) = if is_quick { (2, Duration::from_millis(500)) } else { (5, Duration::from_secs(1)) };
     let mut figures = vec!["\"bench\":\"network\"".to_owned()];
@@ -33,12 +42,20 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (mut a, mut b, mut c) = (fabric.node(0, 1), fabric.node(0, 2), fabric.node(1, 3));
     join(&mut [&mut a, &mut b, &mut c]);
     let (one, two, three) = (a.pod("one"), b.pod("two"), c.pod("three"));
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let (mut d, mut e) = (fabric.node(0, 4), fabric.node(1, 5));
+    let processes = [encrypt(&mut d, &runtime)?, encrypt(&mut e, &runtime)?];
+    let peers_of = [(&mut d, 1), (&mut e, 0)].map(|(node, other)| (node, processes[other].peer.clone()));
+    for (node, other) in peers_of {
+        node.network.set_peers(&[other])?;
+    }
+    let (four, five) = (d.pod("four"), e.pod("five"));
     let (near, near_addresses) = fabric.machine(0, 11, Wire::Dual);
     let (far, far_addresses) = fabric.machine(1, 12, Wire::Dual);
     let raw = [(&near, near_addresses[0], 1), (&far, far_addresses[0], 2)];
     add_raw_vxlan(raw[0], raw[1])?;
     add_raw_vxlan(raw[1], raw[0])?;
-    for namespace in [&b.namespace, &two.namespace, &three.namespace, &far] {
+    for namespace in [&b.namespace, &two.namespace, &three.namespace, &five.namespace, &far] {
         serve(namespace)?;
     }
     let paths = [
@@ -46,9 +63,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         Path { name: "pods, one subnet", from: one.namespace.clone(), to: two.ip() },
         Path { name: "raw vxlan", from: near.clone(), to: "10.200.0.2".parse()? },
         Path { name: "pods, tunnel", from: one.namespace.clone(), to: three.ip() },
+        Path { name: "pods, encrypted", from: four.namespace.clone(), to: five.ip() },
     ];
     // The ways take turns, so that what else the machine does falls on all alike.
-    let mut measured = [(); 4].map(|()| (Vec::new(), Vec::new()));
+    let mut measured = [(); 5].map(|()| (Vec::new(), Vec::new()));
     for _ in 0..rounds {
         for (path, (throughputs, rates)) in paths.iter().zip(&mut measured) {
             throughputs.push(throughput(path, span)?);
@@ -62,16 +80,96 @@ fn main() -> Result<(), Box<dyn Error>> {
         let key = path.name.replace(", ", "_").replace(' ', "_");
         figures.push(format!("\"{key}_gbit_s\":{throughput:.2},\"{key}_requests_s\":{rate:.0}"));
     }
-    for (name, pods, wire) in [("subnet", results[1], results[0]), ("tunnel", results[3], results[2])] {
+    for (name, pods, wire) in
+        [("subnet", results[1], results[0]), ("tunnel", results[3], results[2]), ("encrypted", results[4], results[2])]
+    {
         let (throughput, rate) = (100.0 * pods.0 / wire.0, 100.0 * pods.1 / wire.1);
         println!("pods as a share of the raw wire, {name}: {throughput:.0} % of throughput, {rate:.0} % of requests");
         figures.push(format!("\"{name}_throughput_percent\":{throughput:.0},\"{name}_requests_percent\":{rate:.0}"));
     }
+    figures.push(format!("\"encrypted_process_kib\":{}", processes[0].private_kib()?));
+    figures.push(encrypted_peers(&mut d, &processes[0], 5000)?);
     for count in [5, 500, 5000] {
         figures.push(peers(&fabric, count)?);
     }
     println!("{{{}}}", figures.join(","));
     Ok(())
+}
+
+/// A process that encrypts in user space, and what its node is to the other.
+struct Encrypting {
+    tunnel: Arc<wireguard::Handle>,
+    peer: Peer,
+    directory: std::path::PathBuf,
+}
+
+impl Drop for Encrypting {
+    fn drop(&mut self) {
+        // It has nothing to lose, and its directory goes.
+        let _ = wireguard::end(&self.directory);
+    }
+}
+
+impl Encrypting {
+    /// Its private memory.
+    fn private_kib(&self) -> Result<u64, Box<dyn Error>> {
+        let process = self.tunnel.process().ok_or("it does not run")?;
+        let text = std::fs::read_to_string(format!("/proc/{process}/smaps_rollup"))?;
+        let of = |line: &str| line.split_whitespace().nth(1).and_then(|number| number.parse::<u64>().ok());
+        Ok(text.lines().filter(|line| line.starts_with("Private_")).filter_map(of).sum())
+    }
+}
+
+fn encrypt(node: &mut Node, runtime: &tokio::runtime::Runtime) -> Result<Encrypting, Box<dyn Error>> {
+    let directory = node.options.directory.clone().ok_or("a node without a directory")?;
+    let key_file = directory.join("wireguard.key");
+    let public_key = PrivateKey::load_or_make(&key_file)?.public_key();
+    let setup = Setup {
+        interface: ENCRYPTION_INTERFACE.to_owned(),
+        port: ENCRYPTION_PORT,
+        key_file,
+        public_key,
+        groups: Vec::new(),
+    };
+    let options = wireguard::Options { directory: directory.clone(), program: "/proc/self/exe".into(), setup };
+    let tunnel = Arc::new(runtime.block_on(Process::run(options, node.namespace.clone()))?);
+    node.network.encrypt_in_user_space(Arc::clone(&tunnel))?;
+    Ok(Encrypting { tunnel, peer: Peer { encryption_key: Some(public_key), ..node.peer() }, directory })
+}
+
+/// What many peers cost a process: told at once, one changed, its memory.
+fn encrypted_peers(node: &mut Node, process: &Encrypting, count: u16) -> Result<String, Box<dyn Error>> {
+    let peer = |number: u16, variant: u8| -> Result<Peer, Box<dyn Error>> {
+        let [high, low] = number.to_be_bytes();
+        let mut key = [1; 32];
+        key[..3].copy_from_slice(&[high, low, 1]);
+        Ok(Peer {
+            name: format!("peer{number}"),
+            addresses: vec![IpAddr::from([198, 18 + variant, high, low])],
+            pod_ranges: vec![format!("10.42.{}.{}/30", 64 + high, low & !3).parse()?],
+            encryption_key: Some(klynge_network::netlink::PublicKey(key)),
+        })
+    };
+    // Every fourth number has a range of its own.
+    let all = (0..count).map(|number| peer(number * 4 % 49_152 + number / 12_288, 0)).collect::<Result<Vec<_>, _>>()?;
+    let start = Instant::now();
+    node.network.set_peers(&all)?;
+    let cold = start.elapsed().as_secs_f64() * 1e3;
+    let mut changes = Vec::new();
+    for round in 0..50_u16 {
+        let changed = peer(round * 4, 1)?;
+        let start = Instant::now();
+        node.network.change_peers([(changed.name.clone(), Some(changed))])?;
+        changes.push(start.elapsed().as_secs_f64() * 1e3);
+    }
+    let change = median(&mut changes);
+    let memory = process.private_kib()?;
+    println!(
+        "{count} encrypted peers: all {cold:.0} ms, one changed {change:.1} ms, the process has {memory} KiB of its own"
+    );
+    Ok(format!(
+        "\"encrypted_{count}_cold_ms\":{cold:.1},\"encrypted_{count}_change_ms\":{change:.2},\"encrypted_{count}_process_kib\":{memory}"
+    ))
 }
 
 /// A VXLAN interface with nothing around it, from one machine to another.

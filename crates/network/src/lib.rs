@@ -7,7 +7,9 @@ pub mod netlink;
 pub mod pod_net;
 pub mod policy;
 mod prefix;
+pub mod process;
 pub mod services;
+pub mod wireguard;
 
 pub use prefix::{ParsePrefixError, Prefix};
 

@@ -4,7 +4,10 @@ use crate::agent::{
     Api, Containers, Dispatcher, NodeBackend, Paths, PodNetwork, PodRegistry, PullRecords, Recorder, References,
     Shared, Tasks, Tokens,
 };
-use crate::feed::{Announcing, Feed, PolicyFeed, Sinks, keep_dns_config, keep_peers, keep_vigil, tell_dns_health};
+use crate::feed::{
+    Announcing, Beside, CLUSTER_DNS, ENCRYPTION, Encryption, Feed, PolicyFeed, Sinks, keep_dns_config, keep_peers,
+    keep_vigil, tell_health,
+};
 use crate::lifecycle::{Allocatable, NodeAddresses, Requests};
 use crate::machine::{
     Contact, Facts, ImageThresholds, Machine, MachineOptions, Thresholds, renew_lease, stop_when_cut_off,
@@ -66,8 +69,10 @@ pub struct Options {
     pub thresholds: Thresholds,
     /// When images are removed.
     pub image_thresholds: ImageThresholds,
-    /// The key that packets for this node's pods are encrypted for; None where nothing is encrypted.
-    pub encryption_key: Option<network::netlink::PublicKey>,
+    /// How what goes between nodes is encrypted; None where nothing is.
+    pub encryption: Option<Encryption>,
+    /// How the process is that encrypts in user space; None where the kernel does.
+    pub encryption_health: Option<watch::Receiver<network::process::Health>>,
     /// Whether a Node object that somebody deletes is made again; else its deletion takes the machine out of the cluster.
     pub registers_again: bool,
     /// What is heard of the server on the heartbeat; None where the server is this process.
@@ -106,8 +111,11 @@ impl Node {
         let recorder = Recorder::start(&tasks, api.clone(), options.name.clone());
         let (references, changed) = References::new(Arc::clone(&options.client), tasks.clone());
         let dns_health = options.dns.as_ref().map(|dns| dns.health());
-        if let Some(health) = &dns_health {
-            tasks.spawn(tell_dns_health(health.clone(), recorder.clone(), options.name.clone()));
+        let all = [(&CLUSTER_DNS, dns_health), (&ENCRYPTION, options.encryption_health)];
+        let beside = all.into_iter().filter_map(|(words, health)| Some(Beside { words, health: health? }));
+        let beside: Vec<Beside> = beside.collect();
+        for one in &beside {
+            tasks.spawn(tell_health(one.clone(), recorder.clone(), options.name.clone()));
         }
         let shared = Arc::new(Shared {
             tasks: tasks.clone(),
@@ -176,10 +184,10 @@ impl Node {
             thresholds: options.thresholds,
             image_thresholds: options.image_thresholds,
             registers_again: options.registers_again,
-            encryption_key: options.encryption_key,
+            encryption: options.encryption,
             beats: options.contact.is_some(),
             subnets: options.subnets,
-            dns_health,
+            beside,
         };
         if let Some(contact) = options.contact {
             tasks.spawn(keep_vigil(Arc::clone(&contact), kubelets, tell_absent));

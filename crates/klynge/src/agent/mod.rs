@@ -84,7 +84,7 @@ async fn serve(global: &Global, arguments: &AgentArguments) -> Result<(), Failur
     running.agent.stop().await;
     if ended.is_err() {
         // No pods are left here that need names.
-        removal::end_names(global).await;
+        removal::end_beside(global).await;
     }
     ended
 }

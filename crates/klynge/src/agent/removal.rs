@@ -5,6 +5,7 @@ use crate::cli::Global;
 use crate::server;
 use client::Https;
 use network::dns::process;
+use network::wireguard;
 use node::Node;
 use node::lifecycle::Terminal;
 use std::sync::{Arc, OnceLock};
@@ -37,12 +38,13 @@ pub(super) async fn removed(global: Global, node: Arc<OnceLock<Node>>, client: A
     forget(&global, &name)
 }
 
-/// Ends cluster DNS on a machine that is no node any more.
-pub(super) async fn end_names(global: &Global) {
-    let directory = server::dns_directory(global);
-    let ended = tokio::task::spawn_blocking(move || process::end(&directory)).await;
+/// Ends the processes beside the agent on a machine that is no node any more.
+pub(super) async fn end_beside(global: &Global) {
+    let directory = server::beside_directory(global);
+    let ends = move || process::end(&directory).and(wireguard::end(&directory));
+    let ended = tokio::task::spawn_blocking(ends).await;
     if let Err(error) = ended.map_err(std::io::Error::other).flatten() {
-        tracing::error!(%error, "cluster DNS does not end");
+        tracing::error!(%error, "cluster DNS or the encryption does not end");
     }
 }
 

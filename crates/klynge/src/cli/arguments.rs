@@ -158,12 +158,13 @@ pub(crate) enum NetworkKind {
 }
 
 /// How packets between nodes are protected.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub(crate) enum EncryptionKind {
     /// Not at all
     #[default]
     None,
-    /// By the kernel's WireGuard
+    /// By WireGuard: the kernel's, else one in user space
     Wireguard,
 }
 

@@ -1,5 +1,6 @@
 //! What can be typed after `klynge dev`.
 
+use crate::cli::EncryptionKind;
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
 
@@ -10,6 +11,7 @@ Examples:
   sudo klynge dev node kill-agent dev-2            its pods go on
   sudo klynge dev node kill dev-3                  as if its power was cut
   sudo klynge dev node partition dev-2 --direction from
+  sudo klynge dev up --name secret --encryption wireguard
   sudo klynge dev exec dev-2 -- ip route
   sudo klynge dev down
 
@@ -62,6 +64,9 @@ pub(crate) struct DevUpArguments {
     /// Memory that each node may use, such as 2Gi
     #[arg(long, value_name = "SIZE")]
     pub(crate) memory: Option<String>,
+    /// Encrypt what goes between pods of different nodes
+    #[arg(long, value_enum, value_name = "HOW", default_value_t)]
+    pub(crate) encryption: EncryptionKind,
     /// Seconds to wait until all nodes are Ready
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     pub(crate) timeout: u64,

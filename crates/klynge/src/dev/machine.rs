@@ -5,7 +5,7 @@ use super::control::{self, Reply, Request};
 use super::record::{self, Record};
 use super::switch::{self, Switch};
 use super::{STAGE_WORD, groups, namespace, plan, system};
-use crate::cli::Failure;
+use crate::cli::{Failure, NetworkArguments};
 use crate::commands::token;
 use network::netlink::NetworkNamespace;
 use std::fs::{self, OpenOptions};
@@ -164,7 +164,7 @@ impl Machine<'_> {
             .to_str()
             .ok_or_else(|| Failure::Usage(format!("{} is not UTF-8; choose another --data-dir", data_dir.display())))?;
         let (name, address) = (self.name(), self.address()?.to_string());
-        let words: Vec<String> = if self.number == 1 {
+        let mut words: Vec<String> = if self.number == 1 {
             let port = API_PORT.to_string();
             ["server", "--data-dir", data_dir, "--node-name", &name, "--advertise", &address, "--port", &port]
                 .map(str::to_owned)
@@ -176,6 +176,7 @@ impl Machine<'_> {
                 .map(str::to_owned)
                 .to_vec()
         };
+        words.extend(NetworkArguments { encryption: self.record.encryption, ..NetworkArguments::default() }.words());
         Ok(words)
     }
 

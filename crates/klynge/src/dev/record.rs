@@ -4,7 +4,7 @@ use super::arguments::Direction;
 use super::groups::{Hierarchy, Limits};
 use super::lock::Lock;
 use super::plan;
-use crate::cli::{DEFAULT_DATA_DIR, Failure, Global};
+use crate::cli::{DEFAULT_DATA_DIR, EncryptionKind, Failure, Global};
 use crate::commands::contexts::Before;
 use crate::commands::data_dir;
 use network::Prefix;
@@ -52,6 +52,9 @@ pub(super) struct Record {
     pub(super) cpus_milli: Option<u32>,
     /// Memory for each node.
     pub(super) memory_bytes: Option<u64>,
+    /// How what goes between nodes is encrypted.
+    #[serde(default)]
+    pub(super) encryption: EncryptionKind,
     /// Which nodes lose which packets.
     #[serde(default)]
     pub(super) partitions: BTreeMap<u16, Direction>,
@@ -88,6 +91,7 @@ impl Record {
             kubeconfig_before: Before::default(),
             cpus_milli: None,
             memory_bytes: None,
+            encryption: EncryptionKind::default(),
             partitions: BTreeMap::new(),
             directory,
         }

@@ -127,6 +127,7 @@ fn prepare(base: &Path, arguments: &DevUpArguments) -> Result<(NetworkNamespace,
     record.hierarchies = hierarchies;
     record.cpus_milli = cpus_milli;
     record.memory_bytes = memory_bytes;
+    record.encryption = arguments.encryption;
     // Another cluster may have changed it already: the last one that goes puts it back.
     let inherited = others.iter().filter(|other| other.namespace == inode && other.boot_id == record.boot_id);
     record.former_forwarding = switch::former_forwarding(&namespace)?

@@ -2,6 +2,7 @@
 
 use super::addresses::Ranges;
 use super::agent_socket::AgentSocket;
+use super::encryption;
 use super::own_range;
 use super::wiring::CLUSTER_DOMAIN;
 use crate::cli::{DEFAULT_DATA_DIR, Failure, Global, records};
@@ -12,7 +13,7 @@ use client::ClusterClient;
 use network::cni::{self, Plugins};
 use network::dns::process::{self, Process};
 use network::netlink::{Family, NetworkNamespace, Nft};
-use network::pod_net::{self, Admission, OpenPort, PodNetwork, PrivateKey};
+use network::pod_net::{self, Admission, OpenPort, PodNetwork};
 use network::policy::{self, NamedPort, PodState, Policies};
 use network::services::{self, Services, TransportProtocol};
 use network::{Prefix, announce, dns};
@@ -181,7 +182,7 @@ pub(super) fn dns_address(ranges: &Ranges) -> IpAddr {
     ranges.service_address(DNS_OFFSET)
 }
 
-fn failed<E: std::fmt::Display>(what: &'static str) -> impl Fn(E) -> Failure {
+pub(super) fn failed<E: std::fmt::Display>(what: &'static str) -> impl Fn(E) -> Failure {
     move |error| Failure::Failed(format!("cannot {what}: {error}"))
 }
 
@@ -214,16 +215,16 @@ impl Agent {
             network_options.cluster_ranges.clear();
         }
         let dns_address = dns_address(&ranges);
-        let key_path = is_encrypted.then(|| global.data_dir.join("network").join("wireguard.key"));
         let opened = tokio::task::spawn_blocking(move || {
             let mut pod_network = PodNetwork::open(network_options)?;
             pod_network.set_local_address(dns_address, true)?;
-            // Before any other node is known: what goes there never goes in plain.
-            let key = key_path.map(|path| pod_network.encrypt(PrivateKey::load_or_make(&path)?)).transpose()?;
-            Ok::<_, pod_net::Error>((pod_network, key))
+            Ok::<_, pod_net::Error>(pod_network)
         });
-        let (pod_network, encryption_key) =
+        let pod_network =
             opened.await.map_err(failed("set up the pod network"))?.map_err(failed("set up the pod network"))?;
+        // Before any other node is known: what goes there never goes in plain.
+        let encrypted = encryption::begin(global, pod_network, is_encrypted, containers.shim_groups()).await?;
+        let encryption::Begun { pod_network, encryption, health: encryption_health } = encrypted;
         let mut service_options = services::Options::new(namespace.clone());
         service_options.pod_ranges = ranges.pods.clone();
         service_options.service_ranges = ranges.services.clone();
@@ -279,7 +280,8 @@ impl Agent {
             resolvers,
             pulls_max: 3,
             starts_max: 8,
-            encryption_key,
+            encryption,
+            encryption_health,
             registers_again,
             contact: is_joined.then_some(contact),
             thresholds: Default::default(),
@@ -361,8 +363,8 @@ fn policy_options(namespace: &NetworkNamespace, dns_address: IpAddr) -> policy::
     }
 }
 
-/// Where the process of cluster DNS has its socket and its log.
-pub(crate) fn dns_directory(global: &Global) -> PathBuf {
+/// Where the processes beside the agent have their sockets and their logs.
+pub(crate) fn beside_directory(global: &Global) -> PathBuf {
     global.data_dir.join("agent")
 }
 
@@ -370,7 +372,7 @@ pub(crate) fn dns_directory(global: &Global) -> PathBuf {
 fn dns_options(global: &Global, ranges: &Ranges, dns_address: IpAddr, groups: Vec<PathBuf>) -> process::Options {
     let usual = dns::Options::new(vec![SocketAddr::new(dns_address, DNS_PORT)], CLUSTER_DOMAIN);
     process::Options {
-        directory: dns_directory(global),
+        directory: beside_directory(global),
         program: "/proc/self/exe".into(),
         setup: process::Setup {
             listen: usual.listen,

@@ -8,7 +8,7 @@ use network::cni;
 use network::dns::process;
 use network::netlink::NetworkNamespace;
 use network::pod_net;
-use network::{policy, services};
+use network::{policy, services, wireguard};
 use runtime::Runtime;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -30,7 +30,9 @@ pub(crate) fn purge(global: &Global) -> Result<(), Failure> {
         let _ = std::fs::remove_dir(records(global));
     }
     if global.data_dir.join("agent").exists() {
-        process::end(&agent::dns_directory(global)).map_err(|error| failed("cluster DNS", &error))?;
+        let beside = agent::beside_directory(global);
+        process::end(&beside).map_err(|error| failed("cluster DNS", &error))?;
+        wireguard::end(&beside).map_err(|error| failed("the encryption", &error))?;
         let threads = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let threads = threads.map_err(|error| failed("containers", &error))?;
         threads.block_on(async {

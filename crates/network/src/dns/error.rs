@@ -22,7 +22,7 @@ pub enum Error {
     Socket(io::Error),
     /// The process could not be started.
     #[error("cannot start the process of cluster DNS: {0}")]
-    Process(io::Error),
+    Process(#[from] io::Error),
     /// A thread could not be started.
     #[error("cannot start a DNS thread: {0}")]
     Thread(io::Error),

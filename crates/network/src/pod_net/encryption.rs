@@ -1,9 +1,11 @@
-//! Packets between nodes encrypted with WireGuard: this node's key, its interface, and the rule that nothing of the cluster comes in plain.
+//! Packets between nodes encrypted with WireGuard, the kernel's or the one in user space: this node's key, its interface, and the rule
+//! that nothing of the cluster comes in plain.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
+use std::sync::Arc;
 
 use super::attach::PodNetwork;
 use super::error::Error;
@@ -12,10 +14,12 @@ use crate::netlink::{
     self, ChainSpec, Expressions, Family, Hook, LinkInfo, NftBatch, PublicKey, Register, RouteBatch, Verdict,
     Wireguard, WireguardChange, WireguardInfo, WireguardPeer, lacks_wireguard,
 };
-use crate::{POD_INTERFACE_PREFIX, Prefix};
+use crate::{POD_INTERFACE_PREFIX, Prefix, wireguard};
 
 /// The interface. It begins as the tunnels do, so that the same rules hold for what goes through it.
-pub(crate) const INTERFACE: &str = "klynge-wg";
+pub const INTERFACE: &str = "klynge-wg";
+/// An interface that is made and removed to see whether the kernel has WireGuard.
+const PROBE: &str = "klynge-wg-probe";
 /// Its UDP port: the one after the tunnel's.
 pub const ENCRYPTION_PORT: u16 = 8478;
 /// The table that drops what comes in plain.
@@ -41,10 +45,8 @@ impl PrivateKey {
     /// The key of this file, readable by its owner only; a new one where there is no file.
     pub fn load_or_make(path: &Path) -> Result<Self, Error> {
         let failed = |why: String| Error::EncryptionKey { path: path.to_owned(), why };
-        match std::fs::read_to_string(path) {
-            Ok(text) => return Self::parse(&text).map_err(failed),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) => return Err(failed(error.to_string())),
+        if path.exists() {
+            return Self::load(path);
         }
         let mut key = [0; 32];
         getrandom::fill(&mut key).map_err(|error| failed(error.to_string()))?;
@@ -62,6 +64,23 @@ impl PrivateKey {
         };
         write().map_err(|error| failed(error.to_string()))?;
         Ok(Self(key))
+    }
+
+    /// The key of this file.
+    pub fn load(path: &Path) -> Result<Self, Error> {
+        let text = std::fs::read_to_string(path).map_err(|error| error.to_string());
+        let failed = |why: String| Error::EncryptionKey { path: path.to_owned(), why };
+        text.and_then(|text| Self::parse(&text)).map_err(failed)
+    }
+
+    /// Its public half.
+    #[must_use]
+    pub fn public_key(&self) -> PublicKey {
+        PublicKey(boringtun::x25519::PublicKey::from(&boringtun::x25519::StaticSecret::from(self.0)).to_bytes())
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8; 32] {
+        &self.0
     }
 
     fn parse(text: &str) -> Result<Self, String> {
@@ -85,50 +104,138 @@ impl PrivateKey {
     }
 }
 
+/// Who encrypts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EncryptionForm {
+    /// The kernel's WireGuard.
+    Kernel,
+    /// A process of ours on a TUN device.
+    UserSpace,
+}
+
+impl EncryptionForm {
+    /// As a word.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Kernel => "kernel",
+            Self::UserSpace => "user-space",
+        }
+    }
+
+    /// The kind of its interface.
+    fn link_kind(self) -> &'static str {
+        match self {
+            Self::Kernel => "wireguard",
+            Self::UserSpace => "tun",
+        }
+    }
+}
+
+/// Who encrypts, with what that takes.
+#[derive(Clone)]
+enum Engine {
+    Kernel(PrivateKey),
+    UserSpace(Arc<wireguard::Handle>),
+}
+
+impl Engine {
+    fn form(&self) -> EncryptionForm {
+        match self {
+            Self::Kernel(_) => EncryptionForm::Kernel,
+            Self::UserSpace(_) => EncryptionForm::UserSpace,
+        }
+    }
+}
+
 /// This node's encryption.
 pub(super) struct Encryption {
-    private_key: PrivateKey,
+    engine: Engine,
     pub(super) public_key: PublicKey,
 }
 
 impl PodNetwork {
-    /// Encrypts all that goes to and comes from other nodes' pods from the next change of peers on, and drops at once what comes in plain.
-    /// Returns the key to tell the other nodes.
+    /// Who can encrypt on this host: the kernel where it has WireGuard, else a process of ours where there are TUN devices.
+    ///
+    /// # Errors
+    /// Neither can.
+    pub fn encryption_form(&mut self) -> Result<EncryptionForm, Error> {
+        let links = self.rtnetlink.links()?;
+        if links.iter().any(|link| link.name == INTERFACE && link.kind == EncryptionForm::Kernel.link_kind()) {
+            return Ok(EncryptionForm::Kernel);
+        }
+        if links.iter().any(|link| link.name == PROBE) {
+            self.delete_interface(PROBE)?;
+        }
+        let mut batch = RouteBatch::new();
+        batch.add_wireguard(PROBE, self.mtu_bytes);
+        let Err(kernel) = batch.send(self.rtnetlink.socket()) else {
+            self.delete_interface(PROBE)?;
+            return Ok(EncryptionForm::Kernel);
+        };
+        if !lacks_wireguard(&kernel) {
+            return Err(kernel.into());
+        }
+        match wireguard::can_make() {
+            Ok(()) => Ok(EncryptionForm::UserSpace),
+            Err(user_space) => Err(Error::NoWireguard { kernel: kernel.to_string(), user_space }),
+        }
+    }
+
+    /// Encrypts all that goes to and comes from other nodes' pods by the kernel's WireGuard from the next change of peers on, and drops at
+    /// once what comes in plain. Returns the key to tell the other nodes. A process in user space must have ended.
     pub fn encrypt(&mut self, private_key: PrivateKey) -> Result<PublicKey, Error> {
+        let public_key = private_key.public_key();
+        self.encrypt_with(Engine::Kernel(private_key), public_key)
+    }
+
+    /// The same by a process in user space, which looks after its device as long as it lives.
+    pub fn encrypt_in_user_space(&mut self, tunnel: Arc<wireguard::Handle>) -> Result<PublicKey, Error> {
+        let public_key = tunnel.public_key();
+        self.encrypt_with(Engine::UserSpace(tunnel), public_key)
+    }
+
+    fn encrypt_with(&mut self, engine: Engine, public_key: PublicKey) -> Result<PublicKey, Error> {
         let links = self.rtnetlink.links()?;
         // What an earlier agent found out holds until the peers are known; pods that come first have to fit in as well.
-        let found = links.iter().find(|link| link.name == INTERFACE).map(|link| link.mtu_bytes);
+        let found = links.iter().find(|link| link.name == INTERFACE && link.is_up).map(|link| link.mtu_bytes);
         let mtu_bytes = found.unwrap_or_else(|| self.mtu_bytes.saturating_sub(OVERHEAD_BYTES));
-        self.make_secured(&links, &private_key, mtu_bytes)?;
+        self.make_secured(&links, &engine, mtu_bytes)?;
         if self.options.mtu_bytes.is_none() {
             self.mtu_bytes = self.mtu_bytes.min(mtu_bytes);
         }
-        let device = Wireguard::open_in(&self.options.namespace)?.device(INTERFACE)?;
-        let missing = || Error::NoWireguard("the kernel made no public key of the private one".to_owned());
-        let public_key = device.key.ok_or_else(missing)?;
         let mut batch = NftBatch::new();
         add_filter(&mut batch, &self.options.cluster_ranges);
         batch.commit(self.nft.socket())?;
-        self.peers.encryption = Some(Encryption { private_key, public_key });
+        self.peers.encryption = Some(Encryption { engine, public_key });
         Ok(public_key)
     }
 
     /// Makes the interface where it is not there, and gives it its key. Its number, and whether it holds no routes.
-    fn make_secured(&mut self, links: &[LinkInfo], key: &PrivateKey, mtu_bytes: u32) -> Result<(u32, bool), Error> {
-        let found = links.iter().find(|link| link.name == INTERFACE);
-        if found.is_some_and(|link| link.kind != "wireguard") {
+    fn make_secured(&mut self, links: &[LinkInfo], engine: &Engine, mtu_bytes: u32) -> Result<(u32, bool), Error> {
+        let mut found = links.iter().find(|link| link.name == INTERFACE);
+        let kind = engine.form().link_kind();
+        if found.is_some_and(|link| link.kind != kind) && is_there(links) {
+            // Of a start when the kernel was another.
+            self.delete_interface(INTERFACE)?;
+            found = None;
+        }
+        if found.is_some_and(|link| link.kind != kind) {
             return Err(Error::EncryptionNameTaken { interface: INTERFACE.to_owned() });
         }
-        if found.is_none() {
-            let mut batch = RouteBatch::new();
-            batch.add_wireguard(INTERFACE, mtu_bytes);
-            batch.send(self.rtnetlink.socket()).map_err(|error| match lacks_wireguard(&error) {
-                true => Error::NoWireguard(error.to_string()),
-                false => error.into(),
-            })?;
+        match engine {
+            Engine::Kernel(key) => {
+                if found.is_none() {
+                    let mut batch = RouteBatch::new();
+                    batch.add_wireguard(INTERFACE, mtu_bytes);
+                    batch.send(self.rtnetlink.socket())?;
+                }
+                Wireguard::open_in(&self.options.namespace)?.set_identity(INTERFACE, key.bytes(), ENCRYPTION_PORT)?;
+            }
+            Engine::UserSpace(tunnel) if found.is_none() => tunnel.attach_again()?,
+            Engine::UserSpace(_) => {}
         }
         let index = self.rtnetlink.index_of(INTERFACE)?;
-        Wireguard::open_in(&self.options.namespace)?.set_identity(INTERFACE, &key.0, ENCRYPTION_PORT)?;
         let mut batch = RouteBatch::new();
         if found.is_none_or(|link| link.mtu_bytes != mtu_bytes) {
             batch.set_mtu(index, mtu_bytes);
@@ -143,20 +250,21 @@ impl PodNetwork {
 
     /// Keeps the interface as it is to be: its number, its MTU, and whether what the kernel holds must be read anew.
     pub(super) fn ensure_secured(&mut self, links: &[LinkInfo], is_known: bool) -> Result<(u32, u32, bool), Error> {
+        let Some(engine) = self.peers.encryption.as_ref().map(|encryption| encryption.engine.clone()) else {
+            return Err(Error::NoKey);
+        };
         let host = self.peers.table.host();
         let mtu_bytes = mtu_bytes(host, self.peers.mtu_bytes_default);
         let addresses: Vec<IpAddr> =
             [true, false].into_iter().filter_map(|is_ipv4| host.tunnel_address(is_ipv4)).collect();
-        let is_whole = links.iter().any(|link| {
-            link.name == INTERFACE && link.kind == "wireguard" && link.is_up && link.mtu_bytes == mtu_bytes
-        });
-        let Some(key) = self.peers.encryption.as_ref().map(|encryption| encryption.private_key.clone()) else {
-            return Err(Error::NoWireguard("this node has no key".to_owned()));
-        };
+        let kind = engine.form().link_kind();
+        let is_whole = links
+            .iter()
+            .any(|link| link.name == INTERFACE && link.kind == kind && link.is_up && link.mtu_bytes == mtu_bytes);
         if is_known && is_whole {
             return Ok((self.rtnetlink.index_of(INTERFACE)?, mtu_bytes, false));
         }
-        let (index, is_new) = self.make_secured(links, &key, mtu_bytes)?;
+        let (index, is_new) = self.make_secured(links, &engine, mtu_bytes)?;
         let mut batch = RouteBatch::new();
         for address in addresses {
             batch.add_address(index, address, if address.is_ipv4() { 32 } else { 128 });
@@ -168,12 +276,21 @@ impl PodNetwork {
         Ok((index, mtu_bytes, is_new))
     }
 
-    /// What the kernel has of the interface's peers; nothing where it is not there.
+    /// What the kernel, or the process in user space, has of the interface's peers; nothing where it is not there.
     pub(super) fn read_secured(&mut self, is_there: bool) -> Result<WireguardInfo, netlink::Error> {
-        if !is_there {
-            return Ok(WireguardInfo::default());
+        match self.peers.encryption.as_ref().map(|encryption| &encryption.engine) {
+            Some(Engine::UserSpace(tunnel)) => Ok(tunnel.device()),
+            Some(Engine::Kernel(_)) if is_there => Wireguard::open_in(&self.options.namespace)?.device(INTERFACE),
+            // What is left of a former start goes with its interface.
+            _ => Ok(WireguardInfo::default()),
         }
-        Wireguard::open_in(&self.options.namespace)?.device(INTERFACE)
+    }
+
+    /// All peers are known.
+    pub(super) fn complete_secured(&self) {
+        if let Some(Engine::UserSpace(tunnel)) = self.peers.encryption.as_ref().map(|encryption| &encryption.engine) {
+            tunnel.complete();
+        }
     }
 
     /// Brings the peers of the interface to what is wanted, as far as these changes touch them. Before routes lead there, so that
@@ -211,7 +328,14 @@ impl PodNetwork {
             let endpoint = endpoint.map(|address| SocketAddr::new(address, ENCRYPTION_PORT));
             changes.push(WireguardChange::Set(WireguardPeer { key, endpoint, allowed: wanted.ranges }));
         }
-        Wireguard::open_in(&self.options.namespace)?.change_peers(INTERFACE, &changes)
+        match self.peers.encryption.as_ref().map(|encryption| &encryption.engine) {
+            Some(Engine::Kernel(_)) => Wireguard::open_in(&self.options.namespace)?.change_peers(INTERFACE, &changes),
+            Some(Engine::UserSpace(tunnel)) => {
+                tunnel.change_peers(&changes);
+                Ok(())
+            }
+            None => Ok(()),
+        }
     }
 
     /// Removes the interface and the rule of a node that encrypts no longer.
@@ -233,7 +357,9 @@ pub(super) const NO_KEY: PublicKey = PublicKey([0; 32]);
 
 /// Whether the interface is there.
 pub(super) fn is_there(links: &[LinkInfo]) -> bool {
-    links.iter().any(|link| link.name == INTERFACE && link.kind == "wireguard")
+    let is_ours =
+        |kind: &str| [EncryptionForm::Kernel, EncryptionForm::UserSpace].iter().any(|form| form.link_kind() == kind);
+    links.iter().any(|link| link.name == INTERFACE && is_ours(&link.kind))
 }
 
 fn mtu_bytes(host: &HostView, mtu_bytes_default: u32) -> u32 {

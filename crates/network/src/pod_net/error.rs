@@ -37,16 +37,29 @@ pub enum Error {
         other: String,
     },
     /// An interface of somebody else's has the name of the encryption's.
-    #[error("interface {interface} is there and is no WireGuard interface; remove it with `ip link del {interface}`")]
+    #[error(
+        "interface {interface} is there and is neither WireGuard's nor a TUN device; remove it with `ip link del {interface}`"
+    )]
     EncryptionNameTaken {
         /// The interface.
         interface: String,
     },
-    /// The kernel has no WireGuard.
+    /// The kernel has no WireGuard, and no TUN devices for the one in user space.
     #[error(
-        "the kernel has no WireGuard ({0}), and nothing goes between nodes in plain when encryption is asked for: load its module (modprobe wireguard), or start without --encryption"
+        "the kernel has no WireGuard ({kernel}) and no TUN devices for WireGuard in user space (/dev/net/tun: {user_space}), and nothing goes between nodes in plain when encryption is asked for: load a module (modprobe wireguard, or modprobe tun), or start without --encryption"
     )]
-    NoWireguard(String),
+    NoWireguard {
+        /// What the kernel says of its own.
+        kernel: String,
+        /// What it says of TUN devices.
+        user_space: std::io::Error,
+    },
+    /// Nothing is encrypted on this node.
+    #[error("this node has no key")]
+    NoKey,
+    /// The encryption in user space.
+    #[error(transparent)]
+    Tunnel(#[from] crate::wireguard::Error),
     /// The file of the private key.
     #[error("the key {}: {why}", path.display())]
     EncryptionKey {

@@ -22,7 +22,9 @@ pub use addresses::{AddressPool, PoolError};
 pub use attach::{Attached, PodNetwork};
 pub use bandwidth::Bandwidth;
 pub use compile::{AttachPlan, HostPort, PodAttachment, compile, interface_name};
-pub use encryption::{ENCRYPTION_PORT, ENCRYPTION_TABLE, PrivateKey};
+pub use encryption::{
+    ENCRYPTION_PORT, ENCRYPTION_TABLE, EncryptionForm, INTERFACE as ENCRYPTION_INTERFACE, PrivateKey,
+};
 pub use error::Error;
 pub use host_firewall::{Admission, FirewallReport, OpenPort, admit, admit_pods, withdraw_admission};
 pub use host_setup::Options;

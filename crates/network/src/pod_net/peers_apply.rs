@@ -199,6 +199,7 @@ impl PodNetwork {
         problems.extend(failures);
         self.remove_unused_tunnels(links)?;
         self.remove_unused_encryption(links)?;
+        self.complete_secured();
         self.loosen_reverse_path(links, &indexes, !is_known)?;
         let table = &self.peers.table;
         for (interface, _) in table.direct_routes() {

@@ -3,9 +3,9 @@
 //! they select.
 
 mod announcements;
+mod beside;
 mod checkpoint;
 mod dns_config;
-mod dns_health;
 mod follow;
 mod health;
 mod peers;
@@ -16,11 +16,11 @@ mod translate;
 mod vigil;
 
 pub use announcements::Announcing;
+pub use beside::{Beside, CLUSTER_DNS, ENCRYPTION, Words, tell_health};
 pub use dns_config::{keep_dns_config, outside};
-pub use dns_health::tell_dns_health;
 pub use follow::{Feed, Sinks};
 pub(crate) use peers::keep_peers;
-pub use peers::{ENCRYPTION_KEY, encryption_annotation, peer};
+pub use peers::{ENCRYPTION_FORM, ENCRYPTION_KEY, Encryption, encryption_annotation, peer};
 pub(crate) use policies::pod_state;
 pub use policies::policy;
 pub use policy_feed::PolicyFeed;

@@ -6,7 +6,7 @@ use base64::Engine as _;
 use client::{ClusterClient, Query};
 use k8s_openapi::api::core::v1::Node;
 use network::netlink::PublicKey;
-use network::pod_net::Peer;
+use network::pod_net::{EncryptionForm, Peer};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -21,6 +21,18 @@ const RETRY_MAX: Duration = Duration::from_secs(30);
 
 /// The annotation of a Node that encrypts what goes between nodes: its public key, base64. The node itself writes it.
 pub const ENCRYPTION_KEY: &str = "klynge.io/wireguard-public-key";
+
+/// The annotation of such a Node that says who encrypts there: kernel or user-space.
+pub const ENCRYPTION_FORM: &str = "klynge.io/wireguard-form";
+
+/// How a node encrypts what goes between nodes.
+#[derive(Clone, Copy, Debug)]
+pub struct Encryption {
+    /// The key that packets for its pods are encrypted for.
+    pub key: PublicKey,
+    /// Who does it.
+    pub form: EncryptionForm,
+}
 
 fn encryption_key(node: &Node) -> Option<PublicKey> {
     let text = node.metadata.annotations.as_ref()?.get(ENCRYPTION_KEY)?;

@@ -7,13 +7,13 @@ use super::facts::{Facts, Space};
 use super::image_collector::{ImageHistory, ImageThresholds};
 use super::local_storage::over_limit;
 use crate::agent::{Change, Containers, PodRegistry, Recorder, Resync, Shared, follow, target};
-use crate::feed::{ENCRYPTION_KEY, encryption_annotation};
+use crate::feed::{
+    Beside, CLUSTER_DNS, ENCRYPTION, ENCRYPTION_FORM, ENCRYPTION_KEY, Encryption, Words, encryption_annotation,
+};
 use crate::lifecycle::{Phase, Report, Requests, Severity, Terminal};
 use client::{PatchKind, Query};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, PodSpec};
-use network::dns::process::Health;
-use network::netlink::PublicKey;
 use runtime::Reference;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -40,8 +40,6 @@ const RIGHT_RETRY: Duration = Duration::from_millis(200);
 /// How often the node contradicts what others say of it.
 const RIGHT_EVERY: Duration = Duration::from_secs(2);
 const IMAGES_IN_STATUS_MAX: usize = 50;
-/// Ours: pods of the node have no names.
-const DNS_CONDITION: &str = "ClusterDNSUnavailable";
 const PRESSURES: [&str; 3] = ["MemoryPressure", "DiskPressure", "PIDPressure"];
 
 /// How the machine presents itself.
@@ -69,14 +67,14 @@ pub struct MachineOptions {
     pub image_thresholds: ImageThresholds,
     /// Whether a Node object that somebody deletes is made again; else its deletion takes the machine out of the cluster.
     pub registers_again: bool,
-    /// The key that packets for this node's pods are encrypted for; None where nothing is encrypted.
-    pub encryption_key: Option<PublicKey>,
+    /// How what goes between nodes is encrypted; None where nothing is.
+    pub encryption: Option<Encryption>,
     /// Whether the agent has heartbeats, so that a new server expects them.
     pub beats: bool,
     /// The subnets where it can announce addresses; empty where it announces none.
     pub subnets: Vec<String>,
-    /// How cluster DNS is; None where it is not looked after.
-    pub dns_health: Option<watch::Receiver<Health>>,
+    /// The processes beside the agent that are looked after.
+    pub beside: Vec<Beside>,
 }
 
 /// The machine's presence in the cluster.
@@ -210,8 +208,9 @@ impl Machine {
         }
         self.extended.clear();
         let mut all = annotations.clone();
-        if let Some(key) = self.options.encryption_key {
-            all[ENCRYPTION_KEY] = json!(encryption_annotation(key));
+        if let Some(encryption) = self.options.encryption {
+            all[ENCRYPTION_KEY] = json!(encryption_annotation(encryption.key));
+            all[ENCRYPTION_FORM] = json!(encryption.form.name());
         }
         let object = json!({
             "apiVersion": "v1", "kind": "Node",
@@ -226,7 +225,9 @@ impl Machine {
             Err(status) if status.is_already_exists() => {
                 let node: Node = self.shared.api.get(target("", "nodes", "", &name, "")).await?;
                 // A key of before is taken back where nothing is encrypted any more.
-                annotations[ENCRYPTION_KEY] = json!(self.options.encryption_key.map(encryption_annotation));
+                let encryption = self.options.encryption;
+                annotations[ENCRYPTION_KEY] = json!(encryption.map(|own| encryption_annotation(own.key)));
+                annotations[ENCRYPTION_FORM] = json!(encryption.map(|own| own.form.name()));
                 if self.options.subnets.is_empty() {
                     // Of a former start: it goes.
                     annotations["klynge.io/subnets"] = Value::Null;
@@ -262,7 +263,8 @@ impl Machine {
         let old = node.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
         for condition in old {
             let Some(time) = &condition.last_transition_time else { continue };
-            for kind in ["MemoryPressure", "DiskPressure", "PIDPressure", DNS_CONDITION, "Ready"] {
+            let beside = [CLUSTER_DNS.condition, ENCRYPTION.condition];
+            for kind in PRESSURES.into_iter().chain(beside).chain(["Ready"]) {
                 if condition.type_ == kind && condition.status != "Unknown" {
                     self.conditions.insert(kind, (condition.status == "True", time.0));
                 }
@@ -275,6 +277,15 @@ impl Machine {
         // Addresses merge by type, of which a node may have two of one: the list stands as a whole.
         if let Some(addresses) = status.get_mut("addresses").and_then(Value::as_array_mut) {
             addresses.push(json!({"$patch": "replace"}));
+        }
+        // What a former start said of a process that this one does not have goes.
+        for words in [&CLUSTER_DNS, &ENCRYPTION] {
+            if !self.options.beside.iter().any(|own| own.words.condition == words.condition)
+                && self.conditions.remove(words.condition).is_some()
+                && let Some(conditions) = status.get_mut("conditions").and_then(Value::as_array_mut)
+            {
+                conditions.push(json!({"type": words.condition, "$patch": "delete"}));
+            }
         }
         let patch = json!({"status": status});
         let target = target("", "nodes", "", &self.options.name, "status");
@@ -411,15 +422,11 @@ impl Machine {
         entry.1
     }
 
-    /// Whether cluster DNS fails, and what to say; nothing on a node where it never did: upstream's nodes have no such condition.
-    fn dns_problem(&self) -> Option<(bool, String)> {
-        match &*self.options.dns_health.as_ref()?.borrow() {
-            Health::Failing(why) => Some((true, why.clone())),
-            Health::Serving if self.conditions.contains_key(DNS_CONDITION) => {
-                Some((false, "cluster DNS answers on this node".to_owned()))
-            }
-            Health::Serving => None,
-        }
+    /// The processes beside the agent that fail, with why, and those that failed; nothing of one that never did: upstream's nodes have no
+    /// such conditions.
+    fn beside_problems(&self) -> Vec<(&'static Words, Option<String>)> {
+        let told = self.options.beside.iter().map(|beside| (beside.words, beside.failure()));
+        told.filter(|(words, why)| why.is_some() || self.conditions.contains_key(words.condition)).collect()
     }
 
     /// Whether the node itself says that it is not ready.
@@ -464,10 +471,11 @@ impl Machine {
             conditions.push(json!({"type": kind, "status": status, "reason": reason, "message": message,
                 "lastHeartbeatTime": now_text(now), "lastTransitionTime": now_text(since)}));
         }
-        if let Some((failing, message)) = self.dns_problem() {
-            let since = self.set(DNS_CONDITION, failing);
-            let (status, reason) = if failing { ("True", "ClusterDNSFailing") } else { ("False", "ClusterDNSServing") };
-            conditions.push(json!({"type": DNS_CONDITION, "status": status, "reason": reason, "message": message,
+        for (words, why) in self.beside_problems() {
+            let since = self.set(words.condition, why.is_some());
+            let (status, reason) = if why.is_some() { ("True", words.failing) } else { ("False", words.serving) };
+            conditions.push(json!({"type": words.condition, "status": status, "reason": reason,
+                "message": why.unwrap_or_else(|| words.found.to_owned()),
                 "lastHeartbeatTime": now_text(now), "lastTransitionTime": now_text(since)}));
         }
         let (ready, reason, message) = match self.shared.network.readiness().await {
@@ -527,8 +535,8 @@ impl Machine {
         }
         self.collect_images(space, short_of_bytes).await;
         self.evict_overgrown().await;
-        if let Some((failing, _)) = self.dns_problem() {
-            self.set(DNS_CONDITION, failing);
+        for (words, why) in self.beside_problems() {
+            self.set(words.condition, why.is_some());
         }
         for kind in PRESSURES {
             let pressed = self.has_pressure(kind);

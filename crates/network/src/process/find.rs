@@ -1,4 +1,4 @@
-//! Finds processes of cluster DNS, and ends them.
+//! Finds processes beside the agent, and ends them.
 
 use std::fs::{self, File};
 use std::io;
@@ -12,15 +12,11 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
+use super::kind::{Held as _, Kind, Message as _};
 use super::link;
-use super::protocol::{Message, Setup, VERSION};
-use super::{SOCKET, WORD};
-use crate::dns::server::Sockets;
 
 /// How long a process may take to greet; one that takes longer hangs.
 const GREETING_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long a process that was told to end may take: longer than its longest question.
-pub(super) const END_TIMEOUT: Duration = Duration::from_secs(6);
 /// How long one that was killed may take to be gone.
 const KILL_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -30,18 +26,18 @@ pub(super) fn below(directory: &File, name: &str) -> String {
 }
 
 /// A process that answers.
-pub(super) struct Found {
+pub(super) struct Found<K: Kind> {
     pub(super) stream: UnixStream,
     pub(super) pid: Pid,
-    pub(super) sockets: Vec<Sockets>,
+    pub(super) held: K::Held,
     /// How it is set up; none where it speaks another version.
-    pub(super) setup: Option<Setup>,
+    pub(super) setup: Option<K::Setup>,
 }
 
 /// What is at the socket in a directory.
-pub(super) enum Look {
+pub(super) enum Look<K: Kind> {
     /// A process that answers.
-    Found(Found),
+    Found(Found<K>),
     /// One that does not.
     Hangs(Option<Pid>),
     /// None.
@@ -49,46 +45,46 @@ pub(super) enum Look {
 }
 
 /// Looks for the process of this directory; blocks for some seconds at most.
-pub(super) fn look(directory: &Path) -> Look {
-    let stream = match connect(directory) {
+pub(super) fn look<K: Kind>(directory: &Path) -> Look<K> {
+    let stream = match connect::<K>(directory) {
         Ok(stream) => stream,
         // Too many wait to be greeted.
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Look::Hangs(None),
         Err(_) => return Look::Nothing,
     };
     let pid = rustix::net::sockopt::socket_peercred(&stream).ok().map(|peer| peer.pid);
-    let Some(pid) = pid.filter(|pid| is_process(*pid)) else { return Look::Nothing };
-    match greet(stream) {
-        Ok((stream, sockets, setup)) => Look::Found(Found { stream, pid, sockets, setup }),
+    let Some(pid) = pid.filter(|pid| is_process::<K>(*pid)) else { return Look::Nothing };
+    match greet::<K>(stream) {
+        Ok((stream, held, setup)) => Look::Found(Found { stream, pid, held, setup }),
         Err(error) => {
-            tracing::warn!(pid = pid.as_raw_nonzero(), %error, "the process of cluster DNS does not answer");
+            tracing::warn!(pid = pid.as_raw_nonzero(), %error, "the process of {} does not answer", K::CALLED);
             Look::Hangs(Some(pid))
         }
     }
 }
 
-fn connect(directory: &Path) -> io::Result<UnixStream> {
+fn connect<K: Kind>(directory: &Path) -> io::Result<UnixStream> {
     let directory = File::open(directory)?;
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
-    rustix::net::connect(&socket, &SocketAddrUnix::new(below(&directory, SOCKET))?)?;
+    rustix::net::connect(&socket, &SocketAddrUnix::new(below(&directory, K::SOCKET))?)?;
     let stream = UnixStream::from(socket);
     stream.set_nonblocking(false)?;
     Ok(stream)
 }
 
-fn greet(mut stream: UnixStream) -> io::Result<(UnixStream, Vec<Sockets>, Option<Setup>)> {
+fn greet<K: Kind>(mut stream: UnixStream) -> io::Result<(UnixStream, K::Held, Option<K::Setup>)> {
     stream.set_read_timeout(Some(GREETING_TIMEOUT))?;
     stream.set_write_timeout(Some(GREETING_TIMEOUT))?;
-    link::send_greeting(&stream, &[])?;
-    let (version, descriptors) = link::receive_greeting(&stream)?;
-    let sockets = link::sockets(descriptors)?;
-    if version != VERSION {
-        return Ok((stream, sockets, None));
+    link::send_greeting::<K>(&stream, &[])?;
+    let (version, descriptors) = link::receive_greeting::<K>(&stream)?;
+    let held = K::Held::take(descriptors)?;
+    if version != K::VERSION {
+        return Ok((stream, held, None));
     }
-    match link::receive_blocking(&mut stream)? {
-        Message::Setup(setup) => Ok((stream, sockets, Some(setup))),
-        _ => Err(io::Error::new(io::ErrorKind::InvalidData, "it does not begin with its setup")),
+    match link::receive_blocking::<K>(&mut stream)?.setup() {
+        Some(setup) => Ok((stream, held, Some(setup))),
+        None => Err(io::Error::new(io::ErrorKind::InvalidData, "it does not begin with its setup")),
     }
 }
 
@@ -99,16 +95,16 @@ pub(super) fn runs(pid: Pid, program: &Path) -> bool {
     theirs.and_then(|theirs| Ok(same(theirs, fs::metadata(program)?))).unwrap_or(false)
 }
 
-/// Whether a process is root's and one of cluster DNS. Whoever else carries the word is left alone.
-fn is_process(pid: Pid) -> bool {
+/// Whether a process is root's and of this kind. Whoever else carries the word is left alone.
+fn is_process<K: Kind>(pid: Pid) -> bool {
     let directory = format!("/proc/{}", pid.as_raw_nonzero());
     let is_roots = fs::metadata(&directory).is_ok_and(|found| found.uid() == 0);
     let words = fs::read(format!("{directory}/cmdline")).unwrap_or_default();
-    is_roots && words.split(|byte| *byte == 0).nth(1) == Some(WORD.as_bytes())
+    is_roots && words.split(|byte| *byte == 0).nth(1) == Some(K::WORD.as_bytes())
 }
 
-/// All processes of cluster DNS in this thread's network namespace, or those of one directory alone.
-pub(super) fn all(of: Option<&Path>) -> Vec<Pid> {
+/// All processes of a kind in this thread's network namespace, or those of one directory alone.
+pub(super) fn all<K: Kind>(of: Option<&Path>) -> Vec<Pid> {
     let namespace = |process: &str| fs::read_link(format!("/proc/{process}/ns/net")).ok();
     let here = namespace("thread-self");
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
@@ -122,20 +118,20 @@ pub(super) fn all(of: Option<&Path>) -> Vec<Pid> {
         theirs == of || same(theirs, of).unwrap_or(false)
     };
     let here = |pid: &Pid| namespace(&pid.as_raw_nonzero().to_string()) == here;
-    pids.filter(|pid| is_process(*pid)).filter(here).filter(|pid| is_of(*pid)).collect()
+    pids.filter(|pid| is_process::<K>(*pid)).filter(here).filter(|pid| is_of(*pid)).collect()
 }
 
 /// Ends the process of a directory, if there is one; it is gone afterwards. Its agent must have ended.
 ///
 /// # Errors
 /// It stays.
-pub fn end(directory: &Path) -> io::Result<()> {
-    all(Some(directory)).into_iter().try_for_each(|pid| end_gently(pid, Duration::from_millis(500)))
+pub(crate) fn end<K: Kind>(directory: &Path) -> io::Result<()> {
+    all::<K>(Some(directory)).into_iter().try_for_each(|pid| end_gently::<K>(pid, Duration::from_millis(500)))
 }
 
 /// Tells a process to end, and kills it where it takes longer than `patience`.
-pub(super) fn end_gently(pid: Pid, patience: Duration) -> io::Result<()> {
-    let Some(process) = open(pid)? else { return Ok(()) };
+pub(super) fn end_gently<K: Kind>(pid: Pid, patience: Duration) -> io::Result<()> {
+    let Some(process) = open::<K>(pid)? else { return Ok(()) };
     // It may have gone in this moment.
     let _ = pidfd_send_signal(&process, Signal::TERM);
     if is_gone(&process, patience)? {
@@ -145,19 +141,19 @@ pub(super) fn end_gently(pid: Pid, patience: Duration) -> io::Result<()> {
 }
 
 /// Kills a process; it is gone afterwards.
-pub(super) fn kill(pid: Pid) -> io::Result<()> {
-    open(pid)?.map_or(Ok(()), |process| kill_opened(&process))
+pub(super) fn kill<K: Kind>(pid: Pid) -> io::Result<()> {
+    open::<K>(pid)?.map_or(Ok(()), |process| kill_opened(&process))
 }
 
 /// A hold on a process, which no other process can take the number of. None where it is gone.
-fn open(pid: Pid) -> io::Result<Option<OwnedFd>> {
+fn open<K: Kind>(pid: Pid) -> io::Result<Option<OwnedFd>> {
     let process = match pidfd_open(pid, PidfdFlags::empty()) {
         Ok(process) => process,
         Err(rustix::io::Errno::SRCH) => return Ok(None),
         Err(error) => return Err(error.into()),
     };
     // Looked at once it is held: another process may have got the number before.
-    Ok(is_process(pid).then_some(process))
+    Ok(is_process::<K>(pid).then_some(process))
 }
 
 fn kill_opened(process: &OwnedFd) -> io::Result<()> {

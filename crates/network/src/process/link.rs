@@ -1,8 +1,8 @@
-//! A connection between the agent and the process of cluster DNS: the greeting with its sockets, then frames.
+//! A connection between the agent and a process beside it: the greeting with its descriptors, then frames.
 
 use std::io::{self, Read as _};
+use std::marker::PhantomData;
 use std::mem::MaybeUninit;
-use std::net::{TcpListener, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream as BlockingStream;
 use std::time::Duration;
@@ -14,14 +14,16 @@ use rustix::net::{
 use tokio::io::{AsyncWriteExt as _, Interest};
 use tokio::net::UnixStream;
 
-use super::super::server::Sockets;
-use super::protocol::{ADDRESSES_MAX, GREETING_BYTES, LENGTH_BYTES, Message, VERSION, frame_length, greeted, greeting};
+use super::frame::{GREETING_BYTES, LENGTH_BYTES, frame_length, greeted, greeting};
+use super::kind::{DESCRIPTORS_MAX, Held as _, Kind, Message as _};
 
 /// What a reader keeps of a buffer that once had to be larger.
 const BUFFER_BYTES_KEPT: usize = 16 << 10;
 /// What is read at once: what a frame still lacks, within these.
 const READ_BYTES_MIN: usize = 8 << 10;
 const READ_BYTES_MAX: usize = 256 << 10;
+/// After so many messages in a row something else gets its turn.
+const MESSAGES_IN_A_ROW: u32 = 64;
 /// Who does not read what it is sent for so long is given up.
 const SEND_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -29,28 +31,28 @@ fn malformed(what: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::E
     io::Error::new(io::ErrorKind::InvalidData, what)
 }
 
-/// Sends the greeting and, with it, these sockets.
-pub(crate) fn send_greeting(stream: impl AsFd, sockets: &[BorrowedFd<'_>]) -> io::Result<()> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2 * ADDRESSES_MAX))];
+/// Sends the greeting and, with it, these descriptors.
+pub(crate) fn send_greeting<K: Kind>(stream: impl AsFd, held: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
     let mut control = SendAncillaryBuffer::new(&mut space);
-    if !sockets.is_empty() && !control.push(SendAncillaryMessage::ScmRights(sockets)) {
-        return Err(malformed("there are too many addresses to answer on"));
+    if !held.is_empty() && !control.push(SendAncillaryMessage::ScmRights(held)) {
+        return Err(malformed("there are too many descriptors to hand over"));
     }
-    let sent = sendmsg(stream, &[io::IoSlice::new(&greeting())], &mut control, SendFlags::NOSIGNAL)?;
+    let sent = sendmsg(stream, &[io::IoSlice::new(&greeting::<K>())], &mut control, SendFlags::NOSIGNAL)?;
     if sent == GREETING_BYTES { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
 }
 
-/// Receives a greeting: the other's version, and the sockets that came with it.
-pub(crate) fn receive_greeting(stream: impl AsFd) -> io::Result<(u32, Vec<OwnedFd>)> {
+/// Receives a greeting: the other's version, and the descriptors that came with it.
+pub(crate) fn receive_greeting<K: Kind>(stream: impl AsFd) -> io::Result<(u32, Vec<OwnedFd>)> {
     let mut bytes = [0; GREETING_BYTES];
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2 * ADDRESSES_MAX))];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     // A greeting is written at once and so short that it arrives whole.
     let received = recvmsg(stream, &mut [io::IoSliceMut::new(&mut bytes)], &mut control, RecvFlags::CMSG_CLOEXEC)?;
-    let mut sockets = Vec::new();
+    let mut held = Vec::new();
     for message in control.drain() {
         if let RecvAncillaryMessage::ScmRights(list) = message {
-            sockets.extend(list);
+            held.extend(list);
         }
     }
     if received.bytes == 0 {
@@ -59,77 +61,65 @@ pub(crate) fn receive_greeting(stream: impl AsFd) -> io::Result<(u32, Vec<OwnedF
     if received.bytes != GREETING_BYTES || received.flags.contains(ReturnFlags::CTRUNC) {
         return Err(malformed("the greeting is cut off"));
     }
-    let version = greeted(&bytes).ok_or_else(|| malformed("this is no process of cluster DNS"))?;
-    Ok((version, sockets))
-}
-
-/// The descriptors of sockets in the order of the greeting: of each address UDP, then TCP.
-pub(crate) fn descriptors(sockets: &[Sockets]) -> Vec<BorrowedFd<'_>> {
-    sockets.iter().flat_map(|both| [both.udp.as_fd(), both.tcp.as_fd()]).collect()
-}
-
-/// Takes descriptors of a greeting for the sockets that they are.
-pub(crate) fn sockets(descriptors: Vec<OwnedFd>) -> io::Result<Vec<Sockets>> {
-    let mut sockets = Vec::new();
-    let mut rest = descriptors.into_iter();
-    while let Some(udp) = rest.next() {
-        let tcp = rest.next().ok_or_else(|| malformed("an address has one socket only"))?;
-        let tcp = TcpListener::from(tcp);
-        tcp.set_nonblocking(true)?;
-        sockets.push(Sockets { udp: UdpSocket::from(udp), tcp });
-    }
-    Ok(sockets)
+    let version = greeted::<K>(&bytes).ok_or_else(|| malformed(format!("this is no process of {}", K::CALLED)))?;
+    Ok((version, held))
 }
 
 /// Receives a frame on a blocking stream; its read timeout holds for each part.
-pub(crate) fn receive_blocking(stream: &mut BlockingStream) -> io::Result<Message> {
+pub(crate) fn receive_blocking<K: Kind>(stream: &mut BlockingStream) -> io::Result<K::Message> {
     let mut length = [0; LENGTH_BYTES];
     stream.read_exact(&mut length)?;
     let length = frame_length(&length).map_err(malformed)?.unwrap_or_default();
     let mut bytes = vec![0; length];
     stream.read_exact(&mut bytes)?;
-    Message::read(&bytes).map_err(malformed)
+    K::Message::read(&bytes).map_err(malformed)
 }
 
 /// A connection after its greetings.
-pub(crate) struct Link {
+pub(crate) struct Link<K> {
     stream: UnixStream,
     buffer: Vec<u8>,
     /// Where in the buffer the next frame begins.
     at: usize,
+    in_a_row: u32,
+    kind: PhantomData<fn() -> K>,
 }
 
-impl Link {
+impl<K: Kind> Link<K> {
     /// From a stream whose greetings were exchanged; within a tokio runtime.
     pub(crate) fn new(stream: BlockingStream) -> io::Result<Self> {
         stream.set_read_timeout(None)?;
         stream.set_nonblocking(true)?;
-        Ok(Self { stream: UnixStream::from_std(stream)?, buffer: Vec::new(), at: 0 })
+        Ok(Self::over(UnixStream::from_std(stream)?))
     }
 
-    /// Greets whoever has connected, gives it the sockets, and says how the process is set up.
-    pub(crate) async fn accept(stream: UnixStream, sockets: &[Sockets], setup: &Message) -> io::Result<Self> {
+    fn over(stream: UnixStream) -> Self {
+        Self { stream, buffer: Vec::new(), at: 0, in_a_row: 0, kind: PhantomData }
+    }
+
+    /// Greets whoever has connected, gives it what is held, and says how the process is set up.
+    pub(crate) async fn accept(stream: UnixStream, held: &K::Held, setup: &K::Message) -> io::Result<Self> {
         if !stream.peer_cred().is_ok_and(|peer| peer.uid() == 0) {
             return Err(io::ErrorKind::PermissionDenied.into());
         }
-        let (version, _) = stream.async_io(Interest::READABLE, || receive_greeting(&stream)).await?;
-        let link = Self::accept_greeted(stream, sockets, setup).await?;
-        if version != VERSION {
-            return Err(malformed(format!("the agent speaks version {version}, not {VERSION}")));
+        let (version, _) = stream.async_io(Interest::READABLE, || receive_greeting::<K>(&stream)).await?;
+        let link = Self::accept_greeted(stream, held, setup).await?;
+        if version != K::VERSION {
+            return Err(malformed(format!("the agent speaks version {version}, not {}", K::VERSION)));
         }
         Ok(link)
     }
 
     /// The same with one that has greeted.
-    pub(crate) async fn accept_greeted(stream: UnixStream, sockets: &[Sockets], setup: &Message) -> io::Result<Self> {
-        stream.async_io(Interest::WRITABLE, || send_greeting(&stream, &descriptors(sockets))).await?;
-        let mut link = Self { stream, buffer: Vec::new(), at: 0 };
+    pub(crate) async fn accept_greeted(stream: UnixStream, held: &K::Held, setup: &K::Message) -> io::Result<Self> {
+        stream.async_io(Interest::WRITABLE, || send_greeting::<K>(&stream, &held.descriptors())).await?;
+        let mut link = Self::over(stream);
         link.send_messages([setup]).await?;
         Ok(link)
     }
 
     /// Sends messages, none of which is too long.
-    pub(crate) async fn send_messages(&mut self, messages: impl IntoIterator<Item = &Message>) -> io::Result<()> {
+    pub(crate) async fn send_messages(&mut self, messages: impl IntoIterator<Item = &K::Message>) -> io::Result<()> {
         let mut bytes = Vec::new();
         for message in messages {
             message.append_to(&mut bytes);
@@ -142,15 +132,27 @@ impl Link {
         tokio::time::timeout(SEND_TIMEOUT, self.stream.write_all(frames)).await?
     }
 
+    /// What the agent says next; none at its end, or where it is not understood. Now and then something else gets its turn.
+    pub(crate) async fn next(&mut self) -> Option<K::Message> {
+        self.in_a_row += 1;
+        if self.in_a_row.is_multiple_of(MESSAGES_IN_A_ROW) {
+            tokio::task::yield_now().await;
+        }
+        self.receive().await.unwrap_or_else(|error| {
+            tracing::warn!(%error, "the agent is not understood");
+            None
+        })
+    }
+
     /// The next message; none at the end. Nothing is lost where the caller stops waiting.
-    pub(crate) async fn receive(&mut self) -> io::Result<Option<Message>> {
+    pub(crate) async fn receive(&mut self) -> io::Result<Option<K::Message>> {
         loop {
             let rest = self.buffer.get(self.at..).unwrap_or_default();
             let end = frame_length(rest).map_err(malformed)?.map(|length| LENGTH_BYTES + length);
             if let Some(end) = end
                 && let Some(frame) = rest.get(LENGTH_BYTES..end)
             {
-                let message = Message::read(frame).map_err(malformed)?;
+                let message = K::Message::read(frame).map_err(malformed)?;
                 self.at += end;
                 return Ok(Some(message));
             }

@@ -1,25 +1,39 @@
-//! The hidden command that serves cluster DNS: its log, and the rest in `network`.
+//! The hidden commands of processes beside the agent: their logs, and the rest in `network`.
 
+use network::{dns, wireguard};
+use std::fmt::Display;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Mutex;
+use tracing_subscriber::EnvFilter;
 
 /// What a process may write to its log, which the next one begins anew if the former left it longer than half of that.
 const LOG_BYTES_MAX: u64 = 1 << 20;
 
-/// Serves until it is told to end.
-pub(crate) fn run(directory: &Path) -> ExitCode {
-    // Without a log it serves all the same: pods need names more than anybody needs its words.
-    if let Ok(log) = Log::open(&directory.join(network::dns::process::LOG)) {
-        let subscriber = tracing_subscriber::fmt().with_max_level(tracing::Level::INFO).with_ansi(false);
+/// Cluster DNS, until it is told to end.
+pub(crate) fn names(directory: &Path) -> ExitCode {
+    run(&directory.join(dns::process::LOG), || dns::process::serve(directory), "cluster DNS")
+}
+
+/// The encryption in user space, until it is told to end.
+pub(crate) fn encryption(directory: &Path) -> ExitCode {
+    run(&directory.join(wireguard::LOG), || wireguard::serve(directory), "the encryption")
+}
+
+fn run<E: Display>(log: &Path, serve: impl FnOnce() -> Result<(), E>, called: &str) -> ExitCode {
+    // Without a log it serves all the same: pods need it more than anybody needs its words.
+    if let Ok(log) = Log::open(log) {
+        // The library tells of every quiet peer as of an error.
+        let filter = EnvFilter::new("info,boringtun=off");
+        let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false);
         subscriber.with_writer(Mutex::new(log)).init();
     }
-    match network::dns::process::serve(directory) {
+    match serve() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!(%error, "cluster DNS ends");
+            tracing::error!(%error, "{called} ends");
             ExitCode::FAILURE
         }
     }
