@@ -469,6 +469,11 @@ impl Containers for RuntimeAdapter {
             cpu_ns: stats.cpu_ns,
             working_set_bytes: stats.memory_working_set_bytes,
             usage_bytes: stats.memory_usage_bytes,
+            tasks: stats.tasks,
         })
+    }
+
+    fn written(&self, uid: &str, id: &str) -> Option<std::path::PathBuf> {
+        self.pod(uid).ok()?.container_writes(id).ok()
     }
 }
