@@ -81,4 +81,31 @@ mod tests {
         }
         assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
     }
+    #[test]
+    fn nothing_is_made_outside_while_the_way_is_being_swapped() {
+        use std::sync::atomic::{AtomicBool, Ordering};
+        let all = tempfile::tempdir().unwrap();
+        let (volume, outside) = (all.path().join("volume"), all.path().join("outside"));
+        fs::create_dir_all(volume.join("real")).unwrap();
+        fs::create_dir(&outside).unwrap();
+        symlink(&outside, volume.join("absolute")).unwrap();
+        symlink("../outside", volume.join("relative")).unwrap();
+        let over = AtomicBool::new(false);
+        let made = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    for name in ["real", "absolute", "real", "relative"] {
+                        fs::rename(volume.join(name), volume.join("sub")).unwrap();
+                        std::thread::yield_now();
+                        fs::rename(volume.join("sub"), volume.join(name)).unwrap();
+                    }
+                }
+            });
+            let made = (0..3_000).filter(|round| make_sub_path(&volume, &format!("sub/{round}/deep")).is_ok()).count();
+            over.store(true, Ordering::Relaxed);
+            made
+        });
+        assert!(made > 0);
+        assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
+    }
 }
