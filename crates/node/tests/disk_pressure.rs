@@ -1,6 +1,6 @@
 //! A disk that fills, on a machine whose disk is a small tmpfs: pods beyond their limits go, then whoever takes the most, and the
 //! node says so; the others run on.
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 #[expect(dead_code, reason = "not every test uses everything")]
 mod common;

@@ -75,7 +75,7 @@ impl Resource {
 
 /// The largest unit that leaves a whole number, as upstream's quantities print.
 fn scaled(amount: u64, units: &[(u64, &str)]) -> String {
-    let unit = units.iter().find(|(size, _)| amount > 0 && amount % size == 0);
+    let unit = units.iter().find(|(size, _)| amount > 0 && amount.is_multiple_of(*size));
     unit.map_or_else(|| amount.to_string(), |(size, name)| format!("{}{name}", amount / size))
 }
 
