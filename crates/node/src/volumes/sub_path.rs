@@ -83,10 +83,11 @@ mod tests {
     }
     #[test]
     fn nothing_is_made_outside_while_the_way_is_being_swapped() {
+        use rustix::fs::RenameFlags;
         use std::sync::atomic::{AtomicBool, Ordering};
         let all = tempfile::tempdir().unwrap();
         let (volume, outside) = (all.path().join("volume"), all.path().join("outside"));
-        fs::create_dir_all(volume.join("real")).unwrap();
+        fs::create_dir_all(volume.join("sub")).unwrap();
         fs::create_dir(&outside).unwrap();
         symlink(&outside, volume.join("absolute")).unwrap();
         symlink("../outside", volume.join("relative")).unwrap();
@@ -94,10 +95,12 @@ mod tests {
         let made = std::thread::scope(|scope| {
             scope.spawn(|| {
                 while !over.load(Ordering::Relaxed) {
-                    for name in ["real", "absolute", "real", "relative"] {
-                        fs::rename(volume.join(name), volume.join("sub")).unwrap();
+                    // The name is always there: one that is missing would be made.
+                    for name in ["absolute", "absolute", "relative", "relative"] {
+                        let (one, other) = (volume.join("sub"), volume.join(name));
+                        rustix::fs::renameat_with(rustix::fs::CWD, one, rustix::fs::CWD, other, RenameFlags::EXCHANGE)
+                            .unwrap();
                         std::thread::yield_now();
-                        fs::rename(volume.join("sub"), volume.join(name)).unwrap();
                     }
                 }
             });
