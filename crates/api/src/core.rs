@@ -12,7 +12,7 @@ use kinds::{Resource, Table, Version};
 use object::{GroupVersionKind, GroupVersionResource, Status, Value, json};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use store::{Entry, Key, Store};
 
 const SERVICE_CIDRS: &str = "servicecidrs.networking.k8s.io";
@@ -42,6 +42,8 @@ pub(crate) struct Core {
     pub(crate) port: u16,
     pub(crate) metrics: Metrics,
     pub(crate) documents: Documents,
+    /// Whether scheduler and controllers run; empty until they were started.
+    pub(crate) control_plane: OnceLock<Box<dyn Fn() -> bool + Send + Sync>>,
     /// Set once the bootstrap objects are there; readiness.
     pub(crate) ready: AtomicBool,
     /// Counts changes of the records of removed nodes.

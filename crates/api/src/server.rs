@@ -14,7 +14,7 @@ use client::ClusterClient;
 use kinds::Table;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, OnceLock, RwLock};
 use store::Store;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -126,6 +126,7 @@ impl Server {
             port: address.port(),
             metrics: Metrics::default(),
             documents: Documents::default(),
+            control_plane: OnceLock::new(),
             ready: AtomicBool::new(false),
             removals: tokio::sync::watch::channel(0).0,
             stopping,
@@ -164,6 +165,12 @@ impl Server {
     #[must_use]
     pub fn heartbeats(&self) -> tokio::sync::watch::Receiver<Arc<Picture>> {
         self.core.heartbeats.picture()
+    }
+
+    /// Scheduler and controllers were started; `lives` tells whether they run. For ComponentStatus.
+    pub fn control_plane(&self, lives: impl Fn() -> bool + Send + Sync + 'static) {
+        // They are started once.
+        let _ = self.core.control_plane.set(Box::new(lives));
     }
 
     /// Tells when a node was removed last, for whoever signs certificates.

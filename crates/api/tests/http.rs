@@ -613,3 +613,39 @@ async fn who_may_not_is_told_so() {
     }
     cluster.server.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn component_statuses_tell_what_runs() {
+    const PATH: &str = "/api/v1/componentstatuses";
+    let cluster = start().await;
+    let told = |list: &Value| -> Vec<String> {
+        let items = list.get("items").and_then(Value::as_array).unwrap();
+        let line = |item: &Value| {
+            let condition = &item.get("conditions").and_then(Value::as_array).unwrap()[0];
+            let text = |key: &str| condition.str_at(&[key]).unwrap_or("-").to_owned();
+            let name = item.str_at(&["metadata", "name"]).unwrap();
+            [name, &text("type"), &text("status"), &text("message"), &text("error")].join(" ")
+        };
+        items.iter().map(line).collect()
+    };
+    let store = "etcd-0 Healthy True ok -";
+    let (code, list) = cluster.json("GET", PATH, "").await;
+    assert_eq!(code, 200);
+    let not = "Healthy False - not started";
+    assert_eq!(told(&list), [format!("controller-manager {not}"), store.to_owned(), format!("scheduler {not}")]);
+    let lives = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(true));
+    let asked = std::sync::Arc::clone(&lives);
+    cluster.server.control_plane(move || asked.load(std::sync::atomic::Ordering::Relaxed));
+    let all = ["controller-manager Healthy True ok -", store, "scheduler Healthy True ok -"];
+    assert_eq!(told(&cluster.json("GET", PATH, "").await.1), all);
+    let (_, one) = cluster.json("GET", &format!("{PATH}?fieldSelector=metadata.name%3Detcd-0"), "").await;
+    assert_eq!(told(&one), [store]);
+    let (code, one) = cluster.json("GET", &format!("{PATH}/scheduler"), "").await;
+    assert_eq!((code, one.str_at(&["kind"])), (200, Some("ComponentStatus")));
+    assert_eq!(cluster.json("GET", &format!("{PATH}/nobody"), "").await.0, 404);
+    let table = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
+    let answer = cluster.send("GET", PATH, &[("accept", table)], "").await;
+    assert!(answer.text().contains(r#"["controller-manager","Healthy","ok",""]"#), "{}", answer.text());
+    lives.store(false, std::sync::atomic::Ordering::Relaxed);
+    assert!(told(&cluster.json("GET", PATH, "").await.1)[2].contains("Healthy False - the control loop has ended"));
+}

@@ -69,6 +69,12 @@ impl ControlLoop {
 }
 
 impl Handle {
+    /// Tells whether the loop still runs, for as long as anybody asks.
+    pub fn liveness(&self) -> impl Fn() -> bool + Send + Sync + use<> {
+        let task = self.task.abort_handle();
+        move || !task.is_finished()
+    }
+
     /// Stops planning, lets what is under way end, and returns.
     pub async fn stop(self) {
         self.stop.send_replace(true);

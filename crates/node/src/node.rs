@@ -135,6 +135,7 @@ impl Node {
             serving: Arc::default(),
             services: watch::channel(None).0,
             labels: RwLock::default(),
+            pressures: RwLock::default(),
             size: (facts.cpus.saturating_mul(1000), facts.memory_bytes, facts.ephemeral_bytes),
         });
         let offered = Allocatable {

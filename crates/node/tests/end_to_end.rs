@@ -1,6 +1,7 @@
 //! Pods from the API to real containers and back, with a real runtime and network; only the API is one in memory.
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "tests")]
 
+#[expect(dead_code, reason = "not every test uses everything")]
 mod common;
 
 use bytes::BytesMut;

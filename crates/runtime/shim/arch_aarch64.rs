@@ -110,6 +110,8 @@ pub mod number {
     pub const MKNODAT: usize = 33;
     pub const FCHOWNAT: usize = 54;
     pub const RENAMEAT: usize = 38;
+    pub const READLINKAT: usize = 78;
+    pub const UNLINKAT: usize = 35;
     pub const SYMLINKAT: usize = 36;
     pub const FCHMODAT: usize = 53;
     pub const UNSHARE: usize = 97;

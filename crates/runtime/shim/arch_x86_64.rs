@@ -129,6 +129,8 @@ pub mod number {
     pub const MKNODAT: usize = 259;
     pub const FCHOWNAT: usize = 260;
     pub const RENAMEAT: usize = 264;
+    pub const READLINKAT: usize = 267;
+    pub const UNLINKAT: usize = 263;
     pub const SYMLINKAT: usize = 266;
     pub const FCHMODAT: usize = 268;
     pub const UNSHARE: usize = 272;

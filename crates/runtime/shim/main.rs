@@ -18,6 +18,7 @@ mod output;
 mod paths;
 mod process;
 mod program;
+mod rotation;
 mod serve;
 mod start;
 mod steps;

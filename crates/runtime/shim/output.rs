@@ -1,13 +1,26 @@
 //! A container's output: from its pipes (or terminal) into the log in CRI's format, and live to whoever is attached.
 //! A reader that is too slow loses live output, a full disk loses log lines (counted): the container never waits for either.
+//! It waits only while a log that has reached its cap is rotated: for the agent a few seconds, without one not at all.
 
 use crate::clock::{TIME_BYTES, write_time};
 use crate::process::Descriptor;
+use crate::rotation;
 use crate::sys::{self, Memory};
-use crate::wire::{ATTACHED_MAX, LOG_LINE_BYTES_MAX};
+use crate::wire::{ATTACHED_MAX, LOG_CAP_BYTES_MIN, LOG_LINE_BYTES_MAX};
 
 const INPUT_BYTES: usize = 32 << 10;
 const BATCH_BYTES: usize = 64 << 10;
+/// What a log line has besides its text: time, stream, tag, newline.
+const LINE_OVERHEAD: u64 = TIME_BYTES as u64 + 8 + 2 + 1;
+const LINE_BYTES: u64 = LOG_LINE_BYTES_MAX as u64 + LINE_OVERHEAD;
+/// Kept free below the cap for the lines that both streams may end with.
+const ENDS_BYTES: u64 = 2 * LINE_BYTES;
+/// With less room than this nothing is read any more.
+const ROOM_BYTES_MIN: u64 = 64 << 10;
+/// How long output waits for an agent's rotation before the shim does it. An agent takes milliseconds.
+const AGENT_WAIT_NS: u64 = 5_000_000_000;
+/// After a rotation of the shim's own that failed, lines beyond the cap are dropped for so long before it tries again.
+const DROP_NS: u64 = 5_000_000_000;
 
 /// Memory for moving output, shared by all processes and given back when nothing moves.
 pub struct Scratch {
@@ -45,12 +58,65 @@ impl Stream {
 struct Log {
     file: Descriptor,
     size: u64,
-    /// Beyond this size lines are dropped until the agent rotates.
+    /// The file never grows beyond this size; before it would, output waits for a rotation.
     cap: u64,
     /// Passing this size is told to the agent, once per file.
     notice: u64,
     noticed: bool,
     dropped: u64,
+    /// Since when output waits for a rotation (monotonic); 0 while it flows.
+    held_since_ns: u64,
+    /// Until when lines beyond the cap are dropped, because the shim could not rotate (monotonic).
+    drops_until_ns: u64,
+    /// The second of the shim's last rotation of its own; 0 if the agent has rotated since.
+    alone_at: u64,
+}
+
+impl Log {
+    const NONE: Log = Log {
+        file: Descriptor::NONE,
+        size: 0,
+        cap: 0,
+        notice: 0,
+        noticed: false,
+        dropped: 0,
+        held_since_ns: 0,
+        drops_until_ns: 0,
+        alone_at: 0,
+    };
+
+    /// How many bytes may be read such that whatever lines they make fit below the cap; none if a rotation must come first.
+    fn readable(&self) -> Option<usize> {
+        if self.cap == 0 || self.file.get().is_none() {
+            return Some(INPUT_BYTES);
+        }
+        if self.drops_until_ns != 0 && sys::monotonic_ns() < self.drops_until_ns {
+            return Some(INPUT_BYTES);
+        }
+        let room = self.cap.saturating_sub(self.size + ENDS_BYTES);
+        // Worst: the end of a long line, then nothing but newlines.
+        let bytes = (room >= ROOM_BYTES_MIN).then(|| (room - LINE_BYTES) / (LINE_OVERHEAD + 1))?;
+        Some(INPUT_BYTES.min(bytes as usize))
+    }
+
+    /// Rotates without the agent. Where that fails, lines are dropped for a while: the disk stays bounded, the container runs.
+    fn rotate_alone(&mut self) {
+        let second = sys::now_ns() / 1_000_000_000;
+        let Some(file) = self.file.get() else { return };
+        match rotation::rotate(file, second, self.alone_at) {
+            Ok(file) => {
+                let dropped = self.dropped;
+                *self = Log::new(Descriptor::new(file), self.cap, self.notice);
+                (self.alone_at, self.dropped) = (second, dropped);
+            }
+            Err(_) => self.drops_until_ns = sys::monotonic_ns() + DROP_NS,
+        }
+    }
+
+    fn new(file: Descriptor, cap: u64, notice: u64) -> Log {
+        let size = file.get().and_then(|it| sys::seek_end(it).ok()).unwrap_or(0) as u64;
+        Log { file, size, cap, notice, ..Log::NONE }
+    }
 }
 
 /// Both streams and the log.
@@ -64,13 +130,15 @@ pub struct Output {
 pub enum Moved {
     Some,
     Nothing,
+    /// The log has to be rotated first.
+    Held,
     End,
 }
 
 impl Output {
     pub const NONE: Output = Output {
         streams: [Stream::NONE, Stream::NONE],
-        log: Log { file: Descriptor::NONE, size: 0, cap: 0, notice: 0, noticed: false, dropped: 0 },
+        log: Log::NONE,
     };
 
     pub fn set_source(&mut self, stream: usize, from: Descriptor) {
@@ -82,17 +150,35 @@ impl Output {
         self.streams.get(stream).and_then(|it| it.from.get())
     }
     pub fn set_log(&mut self, file: Descriptor, cap: u64, notice: u64) {
-        let size = file.get().and_then(|it| sys::seek_end(it).ok()).unwrap_or(0) as u64;
-        self.log = Log { file, size, cap, notice, noticed: false, dropped: self.log.dropped };
+        // A smaller cap would leave no room to read into.
+        let cap = if cap == 0 { 0 } else { cap.max(LOG_CAP_BYTES_MIN) };
+        self.log = Log { dropped: self.log.dropped, ..Log::new(file, cap, notice) };
     }
-    /// Goes on in another file, with the same limits.
+    /// Goes on in another file, with the same limits: the agent has rotated.
     pub fn reopen_log(&mut self, file: Descriptor) {
         self.set_log(file, self.log.cap, self.log.notice);
     }
     pub fn dropped_lines(&self) -> u64 {
         self.log.dropped
     }
-    /// True once per file, when it has passed its notice size.
+    pub fn is_held(&self) -> bool {
+        self.log.held_since_ns != 0
+    }
+    /// Ends a wait for the agent's rotation when it has lasted too long, or nobody is there; true if output may flow again.
+    pub fn release(&mut self, agent: bool) -> bool {
+        let lasted = sys::monotonic_ns() - self.log.held_since_ns;
+        if agent && self.log.alone_at == 0 && lasted < AGENT_WAIT_NS {
+            return false;
+        }
+        self.log.held_since_ns = 0;
+        self.log.rotate_alone();
+        true
+    }
+    /// The notice is to be repeated: an agent came that may not have heard it.
+    pub fn forget_notice(&mut self) {
+        self.log.noticed = false;
+    }
+    /// Once per file the size that has passed its notice size.
     pub fn grew(&mut self) -> Option<u64> {
         let grew = self.log.notice != 0 && self.log.size >= self.log.notice && !self.log.noticed;
         self.log.noticed |= grew;
@@ -116,6 +202,12 @@ impl Output {
         let Some(stream) = streams.get_mut(index) else { return Moved::End };
         let Some(from) = stream.from.get() else { return Moved::End };
         let Some((input, batch)) = scratch.get() else { return Moved::Nothing };
+        let Some(input) = log.readable().and_then(|it| input.get_mut(..it)) else {
+            if log.held_since_ns == 0 {
+                log.held_since_ns = sys::monotonic_ns();
+            }
+            return Moved::Held;
+        };
         let count = match sys::read(from, input) {
             Ok(0) => return Moved::End,
             Ok(count) => count,
@@ -142,8 +234,10 @@ impl Output {
         for index in 0..2 {
             // A bound, because a process that was left behind could write for ever.
             for _ in 0..256 {
-                if self.pump(index, scratch) != Moved::Some {
-                    break;
+                match self.pump(index, scratch) {
+                    Moved::Some => {}
+                    Moved::Held => self.log.rotate_alone(),
+                    Moved::Nothing | Moved::End => break,
                 }
             }
             self.end(index, scratch);

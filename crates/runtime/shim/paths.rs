@@ -2,9 +2,7 @@
 
 use core::ffi::CStr;
 
-use crate::sys;
-
-const PATH_BYTES: usize = 4096;
+use crate::sys::{self, PATH_BYTES};
 
 /// A path being put together on the stack, always terminated.
 pub struct Path {
@@ -15,6 +13,9 @@ pub struct Path {
 impl Path {
     pub fn new() -> Path {
         Path { bytes: [0; PATH_BYTES], length: 0 }
+    }
+    pub fn clear(&mut self) {
+        self.length = 0;
     }
     /// Appends; `E2BIG` when it does not fit.
     pub fn push(&mut self, part: &[u8]) -> Result<(), i32> {

@@ -16,6 +16,8 @@ const OUTPUT: u64 = 5;
 
 /// After this long without an event the buffers go back to the kernel.
 const IDLE_AFTER_MS: i32 = 1_000;
+/// How often output that waits for a rotation is looked at.
+const HELD_LOOK_MS: i32 = 250;
 
 struct Shim {
     epoll: i32,
@@ -25,6 +27,8 @@ struct Shim {
     connections: [Descriptor; CONNECTIONS_MAX],
     processes: [Process; PROCESSES_MAX],
     scratch: Scratch,
+    /// Some output may be waiting for a rotation of its log.
+    holding: bool,
 }
 
 struct Global(core::cell::UnsafeCell<Shim>);
@@ -40,6 +44,7 @@ static SHIM: Global = Global(core::cell::UnsafeCell::new(Shim {
     connections: [const { Descriptor::NONE }; CONNECTIONS_MAX],
     processes: [const { Process::FREE }; PROCESSES_MAX],
     scratch: Scratch::NONE,
+    holding: false,
 }));
 
 /// Sets the pod up, reports, and serves for ever.
@@ -80,6 +85,15 @@ fn unwatch_output(epoll: i32, process: &Process) {
     }
 }
 
+/// Watches a process's output again; what is being watched stays so.
+fn watch_output(epoll: i32, slot: usize, process: &Process) {
+    for stream in 0..2 {
+        if let Some(source) = process.output.source(stream) {
+            let _ = sys::epoll_add(epoll, source, tag(OUTPUT, slot, stream));
+        }
+    }
+}
+
 impl Shim {
     fn prepare(&mut self, listener: i32, program: i32, report: i32) -> Result<(), (u32, i32)> {
         let early = |errno: i32| (u32::MAX, errno);
@@ -104,8 +118,9 @@ impl Shim {
 
     fn turn(&mut self) {
         let mut events = [EpollEvent { events: 0, data: 0 }; 16];
-        let count = match sys::epoll_wait(self.epoll, &mut events, IDLE_AFTER_MS) {
-            Ok(0) => {
+        let wait_ms = if self.holding { HELD_LOOK_MS } else { IDLE_AFTER_MS };
+        let count = match sys::epoll_wait(self.epoll, &mut events, wait_ms) {
+            Ok(0) if !self.holding => {
                 self.scratch.release();
                 sys::epoll_wait(self.epoll, &mut events, -1).unwrap_or(0)
             }
@@ -121,6 +136,23 @@ impl Shim {
                 REPORT => self.report(index),
                 OUTPUT => self.output(index, stream),
                 _ => {}
+            }
+        }
+        if self.holding {
+            self.release_held();
+        }
+    }
+
+    /// Lets output go on whose wait for the agent's rotation is over.
+    fn release_held(&mut self) {
+        let agent = self.connections.iter().any(|it| it.get().is_some());
+        self.holding = false;
+        for slot in 0..PROCESSES_MAX {
+            let Some(process) = self.processes.get_mut(slot).filter(|it| it.output.is_held()) else { continue };
+            if process.output.release(agent) {
+                watch_output(self.epoll, slot, process);
+            } else {
+                self.holding = true;
             }
         }
     }
@@ -242,7 +274,10 @@ impl Shim {
                     process.output.attach(stream, reader).map_err(|_| sys::EBUSY)?;
                 }
             }
-            wire::LOG => process.output.reopen_log(with.take()?),
+            wire::LOG => {
+                process.output.reopen_log(with.take()?);
+                watch_output(self.epoll, slot, process);
+            }
             wire::REMOVE if process.state == wire::STATE_EXITED => *process = Process::FREE,
             wire::SIGNAL => return Err(sys::ESRCH),
             wire::REMOVE => return Err(sys::EBUSY),
@@ -259,6 +294,10 @@ impl Shim {
             message.request = request;
             message.d = pid_and_state;
             self.send(index, &message, None);
+            if let Some(process) = self.processes.get_mut(slot) {
+                process.output.forget_notice();
+            }
+            self.tell_growth(slot);
         }
     }
 
@@ -326,12 +365,25 @@ impl Shim {
         if process.output.source(stream).is_none() {
             return;
         }
-        if process.output.pump(stream, &mut self.scratch) == Moved::End {
-            if let Some(source) = process.output.source(stream) {
-                sys::epoll_remove(self.epoll, source);
+        match process.output.pump(stream, &mut self.scratch) {
+            Moved::Some | Moved::Nothing => {}
+            Moved::Held => {
+                unwatch_output(self.epoll, process);
+                self.holding = true;
             }
-            process.output.end(stream, &mut self.scratch);
+            Moved::End => {
+                if let Some(source) = process.output.source(stream) {
+                    sys::epoll_remove(self.epoll, source);
+                }
+                process.output.end(stream, &mut self.scratch);
+            }
         }
+        self.tell_growth(slot);
+    }
+
+    /// Tells the agents once that a log wants to be rotated.
+    fn tell_growth(&mut self, slot: usize) {
+        let Some(process) = self.processes.get_mut(slot) else { return };
         if let Some(size) = process.output.grew() {
             let notice = Message { kind: wire::LOG_GREW, token: process.token, a: size, ..Message::default() };
             for index in 0..CONNECTIONS_MAX {

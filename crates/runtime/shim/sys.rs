@@ -29,6 +29,7 @@ pub const O_RDWR: usize = 2;
 pub const O_CREAT: usize = 0o100;
 pub const O_NOCTTY: usize = 0o400;
 pub const O_TRUNC: usize = 0o1000;
+pub const O_APPEND: usize = 0o2000;
 pub const O_NONBLOCK: usize = 0o4000;
 pub const O_CLOEXEC: usize = 0o2000000;
 pub const O_PATH: usize = 0o10000000;
@@ -52,6 +53,9 @@ pub const AT_RECURSIVE: usize = 0x8000;
 pub const OPEN_TREE_CLONE: usize = 1;
 
 pub const EPOLLIN: u32 = 1;
+
+/// The longest path, its terminator included.
+pub const PATH_BYTES: usize = 4096;
 
 fn call(number: usize, a: [usize; 6]) -> Sys {
     // SAFETY: every caller in this file passes what this call expects; memory it names outlives the call.
@@ -296,6 +300,12 @@ pub fn symlink(target: &CStr, at: i32, path: &CStr) -> Sys {
 pub fn rename(at: i32, from: &CStr, to: &CStr) -> Sys {
     call(n::RENAMEAT, [fd(at), s(from), fd(at), s(to), 0, 0])
 }
+pub fn read_link(path: &CStr, into: &mut [u8]) -> Sys {
+    call(n::READLINKAT, [fd(AT_FDCWD), s(path), into.as_mut_ptr() as usize, into.len(), 0, 0])
+}
+pub fn remove_file(path: &CStr) -> Sys {
+    call(n::UNLINKAT, [fd(AT_FDCWD), s(path), 0, 0, 0, 0])
+}
 pub fn change_owner(at: i32, path: &CStr, uid: u32, gid: u32) -> Sys {
     call(n::FCHOWNAT, [fd(at), s(path), uid as usize, gid as usize, 0x100, 0])
 }
@@ -381,8 +391,15 @@ pub fn loopback_up() -> Sys {
 }
 /// Nanoseconds since 1970.
 pub fn now_ns() -> u64 {
+    clock_ns(0)
+}
+/// Nanoseconds since some moment, which nobody sets back. Never 0.
+pub fn monotonic_ns() -> u64 {
+    clock_ns(1).max(1)
+}
+fn clock_ns(clock: usize) -> u64 {
     let mut time = [0u64; 2];
-    let _ = call(n::CLOCK_GETTIME, [0, time.as_mut_ptr() as usize, 0, 0, 0, 0]);
+    let _ = call(n::CLOCK_GETTIME, [clock, time.as_mut_ptr() as usize, 0, 0, 0, 0]);
     time[0].wrapping_mul(1_000_000_000).wrapping_add(time[1])
 }
 

@@ -18,6 +18,8 @@ pub(crate) const ATTACHED_MAX: usize = 4;
 pub(crate) const DESCRIPTORS_MAX: usize = 6;
 /// A log line longer than this is cut into partial lines (CRI's 16 KiB).
 pub(crate) const LOG_LINE_BYTES_MAX: usize = 16 << 10;
+/// The smallest cap of a log.
+pub(crate) const LOG_CAP_BYTES_MIN: u64 = 256 << 10;
 
 /// Agent: which version do you speak? Reply: `a` version, `b` pid.
 pub(crate) const HELLO: u32 = 1;

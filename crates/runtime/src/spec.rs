@@ -195,7 +195,8 @@ pub struct ContainerSpec {
     pub log_path: Option<PathBuf>,
     /// The agent is told when the log passes this size; 0 means never.
     pub log_notice_bytes: u64,
-    /// Beyond this size lines are dropped until the log is rotated; 0 means no cap.
+    /// The log never grows beyond this size: before it would, the container's output waits for the rotation, 5 s at most,
+    /// then the shim rotates by itself (at once if no agent is connected). At least 256 KiB; 0 means no cap.
     pub log_cap_bytes: u64,
     /// Which processes it sees.
     pub pid_namespace: PidNamespace,

@@ -269,6 +269,88 @@ async fn volumes_and_sub_paths() {
     machine.finish().await;
 }
 
+struct SetOnDrop<'a>(&'a std::sync::atomic::AtomicBool);
+
+impl Drop for SetOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, std::sync::atomic::Ordering::Relaxed);
+    }
+}
+
+/// Whoever may write to a volume swaps what a sub path leads to, all the time: what is mounted is what one walk found, and that
+/// never left the volume.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sub_path_that_is_swapped_never_leads_out_of_its_volume() {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    let machine = Machine::with_image().await;
+    let pod = machine.pod().await;
+    let (volume, outside) = (machine.directory.join("volume"), machine.directory.join("outside"));
+    for (directory, word) in [(volume.join("real/deep"), "inside"), (outside.join("deep"), "outside")] {
+        fs::create_dir_all(&directory).unwrap();
+        fs::write(directory.join("word"), word).unwrap();
+    }
+    // Names that take turns at `sub`: the directory itself, and links out of the volume of either kind.
+    std::os::unix::fs::symlink(&outside, volume.join("absolute")).unwrap();
+    std::os::unix::fs::symlink("../outside", volume.join("relative")).unwrap();
+    let over = AtomicBool::new(false);
+    let (mut inside, mut refused) = (0, 0);
+    std::thread::scope(|scope| {
+        // Also where an assertion below fails, the swapper ends.
+        let _end = SetOnDrop(&over);
+        let (swapped, stop) = (volume.clone(), &over);
+        let swapper = scope.spawn(move || {
+            let sub = swapped.join("sub");
+            let mut turns = 0_u64;
+            while !stop.load(Ordering::Relaxed) {
+                for name in ["real", "absolute", "real", "relative"] {
+                    let place = swapped.join(name);
+                    fs::rename(&place, &sub).unwrap();
+                    // The directory stays a little longer, so that some walks find it.
+                    std::thread::sleep(std::time::Duration::from_micros(if name == "real" { 300 } else { 20 }));
+                    fs::rename(&sub, &place).unwrap();
+                    turns += 1;
+                }
+            }
+            turns
+        });
+        let runtime = tokio::runtime::Handle::current();
+        tokio::task::block_in_place(|| {
+            runtime.block_on(async {
+                for round in 0..120 {
+                    let mount = Mount {
+                        source: volume.clone(),
+                        sub_path: Some("sub/deep".into()),
+                        target: "/m".into(),
+                        ..Mount::default()
+                    };
+                    let name = format!("r{round}");
+                    let spec = ContainerSpec {
+                        mounts: vec![mount],
+                        ..machine.script(&name, "cat /m/word; sleep 0.002; cat /m/word")
+                    };
+                    let log = machine.log_path(&name);
+                    match pod.start_container(spec).await {
+                        Ok(container) => {
+                            within(pod.wait(&container.id)).await.unwrap();
+                            // Also what it becomes later does not matter any more: a directory is mounted, not a name.
+                            assert_eq!(common::log_text(&log), "insideinside\n", "round {round}");
+                            pod.remove_container(&container.id).await.unwrap();
+                            inside += 1;
+                        }
+                        Err(Error::Start { .. }) => refused += 1,
+                        Err(other) => unreachable!("{other}"),
+                    }
+                }
+            });
+        });
+        over.store(true, Ordering::Relaxed);
+        assert!(swapper.join().unwrap() > 100);
+    });
+    assert!(inside > 0 && refused > 0, "{inside} mounted, {refused} refused: there was no race");
+    pod.destroy().await.unwrap();
+    machine.finish().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn shared_and_host_namespaces() {
     let machine = Machine::with_image().await;

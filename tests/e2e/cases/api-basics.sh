@@ -1,6 +1,7 @@
 # Discovery, create, read, patch, apply, selectors, paging, watch, errors: with the oldest and the newest kubectl.
 for kubectl in $KUBECTLS; do
   $kubectl version
+  says '^scheduler  *Healthy  *ok' $kubectl get componentstatuses
   says '^deployments ' $kubectl api-resources
   says '^apps/v1$' $kubectl api-versions
   name=basics-$RANDOM

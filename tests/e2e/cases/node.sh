@@ -76,3 +76,17 @@ k -n $NS wait pod/waits --for=condition=Ready --timeout=60s
 k drain $node --ignore-daemonsets --delete-emptydir-data --force --pod-selector=app=movable --timeout=90s
 k uncordon $node
 k -n $NS rollout status deployment/movable --timeout=60s
+
+# A flood at full speed: the log is rotated, no file of it passes 11 MiB, exec works meanwhile, and the end is told.
+k -n $NS run flood --image=klynge-test:1 --image-pull-policy=Never --restart=Never --command -- yes
+flood() { echo $WORK/data/logs/${NS}_flood_*/flood; }
+rotated() { [ "$(ls "$(flood)" 2>/dev/null | wc -l)" -ge 5 ]; }
+eventually 30 rotated
+for _ in 1 2 3 4 5 6 7 8 9 10; do
+  largest=$(stat -c %s "$(flood)"/* 2>/dev/null | sort -n | tail -1)
+  [ "$largest" -le $((11 * 1024 * 1024)) ] || { echo "a log file of $largest bytes" >&2; exit 1; }
+  [ "$(ls "$(flood)" | wc -l)" -le 6 ] || { ls -l "$(flood)" >&2; exit 1; }
+  says '^works$' k -n $NS exec flood -- echo works
+done
+same "the newest lines" "y y" "$(k -n $NS logs flood --tail=2 | tr '\n' ' ' | sed 's/ $//')"
+k -n $NS delete pod flood --grace-period=1

@@ -1,6 +1,7 @@
 //! get and list with upstream's resourceVersion rules.
 
 use super::Selection;
+use super::components;
 use super::continuation::Token;
 use crate::core::{Core, Scope};
 use object::{Cause, Status};
@@ -35,6 +36,9 @@ pub(crate) struct Listed {
 /// Reads one object.
 pub(crate) async fn get(core: &Core, scope: &Scope<'_>, resource_version: &str) -> Result<Arc<Entry>, Status> {
     wait_for(core, parse_revision(resource_version)?).await?;
+    if components::is_asked(scope) {
+        return components::get(core, scope);
+    }
     core.store.get(&scope.key(scope.name)).ok_or_else(|| Status::not_found(&scope.gvr(), scope.name))
 }
 
@@ -99,6 +103,9 @@ async fn consistency(core: &Core, page: &Page) -> Result<(Option<Revision>, Opti
 /// A page of a collection as `page` asks for it.
 pub(crate) async fn list(core: &Core, scope: &Scope<'_>, selection: &Selection, page: &Page) -> Result<Listed, Status> {
     let (at, start_after) = consistency(core, page).await?;
+    if components::is_asked(scope) {
+        return Ok(components::list(core, scope, selection));
+    }
     let limit = (page.limit > 0).then_some(page.limit);
     read(core, scope, selection, limit, at, start_after)
 }

@@ -1,5 +1,6 @@
 //! Reads: one object, or a consistent page of a collection, straight from the store's shared entries.
 
+mod components;
 mod continuation;
 mod list;
 mod selection;

@@ -28,7 +28,7 @@ pub(super) async fn removed(global: Global, node: Arc<OnceLock<Node>>, client: A
     };
     tracing::warn!(node = name, why, "this node was taken out of the cluster; its pods end");
     // Nobody tells it so any more, one by one.
-    let terminal = Terminal { reason: "NodeRemoved".into(), message: "The node was removed from the cluster".into() };
+    let terminal = Terminal::new("NodeRemoved", "The node was removed from the cluster".into());
     let deadline = Instant::now() + STOP_TIMEOUT;
     while !node.pods().is_quiet() && Instant::now() < deadline {
         // Again for those that come up meanwhile.

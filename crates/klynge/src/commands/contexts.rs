@@ -1,6 +1,7 @@
 //! Which kubeconfig files a cluster was put into, and what they were before: kept in the data directory, so that `down` undoes it.
 
 use super::kubeconfig::{self, Merged};
+use super::lock::Lock;
 use crate::cli::Failure;
 use object::Value;
 use serde::{Deserialize, Serialize};
@@ -73,9 +74,10 @@ pub(crate) fn enter(
     ids: (u32, u32),
     switches: bool,
 ) -> Result<String, Failure> {
+    let lock = Lock::of(data_dir)?;
     let mut contexts = load(data_dir)?;
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    let merged = kubeconfig::merge_file(&path, ours, ids, switches)?;
+    let merged = kubeconfig::merge_file(&path, ours, ids, switches, Some(&lock))?;
     let before = contexts.files.iter().position(|one| one.path == path).map(|at| contexts.files.remove(at).before);
     contexts.files.push(Entry { path, before: before.unwrap_or_default().followed_by(&merged) });
     let surplus = contexts.files.len().saturating_sub(FILES_MAX);
@@ -90,14 +92,15 @@ pub(crate) fn enter(
 
 /// Takes the cluster of `ours` out of every file that it was put into, and out of `others`, which may be of releases that kept no note.
 pub(crate) fn leave(data_dir: &Path, others: &[PathBuf], ours: &Value, ids: (u32, u32)) -> Result<(), Failure> {
+    let lock = Lock::of(data_dir)?;
     let contexts = load(data_dir)?;
     for entry in &contexts.files {
-        kubeconfig::remove_from_file(&entry.path, ours, ids, &entry.before)?;
+        kubeconfig::remove_from_file(&entry.path, ours, ids, &entry.before, Some(&lock))?;
     }
     for path in others {
         let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         if !contexts.files.iter().any(|entry| entry.path == path) {
-            kubeconfig::remove_from_file(&path, ours, ids, &Before::default())?;
+            kubeconfig::remove_from_file(&path, ours, ids, &Before::default(), Some(&lock))?;
         }
     }
     Ok(())
@@ -139,6 +142,26 @@ mod tests {
         leave(directory.path(), std::slice::from_ref(&theirs), &ours, ids).unwrap();
         assert_eq!(value(&fs::read_to_string(&theirs).unwrap()), value(&config("work", "W")));
         assert!(!made.exists(), "nothing else was in it, and it was not there before");
+    }
+
+    #[test]
+    fn commands_at_the_same_time_lose_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let ids = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
+        let (data, ours) = (directory.path(), value(&config("klynge", "K")));
+        let files: Vec<PathBuf> = (0..16).map(|number| data.join(format!("file-{number}"))).collect();
+        let both = |file: &PathBuf| {
+            enter(data, file, &ours, ids, true).unwrap();
+            // One file that all of them change has all entries as well.
+            let own = value(&config(&file.file_name().unwrap().to_string_lossy(), &file.to_string_lossy()));
+            enter(data, &data.join("common"), &own, ids, false).unwrap();
+        };
+        std::thread::scope(|scope| files.iter().for_each(|file| drop(scope.spawn(|| both(file)))));
+        assert_eq!(load(data).unwrap().files.len(), files.len() + 1);
+        let common = value(&fs::read_to_string(data.join("common")).unwrap());
+        assert_eq!(common.at(&["clusters"]).and_then(Value::as_array).unwrap().len(), files.len());
+        leave(data, &[], &ours, ids).unwrap();
+        assert!(files.iter().all(|file| !file.exists()));
     }
 
     #[test]

@@ -4,6 +4,7 @@ use super::cluster::{Cluster, target};
 use crate::cli::{ExplainArguments, Failure, Format, Global, Output};
 use crate::explain::{Subject, explain};
 use client::{Query, Target};
+use jiff::Timestamp;
 use object::{GroupVersionResource, Map, Value};
 
 pub(crate) fn run(global: &Global, arguments: &ExplainArguments, output: &Output) -> Result<(), Failure> {
@@ -33,8 +34,11 @@ pub(crate) fn run(global: &Global, arguments: &ExplainArguments, output: &Output
             }
         )));
     };
+    let ingress_classes = || cluster.list(target("networking.k8s.io", "ingressclasses", "", ""), Query::default()).ok();
     let subject = Subject {
         kind: resource.kind.to_string(),
+        now: Timestamp::now(),
+        ingress_classes: if resource.kind == "Ingress" { ingress_classes() } else { None },
         events: events(&cluster, namespace)?,
         pods: list(&cluster, "", "pods", namespace)?,
         replica_sets: list(&cluster, "apps", "replicasets", namespace)?,

@@ -1,6 +1,7 @@
 //! Kubeconfig files on this machine: the one in force, the one of the user who typed the command, and merging into it.
 
 use super::contexts::Before;
+use super::lock::Lock;
 use crate::cli::{Failure, Global};
 use object::{Limits, Value, yaml};
 use std::fs;
@@ -140,9 +141,16 @@ fn read_to_change(path: &Path) -> Result<Option<Value>, Failure> {
 }
 
 /// Puts the cluster of `ours` into `path`, keeping everything else in it. A context that was there before becomes the current one
-/// again only if `switches`.
-pub(crate) fn merge_file(path: &Path, ours: &Value, ids: (u32, u32), switches: bool) -> Result<Merged, Failure> {
+/// again only if `switches`. `lock` is what the caller holds already.
+pub(crate) fn merge_file(
+    path: &Path,
+    ours: &Value,
+    ids: (u32, u32),
+    switches: bool,
+    lock: Option<&Lock>,
+) -> Result<Merged, Failure> {
     let (path, ids) = behind(path, ids);
+    let _lock = Lock::around(&path, lock)?;
     let held = read_to_change(&path)?;
     let made = held.is_none();
     let mut config = held.unwrap_or_default();
@@ -163,9 +171,16 @@ fn context_names(config: &Value) -> Vec<String> {
 }
 
 /// Takes the entries of `ours` out of `path` again, and puts the former context back. The file goes when nothing is left in it and
-/// it was not there before.
-pub(crate) fn remove_from_file(path: &Path, ours: &Value, ids: (u32, u32), before: &Before) -> Result<(), Failure> {
+/// it was not there before. `lock` is what the caller holds already.
+pub(crate) fn remove_from_file(
+    path: &Path,
+    ours: &Value,
+    ids: (u32, u32),
+    before: &Before,
+    lock: Option<&Lock>,
+) -> Result<(), Failure> {
     let (path, ids) = behind(path, ids);
+    let _lock = Lock::around(&path, lock)?;
     let Some(held) = read_to_change(&path)? else { return Ok(()) };
     let mut config = held.clone();
     let is_bare = api::pki::unmerge(&mut config, ours);

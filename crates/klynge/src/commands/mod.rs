@@ -7,6 +7,7 @@ pub(crate) mod down;
 pub(crate) mod explain;
 pub(crate) mod image;
 pub(crate) mod kubeconfig;
+pub(crate) mod lock;
 pub(crate) mod node;
 pub(crate) mod run;
 pub(crate) mod status;

@@ -56,7 +56,7 @@ fn remove(base: &Path, name: &str, output: &Output) -> Result<bool, Failure> {
     if let Some(path) = &record.kubeconfig
         && let Some(ours) = kubeconfig::read(&record.own_kubeconfig())?
     {
-        kubeconfig::remove_from_file(path, &ours, Invoker::find().ids, &record.kubeconfig_before)?;
+        kubeconfig::remove_from_file(path, &ours, Invoker::find().ids, &record.kubeconfig_before, None)?;
     }
     // Another boot has left files alone.
     if record.boot_id == record::boot_id() {

@@ -54,7 +54,7 @@ pub(super) fn run(global: &Global, arguments: &DevUpArguments, output: &Output) 
         // First the file's name, so that what is merged is taken out again whatever happens.
         record.kubeconfig = Some(path.clone());
         record.save()?;
-        let merged = kubeconfig::merge_file(&path, &config, user.ids, true)?;
+        let merged = kubeconfig::merge_file(&path, &config, user.ids, true, None)?;
         record.kubeconfig_before = std::mem::take(&mut record.kubeconfig_before).followed_by(&merged);
         record.save()?;
         output.progress(&format!("context {} added to {}", merged.name, path.display()));

@@ -2,11 +2,13 @@
 
 mod causes;
 mod deployment;
+mod lost;
 mod node;
 mod others;
 mod pod;
 mod service;
 
+use jiff::Timestamp;
 use object::{Value, meta};
 
 /// The object in question with what lies around it.
@@ -25,18 +27,23 @@ pub(crate) struct Subject {
     pub(crate) endpoint_slices: Vec<Value>,
     /// The nodes; none where the caller may not list them.
     pub(crate) nodes: Vec<Value>,
+    /// The IngressClasses, of an Ingress; none where the caller may not list them.
+    pub(crate) ingress_classes: Option<Vec<Value>>,
+    /// The time at which this is asked.
+    pub(crate) now: Timestamp,
 }
 
 impl Subject {
     /// A pod of which nothing else is known.
     pub(crate) fn of_pod(pod: Value) -> Self {
-        let (events, pods, replica_sets, endpoint_slices, nodes) = Default::default();
-        Subject { kind: "Pod".to_owned(), object: pod, events, pods, replica_sets, endpoint_slices, nodes }
+        let (events, pods, replica_sets, endpoint_slices, nodes, ingress_classes) = Default::default();
+        let (kind, now) = ("Pod".to_owned(), Timestamp::now());
+        Subject { kind, object: pod, events, pods, replica_sets, endpoint_slices, nodes, ingress_classes, now }
     }
 
     /// The sentence about one of the pods.
     fn of_one(&self, pod: &Value) -> String {
-        pod::explain(pod, &self.events_about(pod), &self.nodes)
+        pod::explain(pod, &self.events_about(pod), &self.nodes, self.now)
     }
 
     /// The events about an object, the newest first.
@@ -147,15 +154,9 @@ mod tests {
     }
 
     fn check(kind: &str, object: &str, pods: &[&str], expected: &[&str]) {
-        let subject = Subject {
-            kind: kind.to_owned(),
-            object: value(object),
-            events: Vec::new(),
-            pods: pods.iter().map(|pod| value(pod)).collect(),
-            replica_sets: Vec::new(),
-            endpoint_slices: Vec::new(),
-            nodes: Vec::new(),
-        };
+        let mut subject = Subject::of_pod(value(object));
+        subject.kind = kind.to_owned();
+        subject.pods = pods.iter().map(|pod| value(pod)).collect();
         let sentence = explain(&subject);
         for part in expected {
             assert!(sentence.contains(part), "{sentence:?} lacks {part:?}");
@@ -237,7 +238,27 @@ mod tests {
         for (kind, object, part) in [
             ("PersistentVolumeClaim", "{metadata: {name: a}, status: {phase: Pending}}", "not supported yet"),
             ("HorizontalPodAutoscaler", "{metadata: {name: a}}", "no autoscaling controller"),
+            (
+                "PersistentVolumeClaim",
+                "{metadata: {name: a}, spec: {volumeName: v}, status: {phase: Lost}}",
+                "is Lost: its volume v does",
+            ),
+            (
+                "HorizontalPodAutoscaler",
+                "{metadata: {name: a}, status: {currentReplicas: 2, desiredReplicas: 2, conditions: [{type: AbleToScale, status: 'True'}, {type: ScalingActive, status: 'True'}, {type: ScalingLimited, status: 'False', reason: DesiredWithinRange}]}}",
+                "as wanted: 2 replicas",
+            ),
+            (
+                "HorizontalPodAutoscaler",
+                "{metadata: {name: a}, status: {conditions: [{type: AbleToScale, status: 'True'}, {type: ScalingActive, status: 'False', reason: FailedGetResourceMetric, message: no metrics}]}}",
+                "cannot scale: ScalingActive is False (FailedGetResourceMetric): no metrics.",
+            ),
             ("Ingress", "{metadata: {name: a}}", "no Ingress controller"),
+            (
+                "Ingress",
+                "{metadata: {name: a}, status: {loadBalancer: {ingress: [{ip: 192.0.2.1}]}}}",
+                "published at 192.0.2.1.",
+            ),
             ("CertificateSigningRequest", "{metadata: {name: a}}", "kubectl certificate approve a"),
             (
                 "CertificateSigningRequest",
@@ -256,6 +277,33 @@ mod tests {
             ),
         ] {
             let sentence = said(kind, object, &[], &[]);
+            assert!(sentence.contains(part), "{sentence:?} lacks {part:?}");
+        }
+    }
+
+    #[test]
+    fn an_ingress_waits_for_the_controller_of_its_class() {
+        let class = "{metadata: {name: good}, spec: {controller: example.org/proxy}}";
+        let sentence = |object: &str, classes: Option<&[&str]>| {
+            let mut subject = Subject::of_pod(value(object));
+            subject.kind = "Ingress".to_owned();
+            subject.ingress_classes = classes.map(|all| all.iter().map(|one| value(one)).collect());
+            explain(&subject)
+        };
+        let of_class = |name: &str| format!("{{metadata: {{name: a}}, spec: {{ingressClassName: {name}}}}}");
+        for (object, classes, part) in [
+            (of_class("good"), Some(&[class][..]), "waits for the controller example.org/proxy of its class good"),
+            (of_class("bad"), Some(&[class][..]), "its class bad does not exist"),
+            (of_class("bad"), None, "a controller that serves the class bad"),
+            ("{metadata: {name: a}}".to_owned(), Some(&[class][..]), "set ingressClassName to one of good"),
+            ("{metadata: {name: a}}".to_owned(), Some(&[][..]), "no Ingress controller"),
+            (
+                "{metadata: {name: a, annotations: {kubernetes.io/ingress.class: old}}}".to_owned(),
+                Some(&[][..]),
+                "serves the class old",
+            ),
+        ] {
+            let sentence = sentence(&object, classes);
             assert!(sentence.contains(part), "{sentence:?} lacks {part:?}");
         }
     }

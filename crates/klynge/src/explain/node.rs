@@ -1,6 +1,6 @@
 //! Why a node takes no pods.
 
-use super::{condition, conditions, stop};
+use super::{condition, conditions, lost, stop};
 use object::{Value, meta};
 
 /// The sentence about a node.
@@ -9,6 +9,7 @@ pub(super) fn explain(node: &Value) -> String {
     let what = format!("Node {name}");
     match condition(node, "Ready") {
         None => return format!("{what} has not reported yet."),
+        Some(ready) if ready.str_at(&["status"]) == Some("Unknown") => return lost::node(node, ready, &what),
         Some(ready) if ready.str_at(&["status"]) != Some("True") => {
             let message = ready.str_at(&["message"]).unwrap_or_default();
             return format!(

@@ -1,15 +1,16 @@
 //! Why a pod is not ready.
 
-use super::{causes, condition, last_warning, stop};
+use super::{causes, condition, last_warning, lost, stop};
+use jiff::Timestamp;
 use object::{Value, meta};
 
 /// The sentence about a pod.
-pub(super) fn explain(pod: &Value, events: &[&Value], nodes: &[Value]) -> String {
+pub(super) fn explain(pod: &Value, events: &[&Value], nodes: &[Value], now: Timestamp) -> String {
     let name = meta::name(pod);
     let what = format!("Pod {name}");
     let phase = pod.str_at(&["status", "phase"]).unwrap_or_default();
     if !matches!(phase, "Succeeded" | "Failed")
-        && let Some(sentence) = dead_node(pod, &what, nodes)
+        && let Some(sentence) = lost::pod(pod, &what, nodes, now)
     {
         return sentence;
     }
@@ -62,25 +63,12 @@ fn failed(pod: &Value, what: &str) -> String {
     let told = message.map_or_else(|| ".".to_owned(), |text| format!(": {}", stop(text)));
     let advice = match reason {
         "DeadlineExceeded" => "It ran longer than its activeDeadlineSeconds: raise it, or make the work shorter.",
+        "Evicted" => {
+            "The node had too little left, or the pod took more than it may: give it requests and limits that fit, or the node more room. Its owner replaces it; kubectl delete pod takes it away."
+        }
         _ => "Delete it, or let its owner replace it.",
     };
     format!("{what} failed ({reason}){told} {advice}")
-}
-
-/// The sentence about a pod whose node does not answer: what its own status says is of before.
-fn dead_node(pod: &Value, what: &str, nodes: &[Value]) -> Option<String> {
-    let name = pod.str_at(&["spec", "nodeName"])?;
-    let node = nodes.iter().find(|node| meta::name(node) == name)?;
-    let ready = condition(node, "Ready")?;
-    if ready.str_at(&["status"]) == Some("True") {
-        return None;
-    }
-    let verb = if meta::is_deleting(pod) {
-        "is being deleted, but nobody can confirm its end"
-    } else {
-        "is not to be counted on"
-    };
-    Some(format!("{what} {verb}: its node {name} is not ready. klynge explain node {name} says why."))
 }
 
 fn unscheduled(pod: &Value, what: &str) -> String {

@@ -99,6 +99,7 @@ pub(super) async fn serve(global: &Global, arguments: &ServerArguments) -> Resul
         heartbeats: Some(heartbeats::for_controllers(server.heartbeats())),
         fast_failover: arguments.fast_failover,
     });
+    server.control_plane(control.liveness());
     let agent = match prepared {
         Some(prepared) => {
             let client = server.client(&format!("system:node:{node_name}"), &["system:nodes"]);

@@ -18,9 +18,10 @@ use std::time::Instant;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 
-/// A log is rotated when it passes this, and loses lines when it passes the cap before it was.
+/// A log is rotated when it passes this (upstream's default containerLogMaxSize).
 const LOG_NOTICE_BYTES: u64 = 10 << 20;
-const LOG_CAP_BYTES: u64 = 100 << 20;
+/// No log file is larger; the megabyte between is written while the agent rotates.
+const LOG_CAP_BYTES: u64 = 11 << 20;
 
 /// The node's runtime.
 pub struct RuntimeAdapter {
@@ -468,6 +469,11 @@ impl Containers for RuntimeAdapter {
             cpu_ns: stats.cpu_ns,
             working_set_bytes: stats.memory_working_set_bytes,
             usage_bytes: stats.memory_usage_bytes,
+            tasks: stats.tasks,
         })
+    }
+
+    fn written(&self, uid: &str, id: &str) -> Option<std::path::PathBuf> {
+        self.pod(uid).ok()?.container_writes(id).ok()
     }
 }

@@ -480,12 +480,23 @@ pub(super) fn finish_deletion(
     });
 }
 
+/// A second without a free name for a rotated log is waited for in such steps.
+const LOG_ROTATION_PAUSE: Duration = Duration::from_millis(250);
+const LOG_ROTATION_TRIES: usize = 6;
+
 /// Puts a log that has grown aside and has the runtime open a new one; only the newest are kept.
 pub(super) fn rotate_log(shared: Arc<Shared>, uid: String, id: String, directory: PathBuf, attempt: u32) {
     shared.tasks.clone().spawn_to_end(async move {
-        let put_aside = move || super::log_rotation::put_aside(&directory, attempt, Timestamp::now());
-        if let Ok(Err(error)) = shared.tasks.blocking(put_aside).await {
-            tracing::warn!(%error, "a log could not be rotated");
+        for _ in 0..LOG_ROTATION_TRIES {
+            let directory = directory.clone();
+            let put_aside = move || super::log_rotation::put_aside(&directory, attempt, Timestamp::now());
+            match shared.tasks.blocking(put_aside).await {
+                Ok(Ok(true)) => break,
+                Ok(Ok(false)) => tokio::time::sleep(LOG_ROTATION_PAUSE).await,
+                // The shim then waits its few seconds and rotates by itself.
+                Ok(Err(error)) => return tracing::warn!(%error, "a log could not be rotated"),
+                Err(_) => return,
+            }
         }
         if let Err(error) = shared.containers.reopen_log(&uid, &id).await {
             tracing::warn!(%error, "a rotated log could not be opened anew");

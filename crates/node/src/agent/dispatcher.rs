@@ -356,6 +356,12 @@ impl Dispatcher {
     }
 
     fn admit(&self, pod: &Pod) -> Result<(), Terminal> {
+        {
+            let pressures = self.shared.pressures.read().unwrap_or_else(PoisonError::into_inner);
+            if let Some(terminal) = crate::machine::refused_under(&pressures, pod) {
+                return Err(terminal);
+            }
+        }
         let active = self.registry.all();
         let active: Vec<_> = active.iter().filter(|state| !state.torn_down && state.terminal.is_none()).collect();
         let used = active

@@ -11,8 +11,8 @@ const ROTATED_MAX: usize = 4;
 const SERIAL_MAX: u32 = 1000;
 
 /// Renames `ATTEMPT.log` to `ATTEMPT.log.TIME`, with a serial number behind it where a second sees more than one, and removes the
-/// oldest of those that are too many. The names sort by age.
-pub(super) fn put_aside(directory: &Path, attempt: u32, now: Timestamp) -> io::Result<()> {
+/// oldest of those that are too many. The names sort by age. False if this second has no more names: the next one has.
+pub(super) fn put_aside(directory: &Path, attempt: u32, now: Timestamp) -> io::Result<bool> {
     let stamp = now.strftime("%Y%m%d-%H%M%S").to_string();
     let name = |serial: u32| match serial {
         0 => directory.join(format!("{attempt}.log.{stamp}")),
@@ -22,15 +22,20 @@ pub(super) fn put_aside(directory: &Path, attempt: u32, now: Timestamp) -> io::R
     // Not a number that was free before and removed since: the newest would sort as the oldest.
     let newest = before.last().cloned();
     let free = (0..SERIAL_MAX).map(name).find(|path| newest.as_ref().is_none_or(|newest| path > newest));
-    let Some(aside) = free else {
-        return Ok(()); // this second has no more names; the next notice finds one
-    };
-    fs::rename(directory.join(format!("{attempt}.log")), &aside)?;
-    before.push(aside);
-    for old in before.iter().rev().skip(ROTATED_MAX) {
-        fs::remove_file(old)?;
+    let Some(aside) = free else { return Ok(false) };
+    match fs::rename(directory.join(format!("{attempt}.log")), &aside) {
+        Ok(()) => before.push(aside),
+        // Somebody removed it, or the shim has just put it aside itself.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
     }
-    Ok(())
+    for old in before.iter().rev().skip(ROTATED_MAX) {
+        match fs::remove_file(old) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(true)
 }
 
 /// The rotated files of one run, the oldest first.
@@ -61,7 +66,7 @@ mod tests {
             for _ in 0..times {
                 written += 1;
                 fs::write(directory.path().join("0.log"), written.to_string()).unwrap();
-                put_aside(directory.path(), 0, moment).unwrap();
+                assert!(put_aside(directory.path(), 0, moment).unwrap());
             }
         }
         fs::write(directory.path().join("1.log.20260101-000000"), "another run").unwrap();
@@ -69,5 +74,19 @@ mod tests {
             rotated(directory.path(), 0).unwrap().iter().map(|path| fs::read_to_string(path).unwrap()).collect();
         assert_eq!(kept, ["13", "14", "15", "16"]);
         assert!(!directory.path().join("0.log").exists());
+    }
+
+    #[test]
+    fn what_a_shim_put_aside_itself_keeps_its_place() {
+        let directory = tempfile::tempdir().unwrap();
+        let (now, later) = ("2026-01-01T00:00:01Z".parse().unwrap(), "2026-01-01T00:00:02Z".parse().unwrap());
+        fs::write(directory.path().join("0.log.20260101-000001.alone"), "1").unwrap();
+        fs::write(directory.path().join("0.log"), "2").unwrap();
+        assert!(!put_aside(directory.path(), 0, now).unwrap(), "a name of this second would sort before");
+        assert!(put_aside(directory.path(), 0, later).unwrap());
+        assert!(put_aside(directory.path(), 0, later).unwrap(), "a log that is not there is no error");
+        let kept: Vec<String> =
+            rotated(directory.path(), 0).unwrap().iter().map(|path| fs::read_to_string(path).unwrap()).collect();
+        assert_eq!(kept, ["1", "2"]);
     }
 }

@@ -116,6 +116,8 @@ pub struct Usage {
     pub working_set_bytes: u64,
     /// Bytes in all.
     pub usage_bytes: u64,
+    /// Processes and threads.
+    pub tasks: u64,
 }
 
 /// The runtime as the agent uses it.
@@ -158,6 +160,8 @@ pub trait Containers: Send + Sync + 'static {
     async fn subscribe(&self, uid: &str, events: mpsc::UnboundedSender<RuntimeEvent>);
     /// What a container uses; None where it does not run.
     async fn usage(&self, uid: &str, id: &str) -> Option<Usage>;
+    /// Where a container keeps what it writes into its root file system; None where that is not known.
+    fn written(&self, uid: &str, id: &str) -> Option<std::path::PathBuf>;
 }
 
 /// A pod's place in the network.

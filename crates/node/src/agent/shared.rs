@@ -95,6 +95,8 @@ pub struct Shared {
     pub services: watch::Sender<Option<Arc<ServiceLinks>>>,
     /// The node's labels, for the node selectors of pods.
     pub labels: RwLock<Arc<std::collections::BTreeMap<String, String>>>,
+    /// The pressures that the machine is under, by the names of their conditions.
+    pub pressures: RwLock<Vec<&'static str>>,
     /// Allocatable CPU in thousandths, memory and ephemeral storage in bytes.
     pub size: (i64, i64, i64),
 }

@@ -91,9 +91,7 @@ pub fn admit(
     count: i64,
 ) -> Verdict {
     let Some(spec) = &pod.spec else { return Ok(()) };
-    let refuse = |reason: &str, message: String| {
-        Err(Terminal { reason: reason.into(), message: format!("Pod was rejected: {message}") })
-    };
+    let refuse = |reason: &str, message: String| Err(Terminal::new(reason, format!("Pod was rejected: {message}")));
     for (key, value) in spec.node_selector.iter().flatten() {
         if node_labels.get(key) != Some(value) {
             return refuse(

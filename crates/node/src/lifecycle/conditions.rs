@@ -11,6 +11,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 /// The conditions that the node owns, in upstream's order.
 const OWNED: [&str; 5] = ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"];
 
+/// The condition of a pod that is ended for the sake of something else, which others set as well.
+pub(super) const DISRUPTED: &str = "DisruptionTarget";
+
 struct Draft {
     kind: &'static str,
     status: bool,
@@ -126,7 +129,18 @@ pub(super) fn conditions(state: &PodState, phase: &str) -> Vec<PodCondition> {
             observed_generation: state.pod.metadata.generation,
         })
         .collect();
-    all.extend(old.iter().filter(|condition| !OWNED.contains(&condition.type_.as_str())).cloned());
+    let disrupted = state.terminal.as_ref().filter(|terminal| terminal.disrupted);
+    let is_ours = |kind: &str| OWNED.contains(&kind) || disrupted.is_some() && kind == DISRUPTED;
+    all.extend(old.iter().filter(|condition| !is_ours(&condition.type_)).cloned());
+    all.extend(disrupted.map(|terminal| PodCondition {
+        type_: DISRUPTED.into(),
+        status: "True".into(),
+        reason: Some("TerminationByKubelet".into()),
+        message: Some(terminal.message.clone()),
+        last_transition_time: state.condition_times.get(DISRUPTED).map(|(_, time)| Time(*time)),
+        last_probe_time: None,
+        observed_generation: state.pod.metadata.generation,
+    }));
     all
 }
 

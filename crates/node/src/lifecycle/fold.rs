@@ -115,7 +115,7 @@ impl PodState {
             if status.phase.as_deref() == Some("Failed")
                 && let Some(reason) = status.reason
             {
-                self.terminal = Some(Terminal { reason, message: status.message.unwrap_or_default() });
+                self.terminal = Some(Terminal::new(&reason, status.message.unwrap_or_default()));
             }
         }
     }
@@ -183,6 +183,9 @@ pub(super) fn fold(state: &mut PodState, event: Event, now: Timestamp) -> Vec<Ac
         }
         Event::Failed(terminal, grace) => {
             if state.terminal.is_none() && !state.torn_down {
+                if terminal.disrupted {
+                    state.condition_times.insert(super::conditions::DISRUPTED.into(), ("True".into(), now));
+                }
                 state.terminal = Some(terminal);
                 stopping::terminate(state, after(now, grace.max(0)));
             }

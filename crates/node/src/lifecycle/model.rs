@@ -45,6 +45,17 @@ pub struct Terminal {
     pub reason: String,
     /// status.message
     pub message: String,
+    /// Whether it was ended for the node's sake: condition DisruptionTarget, reason TerminationByKubelet.
+    #[serde(default)]
+    pub disrupted: bool,
+}
+
+impl Terminal {
+    /// A failure that is the pod's own.
+    #[must_use]
+    pub fn new(reason: &str, message: String) -> Self {
+        Terminal { reason: reason.to_owned(), message, disrupted: false }
+    }
 }
 
 /// The pod's namespaces, held by its shim.

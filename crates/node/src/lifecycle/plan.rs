@@ -66,7 +66,7 @@ fn plan(state: &mut PodState, now: Timestamp, actions: &mut Vec<Action>) {
     if state.terminate_by.is_none() && active_deadline(state).is_some_and(|deadline| deadline <= now) {
         let message = "Pod was active on the node longer than the specified deadline".to_owned();
         actions.push(report(Severity::Normal, "DeadlineExceeded", message.clone(), ""));
-        state.terminal = Some(Terminal { reason: "DeadlineExceeded".into(), message });
+        state.terminal = Some(Terminal::new("DeadlineExceeded", message));
         let by = after(now, state.grace_seconds());
         stopping::terminate(state, by);
     }

@@ -440,12 +440,17 @@ fn deadlines_evictions_and_rejections_fail_the_pod_with_their_reason() {
     let mut bench = Bench::new(spec);
     bench.settle();
     bench.tell(Event::Failed(
-        Terminal { reason: "Evicted".into(), message: "The node was low on resource: memory. ".into() },
+        Terminal { disrupted: true, ..Terminal::new("Evicted", "The node was low on resource: memory. ".into()) },
         0,
     ));
     assert_eq!(bench.signals, [("a".to_owned(), Signal::Kill)]);
     bench.exit("a", 137);
     assert_eq!((bench.phase().as_str(), bench.status().reason.as_deref()), ("Failed", Some("Evicted")));
+    let conditions = bench.status().conditions.unwrap();
+    let target: Vec<_> = conditions.iter().filter(|one| one.type_ == "DisruptionTarget").collect();
+    assert!(target.len() == 1 && target[0].last_transition_time.is_some(), "{target:?}");
+    assert_eq!(target[0].reason.as_deref(), Some("TerminationByKubelet"));
+    assert_eq!(target[0].message.as_deref(), Some("The node was low on resource: memory. "));
     assert!(bench.cleaned && !bench.finished, "the object stays until someone deletes it");
 }
 

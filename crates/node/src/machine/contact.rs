@@ -65,7 +65,7 @@ pub async fn stop_when_cut_off(contact: Arc<Contact>, registry: PodRegistry) {
             let message = format!("No server was heard for {} s, and the pod wants to end then", silence.as_secs());
             tracing::warn!(uid, message, "a pod is stopped");
             let grace = state.pod.spec.as_ref().and_then(|spec| spec.termination_grace_period_seconds).unwrap_or(30);
-            registry.fail(uid, Terminal { reason: "CutOff".into(), message }, grace);
+            registry.fail(uid, Terminal::new("CutOff", message), grace);
         }
     }
 }

@@ -1,22 +1,20 @@
 //! The Node object: registered at the start, its status kept true, its labels followed; and the watch over pressures.
 
 use super::announce::Announcer;
-use super::eviction::{Candidate, Thresholds, choose_victim};
+use super::eviction::Thresholds;
 use super::extended::{is_offered, offered};
-use super::facts::{Facts, Space};
+use super::facts::Facts;
 use super::image_collector::{ImageHistory, ImageThresholds};
-use super::local_storage::over_limit;
-use crate::agent::{Change, Containers, PodRegistry, Recorder, Resync, Shared, follow, target};
+use super::reclaim::Eviction;
+use crate::agent::{Change, PodRegistry, Resync, Shared, follow, target};
 use crate::feed::{
     Beside, CLUSTER_DNS, ENCRYPTION, ENCRYPTION_FORM, ENCRYPTION_KEY, Encryption, Words, encryption_annotation,
 };
-use crate::lifecycle::{Phase, Report, Requests, Severity, Terminal};
 use client::{PatchKind, Query};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Node, PodSpec};
-use runtime::Reference;
+use k8s_openapi::api::core::v1::Node;
 use serde_json::{Value, json};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -30,17 +28,13 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 const WRITE_AT_LEAST_EVERY: Duration = Duration::from_secs(300);
 /// A pressure is told for so long after it was seen last, as upstream.
 const PRESSURE_HOLDS: Duration = Duration::from_secs(300);
-/// How often images are removed at most while the disk is fuller than wanted, as upstream.
-const COLLECT_EVERY: Duration = Duration::from_secs(300);
-/// What an evicted pod's containers get to end, as upstream.
-const OVERGROWN_GRACE_SECONDS: i64 = 1;
 /// How long pods of before may take to end until the node reports that it is ready all the same.
 const SETTLE_MAX: Duration = Duration::from_secs(30);
 const RIGHT_RETRY: Duration = Duration::from_millis(200);
 /// How often the node contradicts what others say of it.
 const RIGHT_EVERY: Duration = Duration::from_secs(2);
 const IMAGES_IN_STATUS_MAX: usize = 50;
-const PRESSURES: [&str; 3] = ["MemoryPressure", "DiskPressure", "PIDPressure"];
+pub(super) const PRESSURES: [&str; 3] = ["MemoryPressure", "DiskPressure", "PIDPressure"];
 
 /// How the machine presents itself.
 #[derive(Clone, Debug, Default)]
@@ -79,17 +73,19 @@ pub struct MachineOptions {
 
 /// The machine's presence in the cluster.
 pub struct Machine {
-    options: MachineOptions,
+    pub(super) options: MachineOptions,
     facts: Facts,
-    shared: Arc<Shared>,
-    registry: PodRegistry,
+    pub(super) shared: Arc<Shared>,
+    pub(super) registry: PodRegistry,
     /// Status and transition time by condition.
     conditions: BTreeMap<&'static str, (bool, Timestamp)>,
     /// When a pressure was seen last.
-    pressures: BTreeMap<&'static str, std::time::Instant>,
-    images: ImageHistory,
+    pub(super) pressures: BTreeMap<&'static str, std::time::Instant>,
+    pub(super) images: ImageHistory,
     /// When images were removed last, or the agent began.
-    collected: std::time::Instant,
+    pub(super) collected: std::time::Instant,
+    /// The pod that is being evicted.
+    pub(super) eviction: Option<Eviction>,
     resync: Resync,
     /// Revision of the last status that was written here, and when a foreign one was set right.
     written: u64,
@@ -137,6 +133,7 @@ impl Machine {
             pressures,
             images,
             collected,
+            eviction: None,
             resync,
             written,
             righted,
@@ -413,7 +410,7 @@ impl Machine {
         }
     }
 
-    fn set(&mut self, kind: &'static str, value: bool) -> Timestamp {
+    pub(super) fn set(&mut self, kind: &'static str, value: bool) -> Timestamp {
         let now = Timestamp::now();
         let entry = self.conditions.entry(kind).or_insert((value, now));
         if entry.0 != value {
@@ -424,7 +421,7 @@ impl Machine {
 
     /// The processes beside the agent that fail, with why, and those that failed; nothing of one that never did: upstream's nodes have no
     /// such conditions.
-    fn beside_problems(&self) -> Vec<(&'static Words, Option<String>)> {
+    pub(super) fn beside_problems(&self) -> Vec<(&'static Words, Option<String>)> {
         let told = self.options.beside.iter().map(|beside| (beside.words, beside.failure()));
         told.filter(|(words, why)| why.is_some() || self.conditions.contains_key(words.condition)).collect()
     }
@@ -434,7 +431,7 @@ impl Machine {
         self.conditions.get("Ready").is_some_and(|(ready, _)| !ready)
     }
 
-    fn has_pressure(&self, kind: &'static str) -> bool {
+    pub(super) fn has_pressure(&self, kind: &'static str) -> bool {
         self.pressures.get(kind).is_some_and(|seen| seen.elapsed() < PRESSURE_HOLDS)
     }
 
@@ -511,145 +508,6 @@ impl Machine {
                 "kubeletVersion": self.options.version, "kubeProxyVersion": "", "operatingSystem": "linux", "architecture": architecture()},
             "images": images
         })
-    }
-
-    async fn look_after_pressures(&mut self) {
-        let thresholds = self.options.thresholds;
-        let now = std::time::Instant::now();
-        let available = Facts::available_memory_bytes();
-        if let Some(available) = available.filter(|bytes| *bytes < thresholds.memory_available_bytes) {
-            self.pressures.insert("MemoryPressure", now);
-            self.evict(available).await;
-        }
-        let path = self.shared.paths.data.clone();
-        let space = self.shared.tasks.blocking(move || Space::of(&path)).await.ok().flatten().unwrap_or_default();
-        let percent = |part: u64, whole: u64| part.saturating_mul(100).checked_div(whole).unwrap_or(100);
-        let short_of_bytes = percent(space.available_bytes, space.total_bytes) < thresholds.disk_available_percent;
-        if short_of_bytes || percent(space.free_inodes, space.total_inodes) < thresholds.inodes_free_percent {
-            self.pressures.insert("DiskPressure", now);
-        }
-        if let Some((used, most)) = Facts::process_ids()
-            && percent(most.saturating_sub(used), most) < thresholds.pids_available_percent
-        {
-            self.pressures.insert("PIDPressure", now);
-        }
-        self.collect_images(space, short_of_bytes).await;
-        self.evict_overgrown().await;
-        for (words, why) in self.beside_problems() {
-            self.set(words.condition, why.is_some());
-        }
-        for kind in PRESSURES {
-            let pressed = self.has_pressure(kind);
-            self.set(kind, pressed);
-        }
-    }
-
-    async fn evict(&self, available: u64) {
-        let mut candidates = Vec::new();
-        for state in self.registry.all() {
-            if state.torn_down || state.terminate_by.is_some() {
-                continue;
-            }
-            let (Some(spec), Some(uid)) = (&state.pod.spec, &state.pod.metadata.uid) else { continue };
-            let mut containers = Vec::new();
-            for container in &state.containers {
-                let Phase::Running(running) = &container.phase else { continue };
-                let usage = self.shared.containers.usage(uid, &running.id).await.unwrap_or_default().working_set_bytes;
-                let own = spec.containers.iter().find(|one| one.name == container.name);
-                let request = own.and_then(|one| one.resources.as_ref()?.requests.as_ref()?.get("memory"));
-                let request = request.and_then(|quantity| crate::quantity::value(&quantity.0)).unwrap_or(0);
-                containers.push((container.name.clone(), usage, u64::try_from(request).unwrap_or(0)));
-            }
-            candidates.push(Candidate {
-                uid: uid.clone(),
-                priority: spec.priority.unwrap_or(0),
-                request_bytes: u64::try_from(Requests::of_pod(spec).memory_bytes).unwrap_or(0),
-                containers,
-            });
-        }
-        let recorder: &Recorder = &self.shared.recorder;
-        recorder.node(
-            &self.options.name,
-            Severity::Warning,
-            "EvictionThresholdMet",
-            "Attempting to reclaim memory".into(),
-        );
-        if let Some((uid, terminal)) =
-            choose_victim(&candidates, self.options.thresholds.memory_available_bytes, available)
-        {
-            tracing::warn!(uid, message = terminal.message, "a pod is evicted");
-            self.registry.fail(&uid, terminal, 0);
-        }
-    }
-
-    /// Evicts pods whose emptyDir volumes hold more than they may.
-    async fn evict_overgrown(&self) {
-        for state in self.registry.all() {
-            let limited = |spec: &PodSpec| {
-                let mut sources = spec.volumes.iter().flatten().filter_map(|volume| volume.empty_dir.as_ref());
-                sources.any(|source| source.size_limit.is_some())
-            };
-            let (Some(spec), Some(uid)) = (&state.pod.spec, &state.pod.metadata.uid) else { continue };
-            if state.torn_down || state.terminate_by.is_some() || !limited(spec) {
-                continue;
-            }
-            let (directory, spec) = (self.shared.paths.pod(uid), spec.clone());
-            let found = self.shared.tasks.blocking(move || over_limit(&directory, &spec)).await.ok().flatten();
-            if let Some(message) = found {
-                let report = Report {
-                    severity: Severity::Warning,
-                    reason: "Evicted".into(),
-                    message: message.clone(),
-                    container: String::new(),
-                };
-                self.shared.recorder.pod(&state.pod, report);
-                self.registry.fail(uid, Terminal { reason: "Evicted".into(), message }, OVERGROWN_GRACE_SECONDS);
-            }
-        }
-    }
-
-    async fn collect_images(&mut self, space: Space, short_of_bytes: bool) {
-        let marks = self.options.image_thresholds;
-        let now = std::time::Instant::now();
-        let containers: &Arc<dyn Containers> = &self.shared.containers;
-        let mut used = BTreeSet::new();
-        for state in self.registry.all().iter().filter(|state| !state.torn_down) {
-            let spec = state.pod.spec.iter();
-            let all = spec.flat_map(|spec| spec.init_containers.iter().flatten().chain(&spec.containers));
-            let names = all.filter_map(|container| container.image.clone());
-            // What a pod writes short, the list of images has in full.
-            used.extend(names.map(|name| Reference::parse(&name).map_or(name, |reference| reference.to_string())));
-            for container in &state.containers {
-                if let crate::lifecycle::Image::Ready { id } = &container.image {
-                    used.insert(id.clone());
-                }
-            }
-        }
-        let listed = Timestamp::now();
-        let images = containers.images().await;
-        let ids = images.iter().map(|image| image.id.as_str()).collect();
-        let names = images.iter().flat_map(|image| image.names.iter().map(String::as_str)).collect();
-        self.shared.pull_records.prune(&ids, &names, listed);
-        self.images.observe(&images, &used, now);
-        let due = now.saturating_duration_since(self.collected) >= COLLECT_EVERY;
-        if space.used_percent() <= marks.high_percent || !(due || short_of_bytes) {
-            return;
-        }
-        self.collected = now;
-        let collection = self.images.collect(&images, &used, space, marks, now);
-        if due && collection.found_bytes < collection.wanted_bytes {
-            let message = format!(
-                "Failed to garbage collect required amount of images. Attempted to free {} bytes, but only found {} bytes eligible to free.",
-                collection.wanted_bytes, collection.found_bytes
-            );
-            self.shared.recorder.node(&self.options.name, Severity::Warning, "FreeDiskSpaceFailed", message);
-        }
-        for id in collection.images {
-            // The runtime refuses where a container still uses it; the next look tries again.
-            if let Err(error) = containers.remove_image(&id).await {
-                tracing::debug!(id, %error, "an image stays");
-            }
-        }
     }
 }
 

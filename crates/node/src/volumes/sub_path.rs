@@ -81,4 +81,34 @@ mod tests {
         }
         assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
     }
+    #[test]
+    fn nothing_is_made_outside_while_the_way_is_being_swapped() {
+        use rustix::fs::RenameFlags;
+        use std::sync::atomic::{AtomicBool, Ordering};
+        let all = tempfile::tempdir().unwrap();
+        let (volume, outside) = (all.path().join("volume"), all.path().join("outside"));
+        fs::create_dir_all(volume.join("sub")).unwrap();
+        fs::create_dir(&outside).unwrap();
+        symlink(&outside, volume.join("absolute")).unwrap();
+        symlink("../outside", volume.join("relative")).unwrap();
+        let over = AtomicBool::new(false);
+        let made = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    // The name is always there: one that is missing would be made.
+                    for name in ["absolute", "absolute", "relative", "relative"] {
+                        let (one, other) = (volume.join("sub"), volume.join(name));
+                        rustix::fs::renameat_with(rustix::fs::CWD, one, rustix::fs::CWD, other, RenameFlags::EXCHANGE)
+                            .unwrap();
+                        std::thread::yield_now();
+                    }
+                }
+            });
+            let made = (0..3_000).filter(|round| make_sub_path(&volume, &format!("sub/{round}/deep")).is_ok()).count();
+            over.store(true, Ordering::Relaxed);
+            made
+        });
+        assert!(made > 0);
+        assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
+    }
 }

@@ -96,9 +96,23 @@ fn image() -> Vec<u8> {
 
 impl TestMachine {
     pub(crate) async fn new(name: &str) -> Self {
+        Self::on_disk(name, None).await
+    }
+
+    /// A machine whose disk has only so many bytes.
+    pub(crate) async fn small(name: &str, megabytes: u64) -> Self {
+        Self::on_disk(name, Some(megabytes)).await
+    }
+
+    async fn on_disk(name: &str, megabytes: Option<u64>) -> Self {
         let name = format!("klynge-node-test-{name}-{}", std::process::id());
         let directory = std::env::temp_dir().join(&name);
         std::fs::create_dir_all(&directory).unwrap();
+        if let Some(megabytes) = megabytes {
+            let options = std::ffi::CString::new(format!("size={megabytes}m")).unwrap();
+            let flags = rustix::mount::MountFlags::empty();
+            rustix::mount::mount("tmpfs", &directory, "tmpfs", flags, options.as_c_str()).unwrap();
+        }
         let namespace = NetworkNamespace::create().unwrap();
         let mut machine = TestMachine { name, directory, namespace, runtime: None, agents: Vec::new() };
         let runtime = machine.open_runtime().await;
@@ -183,6 +197,8 @@ impl TestMachine {
     /// Removes everything and looks that it is gone.
     pub(crate) async fn finish(mut self) {
         self.runtime.take().unwrap().purge().await.unwrap();
+        // That of a small machine is the test's own.
+        let _ = rustix::mount::unmount(&self.directory, rustix::mount::UnmountFlags::empty());
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
         assert!(!mounts.contains(&self.name), "mounts are left");
         // What the stopped agent was writing on a blocking thread may still come to its end.

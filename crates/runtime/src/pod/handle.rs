@@ -148,6 +148,11 @@ impl Pod {
         crate::runtime::blocking(move || shared.cgroups.update(&group, &resources)).await
     }
 
+    /// The directory that holds what a container wrote into its root file system.
+    pub fn container_writes(&self, id: &str) -> Result<PathBuf> {
+        Ok(self.inner.container_directory(&self.inner.find(id)?.record.id).join("upper"))
+    }
+
     /// What the whole pod has used.
     pub fn stats(&self) -> Stats {
         self.inner.shared.cgroups.stats(&self.inner.group)
