@@ -108,7 +108,8 @@ impl std::ops::DerefMut for Secret {
 
 impl Drop for Secret {
     fn drop(&mut self) {
-        self.tunnel = None;
+        // Nobody looks after it any more.
+        self.restart();
         end(&self.directory()).unwrap();
     }
 }
