@@ -86,7 +86,7 @@ for _ in 1 2 3 4 5 6 7 8 9 10; do
   largest=$(stat -c %s "$(flood)"/* 2>/dev/null | sort -n | tail -1)
   [ "$largest" -le $((11 * 1024 * 1024)) ] || { echo "a log file of $largest bytes" >&2; exit 1; }
   [ "$(ls "$(flood)" | wc -l)" -le 6 ] || { ls -l "$(flood)" >&2; exit 1; }
-  says '^works$' k -n $NS exec flood -- echo works
+  eventually 10 says '^works$' k -n $NS exec flood -- echo works # kubectl may lose output before it listens
 done
 same "the newest lines" "y y" "$(k -n $NS logs flood --tail=2 | tr '\n' ' ' | sed 's/ $//')"
 k -n $NS delete pod flood --grace-period=1
