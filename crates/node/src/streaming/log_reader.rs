@@ -15,6 +15,9 @@ const CHUNK_BYTES: usize = 32 << 10;
 /// How often a followed file is looked at. A look is one fstat.
 const FOLLOW_EVERY: Duration = Duration::from_millis(50);
 
+/// How often a log that is being rotated is looked for.
+const REOPEN_LOOKS: usize = 20;
+
 /// What of a log is wanted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LogOptions {
@@ -182,7 +185,7 @@ pub(super) fn read(
             if compressed(path) {
                 break; // not searched backwards: the tail then begins with the newest plain file
             }
-            let mut file = File::open(path)?;
+            let Some(mut file) = open(path, index + 1 == all.len(), running)? else { continue };
             if wanted == 0 {
                 offset = file.seek(SeekFrom::End(0))?;
                 break;
@@ -201,11 +204,7 @@ pub(super) fn read(
     let mut buffer = BytesMut::new();
     for (index, path) in all.iter().enumerate().skip(begin) {
         let last = index + 1 == all.len();
-        let mut file = match File::open(path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound && !last => continue, // rotated away meanwhile
-            Err(error) => return Err(error),
-        };
+        let Some(mut file) = open(path, last, running)? else { continue };
         if compressed(path) {
             if !drain(&mut flate2::read::GzDecoder::new(file), &mut buffer, &mut writer)? {
                 break;
@@ -227,6 +226,26 @@ pub(super) fn read(
     }
     writer.flush();
     Ok(())
+}
+
+/// Opens a file of a log that may be rotated in this moment. A rotated one that is gone was removed meanwhile; the current one is
+/// there again in some milliseconds while the container runs.
+fn open(path: &Path, is_current: bool, running: &watch::Receiver<bool>) -> io::Result<Option<File>> {
+    for _ in 0..REOPEN_LOOKS {
+        match File::open(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                if !is_current {
+                    return Ok(None);
+                }
+                if !*running.borrow() {
+                    return Err(error);
+                }
+                std::thread::sleep(FOLLOW_EVERY);
+            }
+            opened => return opened.map(Some),
+        }
+    }
+    File::open(path).map(Some)
 }
 
 fn drain(reader: &mut impl Read, buffer: &mut BytesMut, writer: &mut Writer<'_>) -> io::Result<bool> {
@@ -263,7 +282,10 @@ fn follow(
             let own = file.metadata()?;
             if now.ino() != own.ino() {
                 drain(&mut file, buffer, writer)?; // rotated: the rest of the old file, then the new one
-                file = File::open(path)?;
+                match open(path, true, running)? {
+                    Some(next) => file = next,
+                    None => return Ok(()),
+                }
                 continue;
             }
             if own.len() < file.stream_position()? {
@@ -323,6 +345,31 @@ mod tests {
         for (options, expected) in cases {
             assert_eq!(run(dir.path(), &options), expected, "{options:?}");
         }
+    }
+
+    #[test]
+    fn a_log_that_is_being_rotated_is_waited_for_while_its_container_runs() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, aside) = (dir.path().join("0.log"), dir.path().join("0.log.20260101-000000"));
+        let line = |text: &str| format!("2026-01-01T00:00:00Z stdout F {text}\n");
+        std::fs::write(&aside, line("old")).unwrap();
+        for tail_lines in [None, Some(10)] {
+            let (sender, mut receiver) = mpsc::channel(1000);
+            let (alive, running) = watch::channel(true);
+            let (directory, options) = (dir.path().to_path_buf(), LogOptions { tail_lines, ..LogOptions::default() });
+            let thread = std::thread::spawn(move || read(&directory, 0, &options, &running, &sender));
+            std::thread::sleep(FOLLOW_EVERY);
+            let whole = dir.path().join("new");
+            std::fs::write(&whole, line("new")).unwrap();
+            std::fs::rename(whole, &path).unwrap();
+            thread.join().unwrap().unwrap();
+            assert_eq!(receiver.blocking_recv().unwrap(), "old\nnew\n");
+            std::fs::remove_file(&path).unwrap();
+            drop(alive);
+        }
+        let (sender, _receiver) = mpsc::channel(1000);
+        let (_alive, running) = watch::channel(false);
+        assert!(read(dir.path(), 0, &LogOptions::default(), &running, &sender).is_err(), "nobody makes it any more");
     }
 
     #[test]
