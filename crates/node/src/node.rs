@@ -182,7 +182,7 @@ impl Node {
             dns_health,
         };
         if let Some(contact) = options.contact {
-            tasks.spawn(keep_vigil(Arc::clone(&contact), kubelets, tell_absent));
+            tasks.spawn(keep_vigil(Arc::clone(&contact), kubelets, tell_absent, data.join("hosts.json")));
             tasks.spawn(stop_when_cut_off(contact, registry.clone()));
         }
         let mut machine =

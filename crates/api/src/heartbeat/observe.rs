@@ -3,7 +3,7 @@
 //! Time is what has passed since the server began, by a monotonic clock. No wall clock takes part.
 
 use client::BEAT_PERIOD;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 /// How often the machine is to be told the time while something is amiss.
@@ -155,12 +155,18 @@ impl Observer {
         self.own = Some(node.to_owned());
     }
 
-    /// A node that beat before the server began: it gets time to come back.
-    pub(crate) fn expect(&mut self, node: &str, now: Duration) {
+    /// A node that beat before the server began: it gets time to come back. Whether its host answered probes is known from the server before.
+    pub(crate) fn expect(&mut self, node: &str, probeable: bool, now: Duration) {
         if self.own.as_deref() == Some(node) {
             return;
         }
-        self.nodes.entry(node.to_owned()).or_insert_with(|| Node::new(Link::Expected(now + GRACE), now));
+        let new = || Node { probeable, ..Node::new(Link::Expected(now + GRACE), now) };
+        self.nodes.entry(node.to_owned()).or_insert_with(new);
+    }
+
+    /// The nodes whose hosts have answered probes, and may be missed when they do not.
+    pub(crate) fn answering(&self) -> BTreeSet<String> {
+        self.nodes.iter().filter(|(_, node)| node.probeable).map(|(name, _)| name.clone()).collect()
     }
 
     /// A node's connection; a newer one replaces the older. Its number.

@@ -215,15 +215,45 @@ fn the_servers_own_stall_is_nobodys_silence() {
 #[test]
 fn a_new_server_gives_known_nodes_time() {
     let mut world = World::new(&[]);
-    world.observer.expect("a", ms(world.now));
-    world.observer.expect("b", ms(world.now));
-    world.observer.expect("own", ms(world.now));
+    world.observer.expect("a", false, ms(world.now));
+    world.observer.expect("b", false, ms(world.now));
+    world.observer.expect("own", false, ms(world.now));
     world.answering.push("a".into());
     world.run(9_000);
     assert_eq!(world.seen, []);
     world.run(3_000);
     assert_eq!(world.presence("a"), Presence::AgentAway { by_lease: false });
     assert!(!world.observer.picture().contains_key("b"), "its Lease tells");
+}
+
+#[test]
+fn a_machine_that_died_while_the_server_was_away_is_silent_after_the_time_to_come_back() {
+    let mut world = World::new(&[]);
+    for node in ["dead", "alive", "behind-nat"] {
+        world.observer.expect(node, node != "behind-nat", ms(world.now));
+    }
+    world.answering.push("alive".into());
+    let since = world.now;
+    world.run(9_900);
+    assert_eq!(world.seen, []);
+    world.run(1_000);
+    assert!(world.when(since, "dead", Presence::Silent(Silence::Evict)) <= 10_200);
+    assert_eq!(world.presence("alive"), Presence::AgentAway { by_lease: false });
+    let picture = world.observer.picture();
+    assert!(!picture["dead"].held && !picture.contains_key("behind-nat"), "its Lease tells");
+    // Where none answers, it is the server that is cut off.
+    let mut world = World::new(&[]);
+    for node in ["a", "b"] {
+        world.observer.expect(node, true, ms(world.now));
+    }
+    world.run(20_000);
+    assert!(world.observer.picture().values().all(|seen| seen.held || seen.presence == Presence::Healthy));
+    // One that beats proves the way; the other gets time again.
+    world.open("a");
+    world.run(9_000);
+    assert!(world.observer.picture()["b"].held);
+    world.run(2_000);
+    assert!(!world.observer.picture()["b"].held);
 }
 
 #[test]

@@ -76,6 +76,7 @@ pub(super) async fn serve(global: &Global, arguments: &ServerArguments) -> Resul
         cluster_domain: CLUSTER_DOMAIN.to_owned(),
         connector,
         own_node: (!arguments.no_agent).then(|| node_name.clone()),
+        kept_hosts: Some(global.data_dir.join("answering-hosts")),
     })
     .await
     .map_err(|error| Failure::Failed(error.to_string()))?;
