@@ -71,9 +71,13 @@ impl Heartbeats {
     }
 
     pub(super) fn opened(&self, node: &str, peer: IpAddr) -> u64 {
-        self.peers.lock().unwrap_or_else(PoisonError::into_inner).insert(node.to_owned(), peer);
+        let before = self.peers.lock().unwrap_or_else(PoisonError::into_inner).insert(node.to_owned(), peer);
+        let moved = before.is_some_and(|before| before != peer);
+        if moved {
+            tracing::info!(node, before = ?before, now = %peer, "the heartbeat of this node comes from another address");
+        }
         let now = self.now();
-        let number = self.observer().opened(node, now);
+        let number = self.observer().opened(node, moved, now);
         self.stirred.notify_one();
         number
     }
