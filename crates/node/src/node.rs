@@ -161,7 +161,7 @@ impl Node {
             tasks.spawn(feed.run(Arc::clone(&options.client)));
         }
         let (own_name, client) = (options.name.clone(), Arc::clone(&options.client));
-        tasks.spawn(keep_peers(own_name, client, Arc::clone(&shared.network), tell_kubelets));
+        tasks.spawn(keep_peers(own_name, client, Arc::clone(&shared.network), tell_kubelets, shared.recorder.clone()));
         let dispatcher = Dispatcher::recover(Arc::clone(&shared), offered).await?;
         let registry = dispatcher.registry();
         let machine_options = MachineOptions {

@@ -159,6 +159,7 @@ fn checked(
     ranges.check_against_kept(kept)?;
     if plugins.is_none() && !arguments.no_agent {
         agent::check_no_records(global)?;
+        addresses::check_held(&arguments.advertise)?;
     }
     // Plug-ins give the host addresses among its pods', such as a bridge's: only Services' are nobody's then.
     let pods = if plugins.is_some() { Vec::new() } else { ranges.pods.clone() };
