@@ -42,6 +42,7 @@ async fn serve(directory: &Path) {
         cluster_domain: "cluster.local".to_owned(),
         connector: Arc::new(NoNodes),
         own_node: None,
+        kept_hosts: None,
     })
     .await
     .unwrap();

@@ -31,6 +31,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         cluster_domain: "cluster.local".to_owned(),
         connector: Arc::new(NoNodes),
         own_node: None,
+        kept_hosts: None,
     })
     .await?;
     let admin =

@@ -13,6 +13,7 @@ use crate::write::address_range::AddressRange;
 use client::ClusterClient;
 use kinds::Table;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, RwLock};
 use store::Store;
@@ -41,6 +42,8 @@ pub struct Options {
     pub connector: Arc<dyn NodeConnector>,
     /// The node of this process, if it has one: it lives as long as the server does.
     pub own_node: Option<String>,
+    /// The file that keeps which nodes' hosts have answered, for the server that comes after this one; none is kept without.
+    pub kept_hosts: Option<PathBuf>,
 }
 
 /// Why a server does not start.
@@ -90,7 +93,8 @@ impl Server {
     /// # Errors
     /// A taken port, TLS that cannot be set up, a store that refuses writes.
     pub async fn start(options: Options) -> Result<Self, Error> {
-        let Options { store, table, pki, bind, advertise, cluster_domain, connector, own_node, .. } = options;
+        let Options { store, table, pki, bind, advertise, cluster_domain, connector, own_node, kept_hosts, .. } =
+            options;
         let (service_range, second_service_range) = (options.service_range, options.second_service_range);
         let listen = |source| Error::Listen { address: bind, source };
         let listener = TcpListener::bind(bind).await.map_err(listen)?;
@@ -119,7 +123,7 @@ impl Server {
             pki: Arc::clone(&pki),
             connector,
             tunnels: Tunnels::default(),
-            heartbeats: Heartbeats::default(),
+            heartbeats: Heartbeats::new(kept_hosts),
             service_range,
             second_service_range,
             advertise,

@@ -122,8 +122,10 @@ impl Controller for NodeLifecycleController {
         let flapping = seen.is_some_and(|seen| seen.flapping);
         if flapping {
             if !std::mem::replace(&mut memory.flapping_told, true) {
-                let message =
-                    format!("Node {} comes and goes; it gets no new pods until it was there for a minute", key.name);
+                let message = format!(
+                    "Node {} comes and goes, or two machines have its identity; it gets no new pods until it was there for a minute",
+                    key.name
+                );
                 plan.actions.push(Action::Event(Event::warning(&node, "NodeFlapping", message)));
             }
             plan.requeue_at(now.checked_add(FLAPPING_LOOK).unwrap_or(now));

@@ -19,7 +19,8 @@ fn main() -> ExitCode {
     let mut words = std::env::args_os().skip(1);
     let words = [words.next(), words.next()];
     if let [Some(word), Some(path)] = &words
-        && let Some(word) = [dev::STAGE_WORD, dev::INIT_WORD].into_iter().find(|hidden| *word == *hidden)
+        && let Some(word) =
+            [dev::STAGE_WORD, dev::INIT_WORD, dev::DELAY_WORD].into_iter().find(|hidden| *word == *hidden)
     {
         return dev::hidden(word, path.as_ref());
     }

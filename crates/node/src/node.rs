@@ -170,7 +170,7 @@ impl Node {
             tasks.spawn(feed.run(Arc::clone(&options.client)));
         }
         let (own_name, client) = (options.name.clone(), Arc::clone(&options.client));
-        tasks.spawn(keep_peers(own_name, client, Arc::clone(&shared.network), tell_kubelets));
+        tasks.spawn(keep_peers(own_name, client, Arc::clone(&shared.network), tell_kubelets, shared.recorder.clone()));
         let dispatcher = Dispatcher::recover(Arc::clone(&shared), offered).await?;
         let registry = dispatcher.registry();
         let machine_options = MachineOptions {
@@ -191,7 +191,7 @@ impl Node {
             beside,
         };
         if let Some(contact) = options.contact {
-            tasks.spawn(keep_vigil(Arc::clone(&contact), kubelets, tell_absent));
+            tasks.spawn(keep_vigil(Arc::clone(&contact), kubelets, tell_absent, data.join("hosts.json")));
             tasks.spawn(stop_when_cut_off(contact, registry.clone()));
         }
         let mut machine =

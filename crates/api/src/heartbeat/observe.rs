@@ -3,7 +3,7 @@
 //! Time is what has passed since the server began, by a monotonic clock. No wall clock takes part.
 
 use client::BEAT_PERIOD;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 /// How often the machine is to be told the time while something is amiss.
@@ -25,6 +25,8 @@ const FLAPPING_WINDOW: Duration = Duration::from_secs(60);
 /// Between two probes of a host whose agent is away, and between two that only find out whether probes get through.
 const PROBE_AWAY: Duration = Duration::from_millis(200);
 const PROBE_HEALTHY: Duration = Duration::from_secs(60);
+/// A node that has just joined says only then where it can be asked.
+const PROBE_UNPLACED: Duration = Duration::from_secs(2);
 
 /// What a silence allows by its length.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -155,18 +157,30 @@ impl Observer {
         self.own = Some(node.to_owned());
     }
 
-    /// A node that beat before the server began: it gets time to come back.
-    pub(crate) fn expect(&mut self, node: &str, now: Duration) {
+    /// A node that beat before the server began: it gets time to come back. Whether its host answered probes is known from the server before.
+    pub(crate) fn expect(&mut self, node: &str, probeable: bool, now: Duration) {
         if self.own.as_deref() == Some(node) {
             return;
         }
-        self.nodes.entry(node.to_owned()).or_insert_with(|| Node::new(Link::Expected(now + GRACE), now));
+        let new = || Node { probeable, ..Node::new(Link::Expected(now + GRACE), now) };
+        self.nodes.entry(node.to_owned()).or_insert_with(new);
+    }
+
+    /// The nodes whose hosts have answered probes, and may be missed when they do not.
+    pub(crate) fn answering(&self) -> BTreeSet<String> {
+        self.nodes.iter().filter(|(_, node)| node.probeable).map(|(name, _)| name.clone()).collect()
     }
 
     /// A node's connection; a newer one replaces the older. Its number.
-    pub(crate) fn opened(&mut self, node: &str, now: Duration) -> u64 {
+    ///
+    /// `moved`: it comes from another address than the one before. Where that one was still open, two machines may have one identity: a clone of a
+    /// disk has. It counts as coming and going.
+    pub(crate) fn opened(&mut self, node: &str, moved: bool, now: Duration) -> u64 {
         self.next += 1;
         let entry = self.nodes.entry(node.to_owned()).or_insert_with(|| Node::new(Link::Expected(now), now));
+        if moved && matches!(entry.link, Link::Open(_)) {
+            entry.note_change(now);
+        }
         entry.link = Link::Open(self.next);
         entry.probe_at = Some(now);
         self.beat(node, self.next, now);
@@ -221,7 +235,12 @@ impl Observer {
             Some(false) => node.unanswered = true,
             None => node.probeable = false,
         }
-        node.probe_at = Some(now + if is_open { PROBE_HEALTHY } else { PROBE_AWAY });
+        let again = match (is_open, answered) {
+            (true, None) => PROBE_UNPLACED,
+            (true, Some(_)) => PROBE_HEALTHY,
+            (false, _) => PROBE_AWAY,
+        };
+        node.probe_at = Some(now + again);
     }
 
     /// The hosts that are to be probed now; each is named once until its answer is told.
@@ -404,17 +423,21 @@ impl Node {
         }
     }
 
+    fn note_change(&mut self, now: Duration) {
+        if self.changes.len() == FLAPPING_CHANGES {
+            self.changes.pop_front();
+        }
+        self.changes.push_back(now);
+        self.changed = now;
+    }
+
     fn turn(&mut self, presence: Presence, now: Duration) {
         if self.presence == Some(presence) {
             return;
         }
         let healthy = |presence: Option<Presence>| presence == Some(Presence::Healthy);
         if self.presence.is_some() && healthy(self.presence) != healthy(Some(presence)) {
-            if self.changes.len() == FLAPPING_CHANGES {
-                self.changes.pop_front();
-            }
-            self.changes.push_back(now);
-            self.changed = now;
+            self.note_change(now);
         }
         self.presence = Some(presence);
     }

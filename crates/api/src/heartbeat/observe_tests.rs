@@ -43,7 +43,7 @@ impl World {
     }
 
     fn open(&mut self, node: &str) {
-        let number = self.observer.opened(node, ms(self.now));
+        let number = self.observer.opened(node, false, ms(self.now));
         self.links.insert(node.to_owned(), number);
         self.beating.push(node.to_owned());
     }
@@ -215,15 +215,58 @@ fn the_servers_own_stall_is_nobodys_silence() {
 #[test]
 fn a_new_server_gives_known_nodes_time() {
     let mut world = World::new(&[]);
-    world.observer.expect("a", ms(world.now));
-    world.observer.expect("b", ms(world.now));
-    world.observer.expect("own", ms(world.now));
+    world.observer.expect("a", false, ms(world.now));
+    world.observer.expect("b", false, ms(world.now));
+    world.observer.expect("own", false, ms(world.now));
     world.answering.push("a".into());
     world.run(9_000);
     assert_eq!(world.seen, []);
     world.run(3_000);
     assert_eq!(world.presence("a"), Presence::AgentAway { by_lease: false });
     assert!(!world.observer.picture().contains_key("b"), "its Lease tells");
+}
+
+#[test]
+fn a_machine_that_died_while_the_server_was_away_is_silent_after_the_time_to_come_back() {
+    let mut world = World::new(&[]);
+    for node in ["dead", "alive", "behind-nat"] {
+        world.observer.expect(node, node != "behind-nat", ms(world.now));
+    }
+    world.answering.push("alive".into());
+    let since = world.now;
+    world.run(9_900);
+    assert_eq!(world.seen, []);
+    world.run(1_000);
+    assert!(world.when(since, "dead", Presence::Silent(Silence::Evict)) <= 10_200);
+    assert_eq!(world.presence("alive"), Presence::AgentAway { by_lease: false });
+    let picture = world.observer.picture();
+    assert!(!picture["dead"].held && !picture.contains_key("behind-nat"), "its Lease tells");
+    // Where none answers, it is the server that is cut off.
+    let mut world = World::new(&[]);
+    for node in ["a", "b"] {
+        world.observer.expect(node, true, ms(world.now));
+    }
+    world.run(20_000);
+    assert!(world.observer.picture().values().all(|seen| seen.held || seen.presence == Presence::Healthy));
+    // One that beats proves the way; the other gets time again.
+    world.open("a");
+    world.run(9_000);
+    assert!(world.observer.picture()["b"].held);
+    world.run(2_000);
+    assert!(!world.observer.picture()["b"].held);
+}
+
+#[test]
+fn a_node_that_does_not_say_yet_where_it_is_is_asked_again_soon() {
+    let mut observer = Observer::default();
+    observer.opened("a", false, ms(0));
+    assert_eq!(observer.probes(ms(50)), ["a"]);
+    observer.probed("a", None, ms(100));
+    assert!(observer.probes(ms(1_000)).is_empty() && observer.answering().is_empty());
+    assert_eq!(observer.probes(ms(2_100)), ["a"]);
+    observer.probed("a", Some(true), ms(2_150));
+    assert_eq!(observer.answering().len(), 1);
+    assert!(observer.probes(ms(30_000)).is_empty());
 }
 
 #[test]
@@ -244,6 +287,21 @@ fn five_changes_in_a_minute_are_flapping_until_a_healthy_minute() {
 }
 
 #[test]
+fn two_machines_with_one_identity_are_flapping() {
+    let mut world = World::new(&["a", "b"]);
+    for _ in 0..5 {
+        assert!(!world.observer.picture()["a"].flapping);
+        let number = world.observer.opened("a", true, ms(world.now));
+        world.links.insert("a".to_owned(), number);
+        world.run(400);
+    }
+    let seen = world.observer.picture()["a"];
+    assert!(seen.flapping && seen.presence == Presence::Healthy);
+    world.run(65_000);
+    assert!(!world.observer.picture()["a"].flapping);
+}
+
+#[test]
 fn an_older_connection_says_nothing_once_a_newer_one_is_there() {
     let mut world = World::new(&["a", "b"]);
     let old = world.links["a"];
@@ -258,7 +316,7 @@ fn an_older_connection_says_nothing_once_a_newer_one_is_there() {
 fn many_beats_that_make_a_server_late_are_asked_for_less_often() {
     let mut observer = Observer::default();
     for node in 0..1_000 {
-        observer.opened(&format!("n{node}"), ms(0));
+        observer.opened(&format!("n{node}"), false, ms(0));
     }
     for round in 1..=3 {
         observer.tick(ms(round * 1_000));
@@ -278,7 +336,7 @@ fn the_time_is_asked_for_only_while_something_may_be_amiss() {
     observer.set_own("own");
     assert_eq!(observer.next_tick(ms(0)), None, "no other node: nothing to look at");
     // A minute in which nobody looked is no stall of the server's.
-    let number = observer.opened("a", ms(60_000));
+    let number = observer.opened("a", false, ms(60_000));
     assert_eq!(observer.next_tick(ms(60_000)), Some(ms(60_050)), "it is to be probed at once");
     observer.tick(ms(60_050));
     assert_eq!(observer.probes(ms(60_050)), ["a"]);

@@ -3,9 +3,10 @@
 use super::observe::{Observer, Picture};
 use crate::core::{Core, decoded};
 use object::Value;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
@@ -31,11 +32,18 @@ pub(crate) struct Heartbeats {
     picture: watch::Sender<Arc<Picture>>,
     /// A connection came or went.
     stirred: Notify,
+    /// The file that keeps whose hosts have answered.
+    kept: Option<PathBuf>,
 }
 
-impl Default for Heartbeats {
-    fn default() -> Self {
+/// Its first line, with its version; of another one nothing is taken over.
+const KEPT_HEAD: &str = "klynge-hosts 1";
+
+impl Heartbeats {
+    /// None are known yet but those of the file.
+    pub(crate) fn new(kept: Option<PathBuf>) -> Self {
         Heartbeats {
+            kept,
             observer: Mutex::default(),
             peers: Mutex::default(),
             began: Instant::now(),
@@ -43,9 +51,7 @@ impl Default for Heartbeats {
             stirred: Notify::new(),
         }
     }
-}
 
-impl Heartbeats {
     fn observer(&self) -> MutexGuard<'_, Observer> {
         self.observer.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -65,9 +71,13 @@ impl Heartbeats {
     }
 
     pub(super) fn opened(&self, node: &str, peer: IpAddr) -> u64 {
-        self.peers.lock().unwrap_or_else(PoisonError::into_inner).insert(node.to_owned(), peer);
+        let before = self.peers.lock().unwrap_or_else(PoisonError::into_inner).insert(node.to_owned(), peer);
+        let moved = before.is_some_and(|before| before != peer);
+        if moved {
+            tracing::info!(node, before = ?before, now = %peer, "the heartbeat of this node comes from another address");
+        }
         let now = self.now();
-        let number = self.observer().opened(node, now);
+        let number = self.observer().opened(node, moved, now);
         self.stirred.notify_one();
         number
     }
@@ -115,7 +125,7 @@ impl Heartbeats {
 /// Runs until the server stops.
 pub(crate) async fn run(core: Arc<Core>) {
     let heartbeats = &core.heartbeats;
-    expect_known_nodes(&core);
+    let mut answering = expect_known_nodes(&core);
     let probes = Arc::new(Semaphore::new(PROBES_MAX));
     let mut stopping = core.stopping.subscribe();
     let mut forgot = Instant::now();
@@ -141,6 +151,11 @@ pub(crate) async fn run(core: Arc<Core>) {
             observer.probes(now)
         };
         heartbeats.publish();
+        let now_answering = heartbeats.observer().answering();
+        if now_answering != answering {
+            answering = now_answering;
+            keep_hosts(&core, &answering).await;
+        }
         for node in due {
             let (core, probes) = (Arc::clone(&core), Arc::clone(&probes));
             tokio::spawn(async move {
@@ -162,9 +177,36 @@ pub(crate) async fn run(core: Arc<Core>) {
     }
 }
 
-/// Nodes that beat before this server began get time to come back.
-fn expect_known_nodes(core: &Core) {
-    let Ok(list) = core.store.list(NODES, "", None, None, None) else { return };
+/// Writes down whose hosts have answered, and where. It is seldom: when a node comes or goes.
+async fn keep_hosts(core: &Core, answering: &BTreeSet<String>) {
+    let Some(path) = core.heartbeats.kept.clone() else { return };
+    let lines = answering.iter().filter_map(|node| Some(format!("{node} {}\n", place(core, node)?)));
+    let text = format!("{KEPT_HEAD}\n{}", lines.collect::<String>());
+    let written = tokio::task::spawn_blocking(move || {
+        let temporary = path.with_extension("tmp");
+        std::fs::write(&temporary, text)?;
+        std::fs::rename(&temporary, &path)
+    });
+    if let Ok(Err(error)) = written.await {
+        tracing::warn!(%error, "which nodes' hosts answer could not be written down; after a restart their Leases tell who is lost");
+    }
+}
+
+/// Where the hosts of nodes answered the server before; nothing where the file is damaged.
+fn kept_hosts(core: &Core) -> HashMap<String, SocketAddr> {
+    let text = core.heartbeats.kept.as_ref().and_then(|path| std::fs::read_to_string(path).ok()).unwrap_or_default();
+    let mut lines = text.lines();
+    if lines.next() != Some(KEPT_HEAD) {
+        return HashMap::new();
+    }
+    let host = |line: &str| line.split_once(' ').and_then(|(node, place)| Some((node.to_owned(), place.parse().ok()?)));
+    lines.filter_map(host).collect()
+}
+
+/// Nodes that beat before this server began get time to come back. Those whose hosts have answered.
+fn expect_known_nodes(core: &Core) -> BTreeSet<String> {
+    let Ok(list) = core.store.list(NODES, "", None, None, None) else { return BTreeSet::new() };
+    let kept = kept_hosts(core);
     let now = core.heartbeats.now();
     let mut observer = core.heartbeats.observer();
     for entry in &list.entries {
@@ -172,9 +214,12 @@ fn expect_known_nodes(core: &Core) {
         if node.str_at(&["metadata", "annotations", ANNOTATION]).is_some()
             && let Some(name) = node.str_at(&["metadata", "name"])
         {
-            observer.expect(name, now);
+            // An answer from elsewhere says nothing of where it is now.
+            let probeable = kept.get(name).is_some_and(|kept| place(core, name) == Some(*kept));
+            observer.expect(name, probeable, now);
         }
     }
+    observer.answering()
 }
 
 /// Where a node's host can be asked: its kubelet port, at the address that it says it has, provided that its connection

@@ -82,6 +82,7 @@ async fn start_from(
         cluster_domain: "cluster.local".to_owned(),
         connector,
         own_node: None,
+        kept_hosts: None,
     })
     .await
     .unwrap();

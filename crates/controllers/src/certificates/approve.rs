@@ -112,11 +112,13 @@ fn judge(view: &View, request: &CertificateSigningRequest, now: Timestamp) -> Ve
 
 /// A machine with a join token wants to become `node`.
 fn admit(view: &View, request: &CertificateSigningRequest, node: &str, token: &str, now: Timestamp) -> Verdict {
-    if let Some(object) = view.nodes.get("", node).filter(|object| is_ready(object)) {
+    // Also where its agent is away: the old machine's containers run on, its agent may come back, and two machines would be one node.
+    if let Some(object) = view.nodes.get("", node).filter(|object| is_ready(object) || has_had_an_agent(object)) {
+        let state = if is_ready(object) { "healthy" } else { "not ready" };
         return Verdict::Deny(
             "NodeNameTaken",
             format!(
-                "node {node} is in the cluster and healthy (since {}); give the new machine another name with \
+                "node {node} is in the cluster and {state} (since {}); give the new machine another name with \
                  --node-name, or remove the old node with `klynge node remove {node}`",
                 object.metadata.creation_timestamp.as_ref().map(|time| time.0.to_string()).unwrap_or_default()
             ),
@@ -127,6 +129,12 @@ fn admit(view: &View, request: &CertificateSigningRequest, node: &str, token: &s
         Admission::Record(action) => Verdict::First(action),
         Admission::Refused(why) => Verdict::Deny("TokenRefused", why),
     }
+}
+
+/// A Node that somebody made beforehand waits for its machine.
+fn has_had_an_agent(node: &Node) -> bool {
+    let info = node.status.as_ref().and_then(|status| status.node_info.as_ref());
+    info.is_some_and(|info| !info.kubelet_version.is_empty())
 }
 
 fn is_ready(node: &Node) -> bool {

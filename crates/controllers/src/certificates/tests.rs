@@ -83,6 +83,14 @@ fn node(name: &str, ready: &str) -> Node {
     .unwrap()
 }
 
+fn had_agent(name: &str, ready: &str) -> Node {
+    let mut node = node(name, ready);
+    let info = json!({"kubeletVersion": "v1.37.0", "architecture": "", "bootID": "", "containerRuntimeVersion": "", "kernelVersion": "",
+        "kubeProxyVersion": "", "machineID": "", "operatingSystem": "", "osImage": "", "systemUUID": ""});
+    node.status.as_mut().unwrap().node_info = Some(serde_json::from_value(info).unwrap());
+    node
+}
+
 fn view(requests: &[&CertificateSigningRequest], secrets: &[Secret], nodes: &[Node]) -> View {
     let mut view = View::default();
     for request in requests {
@@ -155,6 +163,8 @@ fn a_join_is_refused_for_its_reason() {
         (&[token("abcdef", None, &[], "tomorrow")], &[], &["approval Denied TokenRefused"]),
         (&[token("abcdef", Some("many"), &[], later)], &[], &["approval Denied TokenRefused"]),
         (&[token("abcdef", None, &[], later)], &[node("a", "True")], &["approval Denied NodeNameTaken"]),
+        // Its agent is away and may come back; a Node made beforehand was never anybody's.
+        (&[token("abcdef", None, &[], later)], &[had_agent("a", "Unknown")], &["approval Denied NodeNameTaken"]),
         (&[token("abcdef", None, &[], later)], &[node("a", "Unknown")], &["approval Approved AutoApproved"]),
     ];
     for (secrets, nodes, wanted) in cases {

@@ -122,6 +122,10 @@ async fn identity(global: &Global, arguments: &AgentArguments) -> Result<Identit
     };
     let token = Token::parse(token).map_err(|why| Failure::Usage(format!("--token: {why}")))?;
     let name = server::checked_node_name(arguments.node_name.as_deref())?;
+    if arguments.pod_network.plugins(global)?.is_none() {
+        // Before the token is used up.
+        server::check_held(&arguments.advertise)?;
+    }
     let identity = join::join(&server, &token, &name).await?;
     identity.save(global)?;
     tracing::info!(node = name, "joined");
@@ -141,6 +145,10 @@ async fn start(global: &Global, arguments: &AgentArguments, identity: Identity) 
             facts.ranges
         }
     };
+    if arguments.pod_network.plugins(global)?.is_none() {
+        // A range of the cluster's may be a network that only this machine is in.
+        ranges.check_against_host()?;
+    }
     let primary = || towards(&identity).unwrap_or_else(server::advertised);
     let addresses = server::node_addresses(&arguments.advertise, primary, &ranges)?;
     let prepared = Prepared::new(&identity.node)?;

@@ -13,8 +13,16 @@ const FORMAT: &str = "1\n";
 /// What is made in it with others' data at risk where they have the same names.
 const GUARDED: [&str; 7] = ["store", "pki", "agent", "network", "logs", "uploads", "ranges"];
 /// The rest of what is made in it.
-const FILES: [&str; 7] =
-    ["server.log", "server.pid", "up.sock", "agent.sock", "contexts.json", "kubeconfig", "kubeconfig.klynge-new"];
+const FILES: [&str; 8] = [
+    "answering-hosts",
+    "server.log",
+    "server.pid",
+    "up.sock",
+    "agent.sock",
+    "contexts.json",
+    "kubeconfig",
+    "kubeconfig.klynge-new",
+];
 /// What releases before the mark leave, each with a name that nobody else gives: any of them tells whose directory it is.
 const SHAPES: [&[&str]; 5] = [
     &["store/FORMAT"],

@@ -1,5 +1,6 @@
 //! What can be typed after `klynge dev`.
 
+use super::slow;
 use crate::cli::EncryptionKind;
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
@@ -11,6 +12,7 @@ Examples:
   sudo klynge dev node kill-agent dev-2            its pods go on
   sudo klynge dev node kill dev-3                  as if its power was cut
   sudo klynge dev node partition dev-2 --direction from
+  sudo klynge dev node slow dev-2 --delay 50 --jitter 10 --loss 1
   sudo klynge dev up --name secret --encryption wireguard
   sudo klynge dev exec dev-2 -- ip route
   sudo klynge dev down
@@ -29,7 +31,7 @@ pub(crate) enum DevCommand {
     /// Give images to all nodes
     #[command(subcommand)]
     Image(DevImageCommand),
-    /// Stop, kill, pause, cut off and restart nodes
+    /// Stop, kill, pause, cut off, slow and restart nodes
     #[command(subcommand)]
     Node(DevNodeCommand),
     /// Run a command inside a node
@@ -136,8 +138,31 @@ pub(crate) enum DevNodeCommand {
         #[arg(long, value_enum, default_value_t = Direction::Both)]
         direction: Direction,
     },
-    /// Undo a partition
+    /// Make the link of nodes slow or lossy, each packet in each direction; replaces what was so before
+    Slow(DevSlowArguments),
+    /// Undo partition and slow
     Heal(DevNodes),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DevSlowArguments {
+    #[command(flatten)]
+    pub(crate) nodes: DevNodes,
+    /// Packets arrive later by so many milliseconds
+    #[arg(long, value_name = "MS", default_value = "0", value_parser = slow::parse_delay)]
+    pub(crate) delay: u32,
+    /// The delay varies by up to so many milliseconds either way
+    #[arg(long, value_name = "MS", default_value = "0", value_parser = slow::parse_delay)]
+    pub(crate) jitter: u32,
+    /// So many packets are lost at random
+    #[arg(long, value_name = "PERCENT", default_value = "0", value_parser = slow::parse_loss)]
+    pub(crate) loss: u32,
+    /// No more than so many bits per second, such as 500kbit or 10mbit
+    #[arg(long, value_name = "RATE", value_parser = slow::parse_rate)]
+    pub(crate) rate: Option<u64>,
+    /// As fast as ever again
+    #[arg(long, conflicts_with_all = ["delay", "jitter", "loss", "rate"])]
+    pub(crate) off: bool,
 }
 
 #[derive(Debug, Args)]

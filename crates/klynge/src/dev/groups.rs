@@ -241,6 +241,21 @@ fn limit(hierarchy: &Hierarchy, group: &Path, limits: Limits) -> Result<(), Fail
     Ok(())
 }
 
+/// Moves this process into groups that were made for it.
+pub(super) fn enter(entries: &[Entry]) -> Result<(), Failure> {
+    for entry in entries {
+        let file = match &entry.leaf {
+            Some(leaf) => {
+                make(leaf)?;
+                leaf.join("cgroup.procs")
+            }
+            None => entry.file.clone(),
+        };
+        write(&file, "0").map_err(|error| Failure::Failed(format!("cannot enter {}: {error}", file.display())))?;
+    }
+    Ok(())
+}
+
 /// All groups below one, itself last.
 fn tree(group: &Path, depth: usize, found: &mut Vec<PathBuf>) {
     if depth < DEPTH_MAX

@@ -1,8 +1,9 @@
 //! PID 1 of a node: reaps, starts the agent as a child, writes its log, takes commands over a socket, and goes on when the agent ends.
 
-use super::birth;
 use super::boot::{Boot, FORMAT};
 use super::control::{REQUEST_BYTES_MAX, Reply, Request};
+use super::delay::DELAY_WORD;
+use super::{birth, delay};
 use crate::cli::Failure;
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, wait};
 use std::fs::{File, OpenOptions};
@@ -26,7 +27,11 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Runs a hidden command: it has no options and no help, and little of the binary is touched on the way.
 pub(crate) fn hidden(word: &str, path: &Path) -> ExitCode {
-    let outcome = if word == STAGE_WORD { birth::stage(path) } else { init(path) };
+    let outcome = match word {
+        STAGE_WORD => birth::stage(path),
+        DELAY_WORD => delay::run(path),
+        _ => init(path),
+    };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {

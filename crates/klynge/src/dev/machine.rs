@@ -291,5 +291,6 @@ pub(super) fn refresh(record: &mut Record) -> Result<(), Failure> {
     record.namespace = inode;
     record.former_forwarding = switch::former_forwarding(&namespace)?;
     record.partitions.clear();
+    record.slow.clear();
     record.save()
 }

@@ -1,10 +1,11 @@
 //! `klynge dev node`: what can be done to single nodes.
 
-use super::arguments::{DevNodeCommand, DevNodes, Direction};
+use super::arguments::{DevNodeCommand, DevNodes, DevSlowArguments, Direction};
 use super::lock::Lock;
 use super::machine::{self, Condition, Machine};
 use super::record::{self, Record};
-use super::{groups, plan};
+use super::slow::{Form, Slow};
+use super::{delay, groups, plan};
 use crate::cli::{Failure, Global, Output};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -23,6 +24,7 @@ enum Action {
     Pause,
     Resume,
     Partition(Direction),
+    Slow(Option<Slow>),
     Heal,
 }
 
@@ -38,6 +40,7 @@ pub(super) fn run(global: &Global, command: &DevNodeCommand, output: &Output) ->
         DevNodeCommand::Pause(nodes) => (Action::Pause, nodes),
         DevNodeCommand::Resume(nodes) => (Action::Resume, nodes),
         DevNodeCommand::Partition { nodes, direction } => (Action::Partition(*direction), nodes),
+        DevNodeCommand::Slow(arguments) => (Action::Slow(slowness(arguments)?), &arguments.nodes),
         DevNodeCommand::Heal(nodes) => (Action::Heal, nodes),
     };
     each(global, nodes, |base, name, number| {
@@ -48,7 +51,11 @@ pub(super) fn run(global: &Global, command: &DevNodeCommand, output: &Output) ->
         }
         machine::refresh(&mut record)?;
         act(&mut record, number, action)?;
-        output.line(&format!("{} {}", plan::node_name(name, number), done(action)));
+        let done = match (action, record.slow.get(&number)) {
+            (Action::Slow(_), Some(slow)) => format!("is slow: {}", slow.describe()),
+            _ => done(action).to_owned(),
+        };
+        output.line(&format!("{} {done}", plan::node_name(name, number)));
         Ok(())
     })
 }
@@ -65,6 +72,7 @@ fn done(action: Action) -> &'static str {
         Action::Partition(Direction::Both) => "cut off",
         Action::Partition(Direction::From) => "cut off: what it sends is lost",
         Action::Partition(Direction::To) => "cut off: what is sent to it is lost",
+        Action::Slow(_) => "as fast as ever",
         Action::Heal => "healed",
     }
 }
@@ -100,13 +108,20 @@ fn act(record: &mut Record, number: u16, action: Action) -> Result<(), Failure> 
     match action {
         Action::Start => return start(record, number, deadline),
         Action::Partition(direction) => return partition(record, number, Some(direction)),
-        Action::Heal => return partition(record, number, None),
+        Action::Slow(slow) => return link(record, number, slow),
+        Action::Heal => {
+            partition(record, number, None)?;
+            return link(record, number, None);
+        }
         Action::Kill => {
             let namespace = machine::home(record)?;
             let switch = machine::switch_of(record, &namespace)?;
             Machine { record, number }.kill(&switch)?;
             switch.heal(number)?;
+            switch.unslow(number, None)?;
+            delay::stop(record, number)?;
             record.partitions.remove(&number);
+            record.slow.remove(&number);
             return record.save();
         }
         _ => {}
@@ -136,7 +151,7 @@ fn act(record: &mut Record, number: u16, action: Action) -> Result<(), Failure> 
         }
         Action::Pause => groups::freeze(&record.hierarchies, &record.group, number, true),
         Action::Resume => groups::freeze(&record.hierarchies, &record.group, number, false),
-        Action::Kill | Action::Start | Action::Partition(_) | Action::Heal => Ok(()),
+        Action::Kill | Action::Start | Action::Partition(_) | Action::Slow(_) | Action::Heal => Ok(()),
     }
 }
 
@@ -148,6 +163,7 @@ fn start(record: &mut Record, number: u16, deadline: Instant) -> Result<(), Fail
         Condition::Off => {
             // A birth that was interrupted may have left something.
             machine.kill(&switch)?;
+            delay::stop(record, number)?;
             switch.ensure()?;
             let stage = machine.spawn()?;
             switch.connect(number, machine.born(stage)?)?;
@@ -192,4 +208,58 @@ fn partition(record: &mut Record, number: u16, direction: Option<Direction>) -> 
         }
     }
     record.save()
+}
+
+/// What is asked for; none for what `--off` asks.
+fn slowness(arguments: &DevSlowArguments) -> Result<Option<Slow>, Failure> {
+    if arguments.off {
+        return Ok(None);
+    }
+    let slow = Slow {
+        delay_ms: arguments.delay,
+        jitter_ms: arguments.jitter,
+        lost: arguments.loss,
+        rate: arguments.rate,
+        form: None,
+    };
+    slow.check().map_err(Failure::Usage)?;
+    Ok(Some(slow))
+}
+
+/// Makes a node's link slow, or as it was; what it was made before is undone first.
+fn link(record: &mut Record, number: u16, slow: Option<Slow>) -> Result<(), Failure> {
+    let made = make_slow(record, number, slow);
+    match &made {
+        Ok(Some(slow)) => record.slow.insert(number, *slow),
+        _ => record.slow.remove(&number),
+    };
+    record.save()?;
+    made.map(drop)
+}
+
+fn make_slow(record: &Record, number: u16, slow: Option<Slow>) -> Result<Option<Slow>, Failure> {
+    let namespace = machine::home(record)?;
+    let switch = machine::switch_of(record, &namespace)?;
+    let machine = Machine { record, number };
+    let init = machine.init();
+    let undo = || {
+        switch.unslow(number, init)?;
+        delay::stop(record, number)
+    };
+    undo()?;
+    let Some(slow) = slow else { return Ok(None) };
+    let Some(init) = init else {
+        let name = machine.name();
+        return Err(Failure::Failed(format!("node {name} does not run; start it with `klynge dev node start {name}`")));
+    };
+    let made = switch.slow(number, init, &slow).and_then(|form| {
+        if form == Some(Form::Queue) {
+            delay::start(record, number, init, &slow)?;
+        }
+        Ok(Some(Slow { form, ..slow }))
+    });
+    if made.is_err() {
+        undo()?;
+    }
+    made
 }

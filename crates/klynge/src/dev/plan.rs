@@ -80,6 +80,11 @@ pub(super) fn table(name: &str) -> String {
     format!("klynge-dev-{name}")
 }
 
+/// The number under which the process that delays a node's packets has its groups and files.
+pub(super) fn delay_number(number: u16) -> u16 {
+    1000 + number
+}
+
 /// A node's name.
 pub(super) fn node_name(name: &str, number: u16) -> String {
     format!("{name}-{number}")

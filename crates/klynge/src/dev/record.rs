@@ -4,6 +4,7 @@ use super::arguments::Direction;
 use super::groups::{Hierarchy, Limits};
 use super::lock::Lock;
 use super::plan;
+use super::slow::Slow;
 use crate::cli::{DEFAULT_DATA_DIR, EncryptionKind, Failure, Global};
 use crate::commands::contexts::Before;
 use crate::commands::data_dir;
@@ -58,6 +59,9 @@ pub(super) struct Record {
     /// Which nodes lose which packets.
     #[serde(default)]
     pub(super) partitions: BTreeMap<u16, Direction>,
+    /// Which nodes' links are slow or lossy, and how.
+    #[serde(default)]
+    pub(super) slow: BTreeMap<u16, Slow>,
     /// Where the cluster is.
     #[serde(skip)]
     pub(super) directory: PathBuf,
@@ -93,6 +97,7 @@ impl Record {
             memory_bytes: None,
             encryption: EncryptionKind::default(),
             partitions: BTreeMap::new(),
+            slow: BTreeMap::new(),
             directory,
         }
     }

@@ -4,10 +4,11 @@ use super::arguments::Direction;
 use super::groups;
 use super::machine::{Condition, Machine};
 use super::record::{self, Record};
+use super::slow::Slow;
 use crate::cli::{Failure, Format, Global, Output};
 use object::{Map, Value};
 
-fn word(condition: &Condition, cut: Option<Direction>) -> String {
+fn word(condition: &Condition, cut: Option<Direction>, slow: Option<&Slow>) -> String {
     let mut text = match condition {
         Condition::Off => "off".to_owned(),
         Condition::Paused => "paused".to_owned(),
@@ -22,6 +23,9 @@ fn word(condition: &Condition, cut: Option<Direction>) -> String {
             Direction::From => ", cut off (from)",
             Direction::To => ", cut off (to)",
         });
+    }
+    if let Some(slow) = slow {
+        text.push_str(&format!(", slow ({})", slow.describe()));
     }
     text
 }
@@ -85,7 +89,7 @@ pub(super) fn run(global: &Global, name: &str, output: &Output) -> Result<(), Fa
         let processes = groups::processes(&record.hierarchies, &record.group, Some(number));
         rows.push(vec![
             machine.name(),
-            word(&machine.condition(), record.partitions.get(&number).copied()),
+            word(&machine.condition(), record.partitions.get(&number).copied(), record.slow.get(&number)),
             machine.address()?.to_string(),
             processes.len().to_string(),
             machine.init().map(|init| init.to_string()).unwrap_or_default(),

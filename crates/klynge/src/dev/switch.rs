@@ -22,10 +22,15 @@ const CHAINS_MAX: usize = 256;
 const EOPNOTSUPP: i32 = 95;
 const FORWARDING: &str = "net/ipv4/ip_forward";
 /// The interface inside a node.
-const INSIDE: &str = "eth0";
+pub(super) const INSIDE: &str = "eth0";
 
-fn failed(error: network::netlink::Error) -> Failure {
+pub(super) fn failed(error: network::netlink::Error) -> Failure {
     Failure::Failed(error.to_string())
+}
+
+/// What was to be undone is not there, or this kernel could never have done it.
+pub(super) fn is_nothing(error: &network::netlink::Error) -> bool {
+    error.is_not_found() || error.errno() == Some(EOPNOTSUPP)
 }
 
 /// A cluster's network.
@@ -275,8 +280,7 @@ impl Switch<'_> {
             let mut batch = NftBatch::new();
             batch.delete_device_chain(&plan::table(self.name), &chain);
             match batch.commit(nft.socket()) {
-                // A kernel without the family has cut nothing.
-                Err(error) if !error.is_not_found() && error.errno() != Some(EOPNOTSUPP) => return Err(failed(error)),
+                Err(error) if !is_nothing(&error) => return Err(failed(error)),
                 _ => {}
             }
         }
@@ -314,7 +318,7 @@ impl Switch<'_> {
         let mut batch = NftBatch::new();
         batch.delete_device_table(&table);
         match batch.commit(nft.socket()) {
-            Err(error) if !error.is_not_found() && error.errno() != Some(EOPNOTSUPP) => return Err(failed(error)),
+            Err(error) if !is_nothing(&error) => return Err(failed(error)),
             _ => {}
         }
         // Whoever has chains here may count on forwarding by now: Docker sets it only where it is off.

@@ -57,6 +57,22 @@ pub(crate) fn node_addresses(
     Ok(addresses)
 }
 
+/// Refuses addresses that no interface of this machine has: packets of pods and to other nodes leave with the node's address as their source.
+pub(crate) fn check_held(given: &[IpAddr]) -> Result<(), Failure> {
+    if given.is_empty() {
+        return Ok(());
+    }
+    let failed =
+        |error: network::netlink::Error| Failure::Failed(format!("cannot read this host's addresses: {error}"));
+    let held = Rtnetlink::open().map_err(failed)?.addresses().map_err(failed)?;
+    match given.iter().find(|address| !held.iter().any(|held| held.address == **address)) {
+        Some(missing) => Err(Failure::Usage(format!(
+            "--advertise {missing}: no interface of this machine has this address; give one of its own (`ip address` lists them)"
+        ))),
+        None => Ok(()),
+    }
+}
+
 fn without_default_route() -> IpAddr {
     let found = Rtnetlink::open().and_then(|mut rtnetlink| Ok((rtnetlink.links()?, rtnetlink.addresses()?)));
     let found = found.map(|(links, addresses)| first_address(&links, &addresses)).unwrap_or_else(|error| {
@@ -150,7 +166,7 @@ impl Ranges {
 
     /// Refuses a range that holds an address of this host itself, and warns of one that only touches a network of it. Loopback
     /// and pods' interfaces carry addresses of the ranges by design.
-    pub(super) fn check_against_host(&self) -> Result<(), Failure> {
+    pub(crate) fn check_against_host(&self) -> Result<(), Failure> {
         let failed =
             |error: network::netlink::Error| Failure::Failed(format!("cannot read this host's addresses: {error}"));
         let mut rtnetlink = Rtnetlink::open().map_err(failed)?;

@@ -76,6 +76,7 @@ pub(super) async fn serve(global: &Global, arguments: &ServerArguments) -> Resul
         cluster_domain: CLUSTER_DOMAIN.to_owned(),
         connector,
         own_node: (!arguments.no_agent).then(|| node_name.clone()),
+        kept_hosts: Some(global.data_dir.join("answering-hosts")),
     })
     .await
     .map_err(|error| Failure::Failed(error.to_string()))?;
@@ -159,6 +160,7 @@ fn checked(
     ranges.check_against_kept(kept)?;
     if plugins.is_none() && !arguments.no_agent {
         agent::check_no_records(global)?;
+        addresses::check_held(&arguments.advertise)?;
     }
     // Plug-ins give the host addresses among its pods', such as a bridge's: only Services' are nobody's then.
     let pods = if plugins.is_some() { Vec::new() } else { ranges.pods.clone() };

@@ -68,6 +68,7 @@ enum Part {
     Update { set: String, operation: u32, key: Register, data: Register, timeout_ms: u64 },
     Reject { kind: u32, code: u8 },
     Extension { name: &'static str, revision: u32, information: Vec<u8> },
+    ExtensionTarget { name: &'static str, revision: u32, information: Vec<u8> },
 }
 
 /// The expressions of one rule, in the order in which the kernel runs them.
@@ -276,6 +277,25 @@ impl Expressions {
         self.numbers("numgen", &[(1, into.0), (2, modulus), (3, 1), (4, offset)])
     }
 
+    /// Continues for so many of ten thousand packets, drawn at random.
+    #[must_use]
+    pub fn match_share(self, of_ten_thousand: u32, scratch: Register) -> Self {
+        // Values are compared byte by byte, so the number is put into the network's order first (byteorder: to network, 4 of 4 bytes).
+        self.random(10_000, 0, scratch)
+            .numbers("byteorder", &[(1, scratch.0), (2, scratch.0), (3, 1), (4, 4), (5, 4)])
+            .compare(scratch, 2, &of_ten_thousand.to_be_bytes())
+    }
+
+    /// Hands packets to a program's queue (the extension NFQUEUE); without the program they pass.
+    #[must_use]
+    pub fn queue(mut self, number: u16) -> Self {
+        /// struct xt_NFQ_info_v3: queue, how many, flags (1: pass without a program); aligned.
+        const PASS: u16 = 1;
+        let information = [number, 1, PASS, 0].into_iter().flat_map(u16::to_ne_bytes).collect();
+        self.parts.push(Part::ExtensionTarget { name: "NFQUEUE", revision: 3, information });
+        self
+    }
+
     /// Looks a key up in a map and continues only if it is there; the value goes to `into`.
     #[must_use]
     pub fn lookup(mut self, map: &str, key: Register, into: Register) -> Self {
@@ -448,6 +468,7 @@ impl Part {
             Self::Update { .. } => "dynset",
             Self::Reject { .. } => "reject",
             Self::Extension { .. } => "match",
+            Self::ExtensionTarget { .. } => "target",
         };
         batch.attribute_str(EXPRESSION_NAME, name);
         batch.nested(EXPRESSION_DATA, |batch| match self {
@@ -493,7 +514,7 @@ impl Part {
                 batch.attribute_be32(5, data.0);
                 batch.attribute(6, &timeout_ms.to_be_bytes());
             }
-            Self::Extension { name, revision, information } => {
+            Self::Extension { name, revision, information } | Self::ExtensionTarget { name, revision, information } => {
                 batch.attribute_str(1, name);
                 batch.attribute_be32(2, *revision);
                 batch.attribute(3, information);

@@ -216,7 +216,7 @@ impl Socket {
         self.descriptor.as_fd()
     }
 
-    fn send(&mut self, batch: &Batch) -> Result<()> {
+    pub(super) fn send(&mut self, batch: &Batch) -> Result<()> {
         let bytes = batch.finished()?;
         // A netlink message must fit the send buffer as a whole.
         if bytes.len() + 4096 > self.send_buffer_bytes {

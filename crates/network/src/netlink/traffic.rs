@@ -1,4 +1,4 @@
-//! Queues that limit what an interface sends (token buckets), and the redirection of what arrives at it: requests.
+//! Queues that limit what an interface sends (token buckets) or delay it (netem), and the redirection of what arrives at it: requests.
 
 use super::message::Batch;
 use super::route::{
@@ -6,6 +6,7 @@ use super::route::{
     NEW_LINK, RouteBatch,
 };
 use super::socket::FLAG_ACK;
+use std::time::Duration;
 
 const NEW_QUEUE: u16 = 36;
 const DELETE_QUEUE: u16 = 37;
@@ -25,6 +26,10 @@ const FILTER_PRIORITY: u32 = 1;
 const BUCKET_PARAMETERS: u16 = 1;
 const BUCKET_RATE: u16 = 4;
 const BUCKET_BURST: u16 = 6;
+const NETEM_RATE: u16 = 6;
+const NETEM_RATE_LONG: u16 = 8;
+const NETEM_DELAY: u16 = 10;
+const NETEM_JITTER: u16 = 11;
 const LINK_LAYER_ETHERNET: u8 = 1;
 
 const U32_SELECTOR: u16 = 5;
@@ -47,7 +52,55 @@ pub struct TokenBucket {
     pub limit_bytes: u32,
 }
 
+/// A delay (netem): what an interface sends waits for so long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Delay {
+    /// How long each packet waits.
+    pub delay: Duration,
+    /// By how much that varies either way, evenly.
+    pub jitter: Duration,
+    /// The rate at which packets leave; none is unlimited.
+    pub rate_bytes_per_second: Option<u64>,
+    /// How many packets may wait; more are dropped.
+    pub limit_packets: u32,
+}
+
 impl RouteBatch {
+    /// Delays what an interface sends; replaces what delayed or limited it before. Kernels without netem refuse it as not found.
+    pub fn set_delay(&mut self, interface: u32, delay: &Delay) {
+        let operation = format!("delay what interface {interface} sends (netem)");
+        let place = (interface, HANDLE_ROOT, PARENT_ROOT, 0);
+        self.begin_traffic(NEW_QUEUE, FLAG_CREATE | FLAG_REPLACE, place, "netem", operation);
+        let nanoseconds = |time: Duration| i64::try_from(time.as_nanos()).unwrap_or(i64::MAX).to_ne_bytes();
+        self.batch.nested(OPTIONS, |batch| {
+            // struct tc_netem_qopt: the limit; its own times are in the kernel's ticks, and the attributes replace them.
+            let mut parameters = [0_u8; 24];
+            parameters[4..8].copy_from_slice(&delay.limit_packets.to_ne_bytes());
+            batch.raw(&parameters);
+            if let Some(rate) = delay.rate_bytes_per_second {
+                // struct tc_netem_rate: the rate, or all ones where the other attribute has it.
+                let mut parameters = [0_u8; 16];
+                let (short, long) = u32::try_from(rate).map_or((u32::MAX, true), |rate| (rate, false));
+                parameters[..4].copy_from_slice(&short.to_ne_bytes());
+                batch.attribute(NETEM_RATE, &parameters);
+                if long {
+                    batch.attribute(NETEM_RATE_LONG, &rate.to_ne_bytes());
+                }
+            }
+            batch.attribute(NETEM_DELAY, &nanoseconds(delay.delay));
+            batch.attribute(NETEM_JITTER, &nanoseconds(delay.jitter));
+        });
+        self.batch.end();
+    }
+
+    /// Takes away what delays or limits what an interface sends; not found where nothing does.
+    pub fn delete_queue(&mut self, interface: u32) {
+        let operation = format!("let interface {interface} send as it likes");
+        self.batch.begin(DELETE_QUEUE, FLAG_REQUEST | FLAG_ACK, operation);
+        self.batch.raw(&place_header((interface, 0, PARENT_ROOT, 0)));
+        self.batch.end();
+    }
+
     /// Makes an intermediate functional block: an interface with a queue for what arrives at another one. It is up.
     pub fn add_functional_block(&mut self, name: &str, mtu_bytes: u32) {
         let operation = format!("create interface {name} of kind ifb");
@@ -113,14 +166,19 @@ impl RouteBatch {
     /// Begins a message about (interface, handle, parent, information).
     fn begin_traffic(&mut self, kind: u16, flags: u16, place: (u32, u32, u32, u32), name: &str, operation: String) {
         self.batch.begin(kind, FLAG_REQUEST | FLAG_ACK | flags, operation);
-        let mut header = [0_u8; 20];
-        header[4..8].copy_from_slice(&place.0.to_ne_bytes());
-        header[8..12].copy_from_slice(&place.1.to_ne_bytes());
-        header[12..16].copy_from_slice(&place.2.to_ne_bytes());
-        header[16..20].copy_from_slice(&place.3.to_ne_bytes());
-        self.batch.raw(&header);
+        self.batch.raw(&place_header(place));
         self.batch.attribute_str(KIND, name);
     }
+}
+
+/// struct tcmsg.
+fn place_header(place: (u32, u32, u32, u32)) -> [u8; 20] {
+    let mut header = [0_u8; 20];
+    header[4..8].copy_from_slice(&place.0.to_ne_bytes());
+    header[8..12].copy_from_slice(&place.1.to_ne_bytes());
+    header[12..16].copy_from_slice(&place.2.to_ne_bytes());
+    header[16..20].copy_from_slice(&place.3.to_ne_bytes());
+    header
 }
 
 /// struct tc_tbf_qopt: the rate, no peak rate, the limit; the burst in bytes has an attribute of its own.

@@ -1,7 +1,8 @@
 //! Follows the cluster's Nodes and keeps the pod network's routes to them.
 
 use super::follow::target;
-use crate::agent::{Change, PodNetwork, follow};
+use crate::agent::{Change, PodNetwork, Recorder, follow};
+use crate::lifecycle::Severity;
 use base64::Engine as _;
 use client::{ClusterClient, Query};
 use k8s_openapi::api::core::v1::Node;
@@ -80,6 +81,7 @@ pub(crate) async fn keep_peers(
     client: Arc<dyn ClusterClient>,
     network: Arc<dyn PodNetwork>,
     kubelets: watch::Sender<BTreeMap<String, SocketAddr>>,
+    recorder: Recorder,
 ) {
     let (sender, mut changes) = mpsc::channel(256);
     let mut following = JoinSet::new(); // ends with this future
@@ -118,6 +120,7 @@ pub(crate) async fn keep_peers(
             Ok(problems) => {
                 for problem in problems.iter().filter(|problem| !told.contains(problem)) {
                     tracing::warn!(problem, "pods of another node cannot be reached");
+                    recorder.node(&own_name, Severity::Warning, "NodeUnreachable", problem.clone());
                 }
                 told = problems;
                 retry = None;

@@ -1,10 +1,13 @@
 //! Watches over the hosts of other nodes while no server is heard, so that a machine that dies together with the control plane, or with it
 //! on board, does not keep a share of every Service's connections (docs/decisions/0010-node-loss-and-fencing.md).
 
+use super::checkpoint;
 use crate::machine::Contact;
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpStream;
@@ -27,6 +30,16 @@ const ASKED_MAX: usize = 16;
 const MISSES: u8 = 2;
 /// How long after the server is heard again its word alone counts.
 const SERVER_KNOWS_AFTER: Duration = Duration::from_secs(60);
+
+/// The version of the file; of another one nothing is taken over.
+const VERSION: u32 = 1;
+
+/// The hosts that have answered, for an agent that starts while no server is heard.
+#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Saved {
+    version: u32,
+    answered: BTreeMap<String, SocketAddr>,
+}
 
 /// The nodes whose hosts do not answer.
 pub(super) type Absent = Arc<BTreeSet<String>>;
@@ -57,6 +70,17 @@ impl Hosts {
             let new = || Host { address: *address, due: now, has_answered: false, misses: 0 };
             self.0.entry(name.clone()).or_insert_with(new);
         }
+    }
+
+    /// What the agent before knew of hosts: that they answered once.
+    fn restored(saved: Saved, now: Instant) -> Self {
+        let known = saved.answered.into_iter().filter(|_| saved.version == VERSION);
+        Hosts(known.map(|(name, address)| (name, Host { address, due: now, has_answered: true, misses: 0 })).collect())
+    }
+
+    fn saved(&self) -> Saved {
+        let answered = self.0.iter().filter(|(_, host)| host.has_answered);
+        Saved { version: VERSION, answered: answered.map(|(name, host)| (name.clone(), host.address)).collect() }
     }
 
     /// Who is to be asked now: those first that have waited longest.
@@ -104,18 +128,24 @@ async fn answers(address: SocketAddr) -> bool {
     }
 }
 
-/// Keeps `absent` until the process ends. `peers`: where the kubelets of the other nodes listen.
+/// Keeps `absent` until the process ends. `peers`: where the kubelets of the other nodes listen, from the server's first word on; until then
+/// the hosts of the file `kept` are asked.
 pub(crate) async fn keep_vigil(
     contact: Arc<Contact>,
     mut peers: watch::Receiver<BTreeMap<String, SocketAddr>>,
     absent: watch::Sender<Absent>,
+    kept: PathBuf,
 ) {
-    let mut hosts = Hosts::default();
+    let read = std::fs::read(&kept).ok().and_then(|bytes| serde_json::from_slice::<Saved>(&bytes).ok());
+    let mut hosts = Hosts::restored(read.unwrap_or_default(), Instant::now());
+    let mut saved = hosts.saved();
     let mut looks = tokio::time::interval(LOOK_EVERY);
     looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut questions: JoinSet<(String, bool)> = JoinSet::new();
     let mut last_silent: Option<Instant> = None;
-    peers.mark_changed();
+    if peers.has_changed().is_ok_and(|changed| !changed) && !peers.borrow().is_empty() {
+        peers.mark_changed();
+    }
     loop {
         let is_silent = contact.silence() > SERVER_SILENCE;
         tokio::select! {
@@ -143,6 +173,14 @@ pub(crate) async fn keep_vigil(
                         questions.spawn(async move { (name, answers(address).await) });
                     }
                 }
+            }
+        }
+        // Seldom: when a host answers for the first time, moves, or goes.
+        let now_saved = hosts.saved();
+        if now_saved != saved {
+            saved = now_saved;
+            if let Err(error) = checkpoint::write(&kept, &saved) {
+                tracing::warn!(%error, "which hosts of other nodes answer could not be written down");
             }
         }
         let now_absent = hosts.absent();
@@ -212,6 +250,21 @@ mod tests {
         hosts.set(&BTreeMap::from([("a".to_owned(), "192.0.2.9:10250".parse().unwrap())]), now);
         assert!(hosts.absent().is_empty());
         assert_eq!(names(hosts.due(false, now)), ["a"]);
+    }
+
+    #[test]
+    fn an_agent_that_starts_without_a_server_knows_who_answered_its_predecessor() {
+        let now = Instant::now();
+        let mut before = hosts(&["a", "never"], now);
+        before.heard("a", true, false);
+        let bytes = serde_json::to_vec(&before.saved()).unwrap();
+        let mut after = Hosts::restored(serde_json::from_slice(&bytes).unwrap(), now);
+        assert_eq!(names(after.due(true, now)), ["a"]);
+        after.heard("a", false, true);
+        after.heard("a", false, true);
+        assert_eq!(after.absent(), BTreeSet::from(["a".to_owned()]));
+        let newer = Saved { version: VERSION + 1, ..before.saved() };
+        assert!(Hosts::restored(newer, now).0.is_empty());
     }
 
     #[test]
