@@ -3,7 +3,7 @@
 //! Time is what has passed since the server began, by a monotonic clock. No wall clock takes part.
 
 use client::BEAT_PERIOD;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 /// How often the machine is to be told the time while something is amiss.
@@ -167,8 +167,8 @@ impl Observer {
     }
 
     /// The nodes whose hosts have answered probes, and may be missed when they do not.
-    pub(crate) fn answering(&self) -> BTreeSet<String> {
-        self.nodes.iter().filter(|(_, node)| node.probeable).map(|(name, _)| name.clone()).collect()
+    pub(crate) fn answering(&self) -> impl Iterator<Item = &String> {
+        self.nodes.iter().filter(|(_, node)| node.probeable).map(|(name, _)| name)
     }
 
     /// A node's connection; a newer one replaces the older. Its number.

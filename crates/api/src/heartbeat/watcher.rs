@@ -110,6 +110,13 @@ impl Heartbeats {
         self.peers.lock().unwrap_or_else(PoisonError::into_inner).get(node).copied()
     }
 
+    /// The nodes whose hosts have answered, where these are others than `known`: asked at every tick, so nothing is copied otherwise.
+    fn answering_unlike(&self, known: &BTreeSet<String>) -> Option<BTreeSet<String>> {
+        let observer = self.observer();
+        let changed = !observer.answering().eq(known);
+        changed.then(|| observer.answering().cloned().collect())
+    }
+
     fn publish(&self) {
         let picture = self.observer().picture();
         self.picture.send_if_modified(|known| {
@@ -151,9 +158,8 @@ pub(crate) async fn run(core: Arc<Core>) {
             observer.probes(now)
         };
         heartbeats.publish();
-        let now_answering = heartbeats.observer().answering();
-        if now_answering != answering {
-            answering = now_answering;
+        if let Some(changed) = heartbeats.answering_unlike(&answering) {
+            answering = changed;
             keep_hosts(&core, &answering).await;
         }
         for node in due {
@@ -219,7 +225,7 @@ fn expect_known_nodes(core: &Core) -> BTreeSet<String> {
             observer.expect(name, probeable, now);
         }
     }
-    observer.answering()
+    observer.answering().cloned().collect()
 }
 
 /// Where a node's host can be asked: its kubelet port, at the address that it says it has, provided that its connection

@@ -78,9 +78,13 @@ impl Hosts {
         Hosts(known.map(|(name, address)| (name, Host { address, due: now, has_answered: true, misses: 0 })).collect())
     }
 
+    fn answered(&self) -> impl Iterator<Item = (&String, &SocketAddr)> {
+        self.0.iter().filter(|(_, host)| host.has_answered).map(|(name, host)| (name, &host.address))
+    }
+
     fn saved(&self) -> Saved {
-        let answered = self.0.iter().filter(|(_, host)| host.has_answered);
-        Saved { version: VERSION, answered: answered.map(|(name, host)| (name.clone(), host.address)).collect() }
+        let answered = self.answered().map(|(name, address)| (name.clone(), *address));
+        Saved { version: VERSION, answered: answered.collect() }
     }
 
     /// Who is to be asked now: those first that have waited longest.
@@ -176,9 +180,8 @@ pub(crate) async fn keep_vigil(
             }
         }
         // Seldom: when a host answers for the first time, moves, or goes.
-        let now_saved = hosts.saved();
-        if now_saved != saved {
-            saved = now_saved;
+        if !hosts.answered().eq(&saved.answered) {
+            saved = hosts.saved();
             if let Err(error) = checkpoint::write(&kept, &saved) {
                 tracing::warn!(%error, "which hosts of other nodes answer could not be written down");
             }
