@@ -39,21 +39,32 @@ impl Lock {
     }
 
     fn take(path: &Path, directory: File) -> Result<Self, Failure> {
-        let failed = |error: io::Error| Failure::Failed(format!("cannot lock {}: {error}", path.display()));
-        let deadline = Instant::now() + PATIENCE;
-        while let Err(error) = flock(&directory, FlockOperation::NonBlockingLockExclusive) {
-            if error != rustix::io::Errno::AGAIN && error != rustix::io::Errno::INTR {
-                return Err(failed(error.into()));
-            }
-            if Instant::now() > deadline {
-                return Err(Failure::TimedOut(format!(
-                    "another klynge command has been changing files in {} for {} s; wait for its end, or end it",
-                    path.display(),
-                    PATIENCE.as_secs()
-                )));
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        wait_for(&directory, path, Instant::now() + PATIENCE, || {
+            format!(
+                "another klynge command has been changing files in {} for {} s; wait for its end, or end it",
+                path.display(),
+                PATIENCE.as_secs()
+            )
+        })?;
         Ok(Lock(directory))
     }
+}
+
+/// Locks an open file or directory as soon as nobody else has it; past the deadline it fails with the words of `busy`.
+pub(crate) fn wait_for(
+    file: &File,
+    path: &Path,
+    deadline: Instant,
+    busy: impl FnOnce() -> String,
+) -> Result<(), Failure> {
+    while let Err(error) = flock(file, FlockOperation::NonBlockingLockExclusive) {
+        if error != rustix::io::Errno::AGAIN && error != rustix::io::Errno::INTR {
+            return Err(Failure::Failed(format!("cannot lock {}: {}", path.display(), io::Error::from(error))));
+        }
+        if Instant::now() > deadline {
+            return Err(Failure::TimedOut(busy()));
+        }
+        std::thread::sleep(Duration::from_millis(20)); // the kernel tells of no deadline for a lock
+    }
+    Ok(())
 }

@@ -1,6 +1,7 @@
 //! One command at a time changes a cluster; one at a time chooses addresses.
 
 use crate::cli::Failure;
+use crate::commands::lock::wait_for;
 use rustix::fs::{FlockOperation, flock};
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -47,19 +48,13 @@ impl Lock {
                 Err(error) if error.kind() == io::ErrorKind::NotFound && Instant::now() < deadline => continue,
                 other => other.map_err(failed)?,
             };
-            while let Err(error) = flock(&file, FlockOperation::NonBlockingLockExclusive) {
-                if error != rustix::io::Errno::AGAIN {
-                    return Err(failed(error.into()));
-                }
-                if Instant::now() > deadline {
-                    return Err(Failure::TimedOut(format!(
-                        "another `klynge dev` command has held {} for {} s; wait for its end, or end it",
-                        path.display(),
-                        PATIENCE.as_secs()
-                    )));
-                }
-                std::thread::sleep(Duration::from_millis(20)); // the kernel tells of no deadline for a lock
-            }
+            wait_for(&file, &path, deadline, || {
+                format!(
+                    "another `klynge dev` command has held {} for {} s; wait for its end, or end it",
+                    path.display(),
+                    PATIENCE.as_secs()
+                )
+            })?;
             // Whoever held it may have removed the file: then this lock guards nothing.
             let ours = file.metadata().map_err(failed)?.ino();
             if fs::metadata(&path).is_ok_and(|found| found.ino() == ours) {
