@@ -9,15 +9,12 @@ use std::{
     fs,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    process::Command,
     time::{Duration, Instant},
 };
 
 use common::{Machine, is_running, until, within};
-use klynge_runtime::{ContainerSpec, ContainerState, ExecSpec, Pod, PodEvent, Runtime};
+use klynge_runtime::{ContainerSpec, ContainerState, ExecSpec, Pod, PodEvent};
 
-const DIRECTORY: &str = "KLYNGE_TEST_FLOOD_DIRECTORY";
-const CGROUP: &str = "KLYNGE_TEST_FLOOD_CGROUP";
 const NOTICE: u64 = 300 << 10;
 /// More than a pipe of 64 KiB makes in lines, so that its rest at the end takes one rotation at most.
 const CAP: u64 = 700 << 10;
@@ -148,13 +145,10 @@ async fn output_waits_for_an_agent_that_does_not_rotate_and_then_goes_on_alone()
 /// Not a test by itself: what the other test executes as the agent that it kills.
 #[tokio::test(flavor = "multi_thread")]
 async fn agent_process() {
-    let (Ok(directory), Ok(cgroup)) = (std::env::var(DIRECTORY), std::env::var(CGROUP)) else { return };
-    let directory = PathBuf::from(directory);
-    let runtime = Runtime::open(common::options(&directory, &cgroup)).await.unwrap();
-    let machine = Machine { runtime, directory: directory.clone(), cgroup };
+    let Some(machine) = Machine::of_agent().await else { return };
     let pod = machine.pod().await;
     pod.start_container(flood(&machine, "flood", "exec seq 1 100000000")).await.unwrap();
-    fs::write(directory.join("ready"), "").unwrap();
+    fs::write(machine.directory.join("ready"), "").unwrap();
     std::future::pending::<()>().await;
 }
 
@@ -168,15 +162,7 @@ async fn found(machine: &Machine) -> (Pod, String) {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_disk_stays_bounded_without_an_agent_and_the_next_one_takes_over() {
     let machine = Machine::with_image().await;
-    let mut agent = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "agent_process", "--nocapture"])
-        .env(DIRECTORY, &machine.directory)
-        .env(CGROUP, &machine.cgroup)
-        .spawn()
-        .unwrap();
-    until("the agent's container", || machine.directory.join("ready").exists()).await;
-    agent.kill().unwrap();
-    agent.wait().unwrap();
+    machine.kill_an_agent("agent_process").await;
     let log = machine.log_path("flood");
     until("the shim has rotated some times", || {
         let sizes = sizes(&log);

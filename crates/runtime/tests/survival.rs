@@ -4,21 +4,16 @@
 #[expect(dead_code, reason = "not every test uses everything")]
 mod common;
 
-use std::{fs, path::PathBuf, process::Command};
+use std::{fs, path::PathBuf};
 
 use common::{Machine, is_running, within};
 use klynge_runtime::{ContainerState, ExecSpec, Mount, PodEvent, Runtime};
 
-const DIRECTORY: &str = "KLYNGE_TEST_AGENT_DIRECTORY";
-const CGROUP: &str = "KLYNGE_TEST_AGENT_CGROUP";
-
 /// Not a test by itself: what the other test executes as the agent that it kills.
 #[tokio::test(flavor = "multi_thread")]
 async fn agent_process() {
-    let (Ok(directory), Ok(cgroup)) = (std::env::var(DIRECTORY), std::env::var(CGROUP)) else { return };
-    let directory = PathBuf::from(directory);
-    let runtime = Runtime::open(common::options(&directory, &cgroup)).await.unwrap();
-    let machine = Machine { runtime, directory: directory.clone(), cgroup };
+    let Some(machine) = Machine::of_agent().await else { return };
+    let directory = machine.directory.clone();
     let pod = machine.pod().await;
     let go = Mount { source: directory.join("volume"), target: "/v".into(), ..Mount::default() };
     let mut ticker = machine.script("ticker", "i=0; while true; do i=$((i+1)); echo tick $i; sleep 0.02; done");
@@ -37,18 +32,9 @@ async fn agent_process() {
 async fn containers_outlive_their_agent() {
     let machine = Machine::with_image().await;
     fs::create_dir_all(machine.directory.join("volume")).unwrap();
-    let mut agent = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "agent_process", "--nocapture"])
-        .env(DIRECTORY, &machine.directory)
-        .env(CGROUP, &machine.cgroup)
-        .spawn()
-        .unwrap();
-    let ready = machine.directory.join("ready");
-    common::until("the agent's containers", || ready.exists()).await;
-    agent.kill().unwrap();
-    agent.wait().unwrap();
+    machine.kill_an_agent("agent_process").await;
 
-    let line = fs::read_to_string(&ready).unwrap();
+    let line = fs::read_to_string(machine.directory.join("ready")).unwrap();
     let [ticker, pid, waiter] = line.split(' ').collect::<Vec<_>>()[..] else { unreachable!("{line}") };
     let start_time = || fs::read_to_string(format!("/proc/{pid}/stat")).unwrap().split(' ').nth(21).unwrap().to_owned();
     let before = start_time();

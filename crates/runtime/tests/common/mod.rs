@@ -19,6 +19,9 @@ const APPLETS: &str = "sh cat echo ls sleep true false id env mount grep touch m
                        tty printf seq yes date sync rm mkdir chmod chown ln test sed awk tr cut sort uniq du df ping ip \
                        nc su readlink nproc uname";
 
+const DIRECTORY: &str = "KLYNGE_TEST_AGENT_DIRECTORY";
+const CGROUP: &str = "KLYNGE_TEST_AGENT_CGROUP";
+
 /// One machine under test.
 pub(crate) struct Machine {
     pub(crate) runtime: Runtime,
@@ -42,6 +45,26 @@ impl Machine {
         let directory = std::env::temp_dir().join(&name);
         let runtime = Runtime::open(options(&directory, &name)).await.unwrap();
         Machine { runtime, directory, cgroup: name }
+    }
+
+    /// In a process that is started as an agent: the machine whose agent it is.
+    pub(crate) async fn of_agent() -> Option<Machine> {
+        let (directory, cgroup) = (PathBuf::from(std::env::var_os(DIRECTORY)?), std::env::var(CGROUP).ok()?);
+        let runtime = Runtime::open(options(&directory, &cgroup)).await.unwrap();
+        Some(Machine { runtime, directory, cgroup })
+    }
+
+    /// Runs a test of this binary as the machine's agent, and kills it once the file `ready` is there.
+    pub(crate) async fn kill_an_agent(&self, test: &str) {
+        let mut agent = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", test, "--nocapture"])
+            .env(DIRECTORY, &self.directory)
+            .env(CGROUP, &self.cgroup)
+            .spawn()
+            .unwrap();
+        until("the agent's containers", || self.directory.join("ready").exists()).await;
+        agent.kill().unwrap();
+        agent.wait().unwrap();
     }
 
     pub(crate) async fn with_image() -> Machine {
