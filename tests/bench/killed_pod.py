@@ -58,7 +58,7 @@ until("all pods", lambda: sum(map(ready, pods())) == PODS_COUNT and len(endpoint
 def processes():
     """The servers' host process ids by the uid of their pod, as their control groups name it."""
     found = {}
-    uids = {pod["metadata"]["uid"] for pod in pods()}
+    uids = {pod["metadata"]["uid"] for pod in pods() if "deletionTimestamp" not in pod["metadata"]}
     for process in filter(str.isdigit, os.listdir("/proc")):
         try:
             with open(f"/proc/{process}/cmdline", "rb") as file:
@@ -88,8 +88,14 @@ try:
     for _ in range(rounds):
         until("all endpoints", lambda: len(endpoints()) == PODS_COUNT, 60)
         time.sleep(random.uniform(0.05, 0.15))  # whoever was told late has heard it by now
-        until("all servers' processes", lambda: len(processes()) == PODS_COUNT, 5)
-        here = processes()
+        here = {}
+
+        def all_found():
+            here.clear()
+            here.update(processes())
+            return len(here) == PODS_COUNT
+
+        until("all servers' processes", all_found, 5)
         marks = {name: file.seek(0, os.SEEK_END) for name, (_, file) in clients.items()}
         victim = random.choice(sorted(here))
         begun = time.monotonic()
