@@ -242,15 +242,34 @@ fn a_client_port_that_met_nobody_is_led_elsewhere_once_the_endpoint_is_gone() {
     for port in [4001, 4002] {
         connect_from(&client.namespace, port, ip("10.43.0.7"), 80).unwrap_err();
     }
-    assert_eq!(set(&mut services, "web", somebody()).purged_flows, 2);
+    set(&mut services, "web", somebody());
+    assert_eq!(services.forget_leftovers().unwrap(), 2);
     assert_eq!([who(4001), who(4002)], ["new", "new"]);
     // The endpoint goes while the agent is away.
     set(&mut services, "web", nobody());
     connect_from(&client.namespace, 4003, ip("10.43.0.7"), 80).unwrap_err();
     drop(services);
     let mut services = bed.services();
-    assert_eq!(services.replace([(key("web"), Arc::new(somebody()))].into()).unwrap().purged_flows, 1);
+    services.replace([(key("web"), Arc::new(somebody()))].into()).unwrap();
+    assert_eq!(services.forget_leftovers().unwrap(), 1);
     assert_eq!(who(4003), "new");
+}
+
+#[test]
+fn the_thread_forgets_by_itself_what_clients_tried() {
+    let mut bed = Bed::new();
+    let (client, web) = (bed.pod("client"), bed.pod("web"));
+    web.serve_tcp(8080);
+    let mut options = Options::new(bed.host.clone());
+    options.pod_ranges = vec![prefix("10.42.0.0/16")];
+    let nobody = service("10.43.0.7", 80, vec![Endpoint { ip: ip(SILENT), ..local(&web, 8080) }]);
+    let handle = Services::start(options, [(key("web"), Arc::new(nobody))].into()).unwrap();
+    connect_from(&client.namespace, 4001, ip("10.43.0.7"), 80).unwrap_err();
+    let somebody = service("10.43.0.7", 80, vec![local(&web, 8080)]);
+    handle.update(key("web"), Some(Arc::new(somebody))).unwrap();
+    eventually("the port leads to whom there is", || {
+        connect_from(&client.namespace, 4001, ip("10.43.0.7"), 80).is_ok()
+    });
 }
 
 #[test]
@@ -271,8 +290,8 @@ fn udp_clients_leave_a_gone_backend_without_a_new_socket() {
     set(&mut services, "dns", state(vec![local(&a, 5353)]));
     assert_eq!(ask_udp(&socket, ip("10.43.0.7"), 53).unwrap(), format!("a {}", client.ip()));
     assert!(ask_udp(&outside, ip(HOST), 30_053).unwrap().starts_with("a "));
-    let report = set(&mut services, "dns", state(vec![local(&b, 5353)]));
-    assert_eq!(report.purged_flows, 2);
+    set(&mut services, "dns", state(vec![local(&b, 5353)]));
+    assert_eq!(services.forget_leftovers().unwrap(), 2);
     assert_eq!(ask_udp(&socket, ip("10.43.0.7"), 53).unwrap(), format!("b {}", client.ip()));
     assert!(ask_udp(&outside, ip(HOST), 30_053).unwrap().starts_with("b "));
     // A restarted agent finds flows to endpoints that went while it was away.
@@ -280,7 +299,8 @@ fn udp_clients_leave_a_gone_backend_without_a_new_socket() {
     let mut services = bed.services();
     let mut all = std::collections::HashMap::new();
     all.insert(key("dns"), std::sync::Arc::new(state(vec![local(&a, 5353)])));
-    assert_eq!(services.replace(all).unwrap().purged_flows, 2);
+    services.replace(all).unwrap();
+    assert_eq!(services.forget_leftovers().unwrap(), 2);
     assert_eq!(ask_udp(&socket, ip("10.43.0.7"), 53).unwrap(), format!("a {}", client.ip()));
 }
 

@@ -9,137 +9,171 @@ use super::compile::{CompiledPort, FrontKey};
 use super::state::TransportProtocol;
 use crate::netlink::{Conntrack, Family, Flow, FlowFilter, TcpState};
 
-/// How many addresses are looked for one after another; of more, all TCP connections are looked through once.
-const ADDRESSES_MAX: usize = 4;
+/// How many questions are asked of one kind of connections; past that, all of the kind are looked through once.
+const FILTERS_MAX: usize = 4;
 
-/// UDP connections that a change leaves behind.
-pub(crate) struct Stale {
-    front: FrontKey,
-    /// Endpoints that went; empty: connections that never were translated.
-    endpoints: Vec<(IpAddr, u16)>,
+/// A protocol of one family: what conntrack is asked for when single addresses would be too many questions.
+type Kind = (TransportProtocol, Family);
+
+/// What changes leave behind in conntrack. Several changes' leftovers are one, so that they cost one look: the kernel walks its whole
+/// table for each, however few connections match.
+#[derive(Default)]
+pub(crate) struct Leftovers {
+    udp: HashMap<FrontKey, Stale>,
+    /// TCP endpoints that went.
+    attempts: HashSet<(IpAddr, u16)>,
+    /// After a rebuild: what every front leads to, so that whatever leads elsewhere goes.
+    known: Option<HashMap<FrontKey, Vec<(IpAddr, u16)>>>,
 }
 
-/// Forgets UDP connections to endpoints that went. A failure is told and not fatal: they time out by themselves.
-pub(crate) fn purge_stale(conntrack: &mut Conntrack, stale: &Stale) -> usize {
-    let filter = match stale.front {
-        FrontKey::Address { ip, protocol, port } => {
-            let family = if ip.is_ipv6() { Family::Ip6 } else { Family::Ip };
-            let all = FlowFilter::of_protocol(protocol.number(), family);
-            FlowFilter { destination: Some(ip), destination_port: Some(port), ..all }
+/// UDP connections of a front that lead nowhere any more.
+#[derive(Default)]
+struct Stale {
+    endpoints: HashSet<(IpAddr, u16)>,
+    /// Those as well that were never translated: they were sent before the first endpoint came.
+    untranslated: bool,
+}
+
+impl Leftovers {
+    /// Whether there is nothing to forget.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.udp.is_empty() && self.attempts.is_empty() && self.known.is_none()
+    }
+
+    /// Takes in what a port's change leaves behind.
+    pub(crate) fn note(&mut self, old: Option<&CompiledPort>, new: Option<&CompiledPort>) {
+        let Some(any) = new.or(old) else { return };
+        let (before, after) = (endpoints_of(old), endpoints_of(new));
+        let gone = before.difference(&after).copied();
+        match any.protocol {
+            TransportProtocol::Tcp => self.attempts.extend(gone),
+            TransportProtocol::Udp => {
+                let gone: Vec<_> = gone.collect();
+                if !gone.is_empty() {
+                    for front in old.iter().flat_map(|port| &port.fronts) {
+                        self.udp.entry(front.key).or_default().endpoints.extend(&gone);
+                    }
+                }
+                if before.is_empty() && !after.is_empty() {
+                    for front in new.iter().flat_map(|port| &port.fronts) {
+                        self.udp.entry(front.key).or_default().untranslated = true;
+                    }
+                }
+            }
+            TransportProtocol::Sctp => {}
         }
-        FrontKey::NodePort { family, protocol, port } => {
-            FlowFilter { destination_port: Some(port), ..FlowFilter::of_protocol(protocol.number(), family) }
+    }
+
+    /// After a rebuild, and after a restart: whatever leads to an endpoint that is not among these went meanwhile.
+    pub(crate) fn after_rebuild<'a>(ports: impl Iterator<Item = &'a CompiledPort>) -> Self {
+        let mut known: HashMap<FrontKey, Vec<(IpAddr, u16)>> = HashMap::new();
+        for port in ports {
+            for front in &port.fronts {
+                known.insert(front.key, port.cluster.iter().chain(&port.local).copied().collect());
+            }
         }
-    };
-    let is_stale = |flow: &Flow| {
-        let answers = (flow.reply_source, flow.reply_source_port);
-        if stale.endpoints.is_empty() {
-            answers == (flow.destination, flow.destination_port)
+        Self { known: (!known.is_empty()).then_some(known), ..Self::default() }
+    }
+
+    /// Takes in the leftovers of later changes.
+    pub(crate) fn append(&mut self, later: Self) {
+        for (front, stale) in later.udp {
+            let mine = self.udp.entry(front).or_default();
+            mine.endpoints.extend(stale.endpoints);
+            mine.untranslated |= stale.untranslated;
+        }
+        self.attempts.extend(later.attempts);
+        self.known = later.known.or_else(|| self.known.take());
+    }
+
+    /// Forgets them; returns how many. A failure is told and not fatal: they time out by themselves.
+    pub(crate) fn forget(&self, conntrack: &mut Conntrack, families: &[Family]) -> usize {
+        let filters = if self.known.is_some() {
+            let kinds = [TransportProtocol::Udp, TransportProtocol::Tcp].into_iter();
+            kinds.flat_map(|protocol| families.iter().map(move |family| whole((protocol, *family)))).collect()
         } else {
-            stale.endpoints.contains(&answers)
+            self.filters()
+        };
+        filters.iter().map(|(kind, filter)| self.forget_matching(conntrack, *kind, filter)).sum()
+    }
+
+    fn forget_matching(&self, conntrack: &mut Conntrack, kind: Kind, filter: &FlowFilter) -> usize {
+        let outcome = conntrack.list(filter).and_then(|mut flows| {
+            flows.retain(|flow| self.is_stale(kind, flow));
+            conntrack.delete(filter.protocol, &flows)?;
+            Ok(flows.len())
+        });
+        outcome.unwrap_or_else(|error| {
+            tracing::warn!(%error, "cannot forget connections to endpoints that are gone; they end by timeout");
+            0
+        })
+    }
+
+    /// What to ask the kernel for: few fronts and addresses one after another, of more all connections of a kind once.
+    fn filters(&self) -> Vec<(Kind, FlowFilter)> {
+        let mut of_kind: HashMap<Kind, Vec<FlowFilter>> = HashMap::new();
+        for front in self.udp.keys() {
+            let (kind, destination, port) = match *front {
+                FrontKey::Address { ip, protocol, port } => ((protocol, Family::of(ip)), Some(ip), port),
+                FrontKey::NodePort { family, protocol, port } => ((protocol, family), None, port),
+            };
+            let filter = FlowFilter { destination, destination_port: Some(port), ..whole(kind).1 };
+            of_kind.entry(kind).or_default().push(filter);
         }
-    };
-    forget(conntrack, &filter, is_stale)
+        let addresses: HashSet<IpAddr> = self.attempts.iter().map(|(address, _)| *address).collect();
+        for address in addresses {
+            let kind = (TransportProtocol::Tcp, Family::of(address));
+            let filter = FlowFilter { reply_source: Some(address), ..whole(kind).1 };
+            of_kind.entry(kind).or_default().push(filter);
+        }
+        let asked = of_kind.into_iter().flat_map(|(kind, filters)| {
+            if filters.len() > FILTERS_MAX {
+                vec![whole(kind)]
+            } else {
+                filters.into_iter().map(|filter| (kind, filter)).collect()
+            }
+        });
+        asked.collect()
+    }
+
+    fn is_stale(&self, (protocol, family): Kind, flow: &Flow) -> bool {
+        let is_udp = protocol == TransportProtocol::Udp;
+        if !is_udp && !is_attempt(flow) {
+            return false;
+        }
+        let answers = (flow.reply_source, flow.reply_source_port);
+        if !is_udp && self.attempts.contains(&answers) {
+            return true;
+        }
+        let is_untranslated = answers == (flow.destination, flow.destination_port);
+        let by_address = FrontKey::Address { ip: flow.destination, protocol, port: flow.destination_port };
+        let by_port = FrontKey::NodePort { family, protocol, port: flow.destination_port };
+        let mut of_changes = [by_address, by_port].into_iter().filter_map(|front| self.udp.get(&front));
+        if of_changes.any(|it| it.endpoints.contains(&answers) || it.untranslated && is_untranslated) {
+            return true;
+        }
+        let Some(known) = &self.known else { return false };
+        match known.get(&by_address) {
+            Some(endpoints) => !endpoints.contains(&answers),
+            // On any address of the host, unless the host itself answers.
+            None => {
+                answers.0 != flow.destination
+                    && known.get(&by_port).is_some_and(|endpoints| !endpoints.contains(&answers))
+            }
+        }
+    }
 }
 
-/// Forgets what TCP clients tried at endpoints that went: calls without answer, and connections that were reset.
-pub(crate) fn purge_attempts(conntrack: &mut Conntrack, gone: &HashSet<(IpAddr, u16)>) -> usize {
-    let protocol = TransportProtocol::Tcp.number();
-    let is_stale = |flow: &Flow| is_attempt(flow) && gone.contains(&(flow.reply_source, flow.reply_source_port));
-    let addresses: HashSet<IpAddr> = gone.iter().map(|(address, _)| *address).collect();
-    let family = |address: &IpAddr| if address.is_ipv6() { Family::Ip6 } else { Family::Ip };
-    let filters: HashSet<FlowFilter> = if addresses.len() <= ADDRESSES_MAX {
-        let of = |it: &IpAddr| FlowFilter { reply_source: Some(*it), ..FlowFilter::of_protocol(protocol, family(it)) };
-        addresses.iter().map(of).collect()
-    } else {
-        addresses.iter().map(|it| FlowFilter::of_protocol(protocol, family(it))).collect()
-    };
-    filters.iter().map(|filter| forget(conntrack, filter, is_stale)).sum()
-}
-
-/// The TCP endpoints that a change takes out of a port.
-pub(crate) fn gone_endpoints(old: Option<&CompiledPort>, new: Option<&CompiledPort>) -> HashSet<(IpAddr, u16)> {
-    let Some(old) = old.filter(|old| old.protocol == TransportProtocol::Tcp) else { return HashSet::new() };
-    let (before, after) = (endpoints_of(Some(old)), endpoints_of(new));
-    before.difference(&after).copied().collect()
+/// All connections of a kind.
+fn whole(kind: Kind) -> (Kind, FlowFilter) {
+    (kind, FlowFilter::of_protocol(kind.0.number(), kind.1))
 }
 
 fn endpoints_of(port: Option<&CompiledPort>) -> HashSet<(IpAddr, u16)> {
     port.map(|port| port.cluster.iter().chain(&port.local).copied().collect()).unwrap_or_default()
 }
 
-/// After a restart: forgets UDP connections and TCP attempts through Services to endpoints that went meanwhile.
-pub(crate) fn purge_orphans<'a>(
-    conntrack: &mut Conntrack,
-    families: &[Family],
-    ports: impl Iterator<Item = &'a CompiledPort>,
-) -> usize {
-    let mut endpoints: HashMap<FrontKey, Vec<(IpAddr, u16)>> = HashMap::new();
-    for port in ports {
-        for front in &port.fronts {
-            endpoints.insert(front.key, port.cluster.iter().chain(&port.local).copied().collect());
-        }
-    }
-    if endpoints.is_empty() {
-        return 0;
-    }
-    let mut purged = 0;
-    for protocol in [TransportProtocol::Udp, TransportProtocol::Tcp] {
-        for family in families.iter().copied() {
-            let filter = FlowFilter::of_protocol(protocol.number(), family);
-            purged += forget(conntrack, &filter, |flow| {
-                let answers = (flow.reply_source, flow.reply_source_port);
-                let by_address = FrontKey::Address { ip: flow.destination, protocol, port: flow.destination_port };
-                let orphaned = match endpoints.get(&by_address) {
-                    Some(list) => !list.contains(&answers),
-                    None => {
-                        let by_port = FrontKey::NodePort { family, protocol, port: flow.destination_port };
-                        answers.0 != flow.destination
-                            && endpoints.get(&by_port).is_some_and(|list| !list.contains(&answers))
-                    }
-                };
-                orphaned && (protocol == TransportProtocol::Udp || is_attempt(flow))
-            });
-        }
-    }
-    purged
-}
-
 /// Whether a TCP connection never came to stand, or stands no more.
 fn is_attempt(flow: &Flow) -> bool {
     matches!(flow.tcp_state, Some(TcpState::SynSent | TcpState::Close))
-}
-
-fn forget(conntrack: &mut Conntrack, filter: &FlowFilter, is_stale: impl Fn(&Flow) -> bool) -> usize {
-    let outcome = conntrack.list(filter).and_then(|mut flows| {
-        flows.retain(|flow| is_stale(flow));
-        conntrack.delete(filter.protocol, &flows)?;
-        Ok(flows.len())
-    });
-    outcome.unwrap_or_else(|error| {
-        tracing::warn!(%error, "cannot forget connections to endpoints that are gone; they end by timeout");
-        0
-    })
-}
-
-pub(crate) fn stale_flows(old: Option<&CompiledPort>, new: Option<&CompiledPort>) -> Vec<Stale> {
-    let Some(any) = new.or(old) else { return Vec::new() };
-    if any.protocol != TransportProtocol::Udp {
-        return Vec::new();
-    }
-    let (before, after) = (endpoints_of(old), endpoints_of(new));
-    let gone: Vec<_> = before.difference(&after).copied().collect();
-    let mut stale = Vec::new();
-    if !gone.is_empty() {
-        for front in old.iter().flat_map(|port| &port.fronts) {
-            stale.push(Stale { front: front.key, endpoints: gone.clone() });
-        }
-    }
-    if before.is_empty() && !after.is_empty() {
-        // Packets that were sent before the first endpoint came left connections that point nowhere.
-        for front in new.iter().flat_map(|port| &port.fronts) {
-            stale.push(Stale { front: front.key, endpoints: Vec::new() });
-        }
-    }
-    stale
 }

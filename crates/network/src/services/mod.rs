@@ -4,6 +4,7 @@ mod claims;
 mod compile;
 mod error;
 mod flows;
+mod forgetter;
 mod layout;
 mod program;
 mod state;

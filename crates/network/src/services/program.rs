@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::claims::Claims;
 use super::compile::{Action, CompiledPort, FrontKey, compile};
 use super::error::Error;
-use super::flows::{Stale, gone_endpoints, purge_attempts, purge_orphans, purge_stale, stale_flows};
+use super::flows::Leftovers;
 use super::layout::{
     self, ACTION_ID_MAX, Kind, LOCAL_INDEX_OFFSET, NewAction, SLOT_MAX, SetName, TABLE, front_bytes, front_value,
     port_bytes, slot_field,
@@ -63,8 +63,6 @@ pub struct Report {
     pub deleted: usize,
     /// Whether the tables were rebuilt.
     pub resynchronised: bool,
-    /// UDP connections forgotten.
-    pub purged_flows: usize,
     /// Addresses and ports left out because there are no numbers left for them.
     pub left_out: usize,
 }
@@ -85,7 +83,7 @@ type ActionKey = (Family, Kind, Action, Option<Action>);
 pub struct Programmer {
     options: Options,
     nft: Nft,
-    conntrack: Conntrack,
+    leftovers: Leftovers,
     wanted: HashMap<ServiceKey, Arc<ServiceState>>,
     programmed: HashMap<ServiceKey, Vec<Programmed>>,
     claims: Claims,
@@ -109,8 +107,7 @@ struct Plan {
     added: HashMap<Location, Vec<Element>>,
     deleted: HashMap<Location, Vec<Element>>,
     hairpin_changes: HashMap<IpAddr, i64>,
-    stale: Vec<Stale>,
-    gone: HashSet<(IpAddr, u16)>,
+    leftovers: Leftovers,
     left_out: usize,
 }
 
@@ -118,11 +115,10 @@ impl Programmer {
     /// Opens the sockets. Nothing is changed before the first [`Programmer::resync`] or [`Programmer::apply`].
     pub fn new(options: Options) -> Result<Self, Error> {
         let nft = Nft::open_in(&options.namespace)?;
-        let conntrack = Conntrack::open_in(&options.namespace)?;
         Ok(Self {
             options,
             nft,
-            conntrack,
+            leftovers: Leftovers::default(),
             wanted: HashMap::new(),
             programmed: HashMap::new(),
             claims: Claims::default(),
@@ -216,7 +212,8 @@ impl Programmer {
         keys.sort_unstable();
         let mut plan = Plan::default();
         self.plan(keys.into(), &mut plan);
-        plan.stale.clear();
+        // What a rebuild leaves behind is found by what is known then.
+        plan.leftovers = Leftovers::default();
         self.actions_max = (2 * self.actions.len()).max(ACTIONS_MAX);
         let mut report = self.commit(batch, plan)?;
         self.watch = TableWatch::learn(&mut self.nft, watched)?;
@@ -229,10 +226,8 @@ impl Programmer {
                 "more Services than this node has numbers for: the last of them are not reachable here"
             );
         }
-        report.purged_flows = {
-            let ports = self.programmed.values().flatten().map(|programmed| &programmed.port);
-            purge_orphans(&mut self.conntrack, &self.options.families, ports)
-        };
+        let ports = self.programmed.values().flatten().map(|programmed| &programmed.port);
+        self.leftovers.append(Leftovers::after_rebuild(ports));
         Ok(report)
     }
 
@@ -316,8 +311,7 @@ impl Programmer {
                 *plan.hairpin_changes.entry(*address).or_default() += change;
             }
         }
-        plan.stale.extend(stale_flows(old.map(|old| &old.port), new.map(|new| &new.port)));
-        plan.gone.extend(gone_endpoints(old.map(|old| &old.port), new.map(|new| &new.port)));
+        plan.leftovers.note(old.map(|old| &old.port), new.map(|new| &new.port));
     }
 
     /// All elements of a port, which follow from it and its slot alone.
@@ -420,18 +414,34 @@ impl Programmer {
         self.needs_resync = true;
         batch.commit(self.nft.socket())?;
         self.needs_resync = false;
+        self.leftovers.append(plan.leftovers);
         Ok(Report {
             added: plan.added.values().map(Vec::len).sum(),
             deleted: plan.deleted.values().map(Vec::len).sum(),
             resynchronised: false,
-            purged_flows: self.purge(&plan),
             left_out: plan.left_out,
         })
     }
 
-    fn purge(&mut self, plan: &Plan) -> usize {
-        let stale: usize = plan.stale.iter().map(|stale| purge_stale(&mut self.conntrack, stale)).sum();
-        if plan.gone.is_empty() { stale } else { stale + purge_attempts(&mut self.conntrack, &plan.gone) }
+    /// The families that are programmed.
+    pub(crate) fn families(&self) -> &[Family] {
+        &self.options.families
+    }
+
+    /// The connections that changes have left behind since the last call, for whoever forgets them.
+    pub(crate) fn take_leftovers(&mut self) -> Leftovers {
+        std::mem::take(&mut self.leftovers)
+    }
+
+    /// Forgets connections that changes left behind, and returns how many: clients would be led to endpoints that are gone. It costs a walk over
+    /// the kernel's whole table (milliseconds): [`super::Services`] does it on a thread of its own.
+    pub fn forget_leftovers(&mut self) -> Result<usize, Error> {
+        let leftovers = self.take_leftovers();
+        if leftovers.is_empty() {
+            return Ok(0);
+        }
+        let mut conntrack = Conntrack::open_in(&self.options.namespace)?;
+        Ok(leftovers.forget(&mut conntrack, &self.options.families))
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use super::error::Error;
+use super::forgetter::Forgetter;
 use super::program::{Options, Programmer};
 use super::state::{ServiceKey, ServiceState};
 
@@ -37,11 +38,12 @@ pub struct Handle {
 impl Services {
     /// Starts the thread with the Services known so far; the rules are rebuilt at once.
     pub fn start(options: Options, services: HashMap<ServiceKey, Arc<ServiceState>>) -> Result<Handle, Error> {
+        let forgetter = Forgetter::start(&options.namespace)?;
         let programmer = Programmer::new(options)?;
         let (sender, receiver) = sync_channel(QUEUE_LENGTH_MAX);
         std::thread::Builder::new()
             .name("services".to_owned())
-            .spawn(move || run(programmer, services, &receiver))
+            .spawn(move || run(programmer, services, &receiver, &forgetter))
             .map_err(|source| crate::netlink::Error::System {
                 operation: "start the thread that programs Services".to_owned(),
                 source,
@@ -78,10 +80,16 @@ impl Handle {
     }
 }
 
-fn run(mut programmer: Programmer, services: HashMap<ServiceKey, Arc<ServiceState>>, receiver: &Receiver<Message>) {
+fn run(
+    mut programmer: Programmer,
+    services: HashMap<ServiceKey, Arc<ServiceState>>,
+    receiver: &Receiver<Message>,
+    forgetter: &Forgetter,
+) {
     let mut failed = report(programmer.replace(services).map(|_| ()));
     let mut verified = Instant::now();
     loop {
+        forgetter.add(programmer.take_leftovers(), programmer.families());
         let wait_ms = if failed { RETRY_DELAY_MS } else { VERIFY_PERIOD_MS };
         let first = match receiver.recv_timeout(Duration::from_millis(wait_ms)) {
             Ok(message) => Some(message),
