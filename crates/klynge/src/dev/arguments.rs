@@ -60,6 +60,12 @@ pub(crate) struct DevUpArguments {
     /// Addresses of the nodes; a free /24 of 10.84.0.0/16 when not given
     #[arg(long, value_name = "CIDR")]
     pub(crate) subnet: Option<String>,
+    /// IPv6 addresses as well, for nodes, pods and Services
+    #[arg(long)]
+    pub(crate) ipv6: bool,
+    /// Replace pods of a node that fell silent after a second, in every namespace
+    #[arg(long)]
+    pub(crate) fast_failover: bool,
     /// CPUs that each node may use, such as 2 or 0.5
     #[arg(long, value_name = "CPUS")]
     pub(crate) cpus: Option<String>,

@@ -64,8 +64,8 @@ fn remove(base: &Path, name: &str, output: &Output) -> Result<bool, Failure> {
         groups::remove(&record.hierarchies, &record.group, None)?;
         // With its namespace everything in it is gone as well.
         if let Some(namespace) = namespace::find(record.namespace) {
-            let subnet = record.subnet().unwrap_or_else(|_| nowhere());
-            let switch = Switch { name, directory: &directory, subnet, namespace: &namespace };
+            let subnets = record.subnets().unwrap_or_default();
+            let switch = Switch { name, directory: &directory, subnets, namespace: &namespace };
             switch.remove(record.nodes, record.former_forwarding.as_deref())?;
         }
     }

@@ -16,6 +16,8 @@ use std::time::{Duration, Instant};
 
 /// Where the API listens, on the first node.
 pub(super) const API_PORT: u16 = 6443;
+/// The server's ranges where there are both families.
+const DUAL_STACK: [&str; 4] = ["--pod-cidr", "10.42.0.0/16,fd42::/56", "--service-cidr", "10.43.0.0/16,fd43::/112"];
 /// A node's init answers in this time, or something is wrong with the machine.
 const BIRTH_TIMEOUT: Duration = Duration::from_secs(10);
 /// An agent ends in this time when asked to.
@@ -50,7 +52,7 @@ pub(super) struct Machine<'a> {
 
 /// The cluster's network as the record describes it.
 pub(super) fn switch_of<'a>(record: &'a Record, namespace: &'a NetworkNamespace) -> Result<Switch<'a>, Failure> {
-    Ok(Switch { name: &record.name, directory: &record.directory, subnet: record.subnet()?, namespace })
+    Ok(Switch { name: &record.name, directory: &record.directory, subnets: record.subnets()?, namespace })
 }
 
 /// The namespace that holds the bridge.
@@ -69,9 +71,17 @@ impl Machine<'_> {
         plan::node_name(&self.record.name, self.number)
     }
 
-    /// The node's address.
+    /// The node's IPv4 address.
     pub(super) fn address(&self) -> Result<IpAddr, Failure> {
         Ok(plan::address(&self.record.subnet()?, self.number))
+    }
+
+    /// All of its addresses, with commas between.
+    fn addresses(&self) -> Result<String, Failure> {
+        let subnets = self.record.subnets()?;
+        let addresses: Vec<String> =
+            subnets.iter().map(|subnet| plan::address(subnet, self.number).to_string()).collect();
+        Ok(addresses.join(","))
     }
 
     fn socket(&self) -> PathBuf {
@@ -163,12 +173,18 @@ impl Machine<'_> {
         let data_dir = data_dir
             .to_str()
             .ok_or_else(|| Failure::Usage(format!("{} is not UTF-8; choose another --data-dir", data_dir.display())))?;
-        let (name, address) = (self.name(), self.address()?.to_string());
+        let (name, address) = (self.name(), self.addresses()?);
         let mut words: Vec<String> = if self.number == 1 {
             let port = API_PORT.to_string();
-            ["server", "--data-dir", data_dir, "--node-name", &name, "--advertise", &address, "--port", &port]
-                .map(str::to_owned)
-                .to_vec()
+            let mut words =
+                vec!["server", "--data-dir", data_dir, "--node-name", &name, "--advertise", &address, "--port", &port];
+            if self.record.subnet_ipv6.is_some() {
+                words.extend(DUAL_STACK);
+            }
+            if self.record.fast_failover {
+                words.push("--fast-failover");
+            }
+            words.into_iter().map(str::to_owned).collect()
         } else {
             let first = Machine { record: self.record, number: 1 };
             let server = format!("https://{}:{API_PORT}", first.address()?);

@@ -1,13 +1,17 @@
 //! Names, numbers and addresses of a cluster: pure functions of its name and its node count.
 
 use network::Prefix;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 
 /// Clusters take a /24 each of this range.
 pub(super) const POOL: Ipv4Addr = Ipv4Addr::new(10, 84, 0, 0);
 pub(super) const POOL_LENGTH: u8 = 16;
 const SUBNET_LENGTH: u8 = 24;
+/// With IPv6, clusters take a /64 each of these locally unique addresses.
+pub(super) const POOL_IPV6: Ipv6Addr = Ipv6Addr::new(0xfd84, 0, 0, 0, 0, 0, 0, 0);
+pub(super) const POOL_IPV6_LENGTH: u8 = 56;
+const SUBNET_IPV6_LENGTH: u8 = 64;
 /// One machine is not a test bed for more.
 pub(super) const NODES_MAX: u16 = 100;
 const NAME_LENGTH_MAX: usize = 20;
@@ -115,11 +119,20 @@ pub(super) fn choose_subnet(taken: &[Prefix]) -> Option<Prefix> {
         .find(|candidate| !taken.iter().any(|other| other.overlaps(candidate)))
 }
 
+/// The first IPv6 subnet of the pool that touches none of `taken`.
+pub(super) fn choose_subnet_ipv6(taken: &[Prefix]) -> Option<Prefix> {
+    (0..=255_u128)
+        .map(|index| {
+            Prefix::new(IpAddr::V6(Ipv6Addr::from_bits(POOL_IPV6.to_bits() | (index << 64))), SUBNET_IPV6_LENGTH)
+        })
+        .find(|candidate| !taken.iter().any(|other| other.overlaps(candidate)))
+}
+
 /// The address at an offset: the bridge has the first, node N the one after N.
 pub(super) fn address(subnet: &Prefix, number: u16) -> IpAddr {
     match subnet.network() {
         IpAddr::V4(base) => IpAddr::V4(Ipv4Addr::from_bits(base.to_bits().wrapping_add(u32::from(number) + 1))),
-        other => other,
+        IpAddr::V6(base) => IpAddr::V6(Ipv6Addr::from_bits(base.to_bits().wrapping_add(u128::from(number) + 1))),
     }
 }
 
@@ -223,6 +236,10 @@ mod tests {
         let subnet = prefix("10.84.2.0/24");
         assert_eq!(address(&subnet, 0), IpAddr::from([10, 84, 2, 1]));
         assert_eq!(address(&subnet, 3), IpAddr::from([10, 84, 2, 4]));
+        let taken = [prefix("10.0.0.0/8"), prefix("fd84::/64"), prefix("fd84:0:0:1::77/128")];
+        assert_eq!(choose_subnet_ipv6(&taken), Some(prefix("fd84:0:0:2::/64")));
+        assert_eq!(choose_subnet_ipv6(&[prefix("fc00::/7")]), None);
+        assert_eq!(address(&prefix("fd84:0:0:2::/64"), 3).to_string(), "fd84:0:0:2::4");
     }
 
     #[test]

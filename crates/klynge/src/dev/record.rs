@@ -35,6 +35,12 @@ pub(super) struct Record {
     /// How many nodes.
     pub(super) nodes: u16,
     pub(super) subnet: String,
+    /// The nodes' IPv6 addresses, where they have some.
+    #[serde(default)]
+    pub(super) subnet_ipv6: Option<String>,
+    /// Whether the server replaces pods of silent nodes at once.
+    #[serde(default)]
+    pub(super) fast_failover: bool,
     /// Inode of the network namespace that holds the bridge.
     pub(super) namespace: u64,
     /// The boot in which the control groups were made.
@@ -87,6 +93,8 @@ impl Record {
             name: name.to_owned(),
             nodes,
             subnet: subnet.to_string(),
+            subnet_ipv6: None,
+            fast_failover: false,
             namespace: 0,
             boot_id: boot_id(),
             hierarchies: Vec::new(),
@@ -156,11 +164,18 @@ impl Record {
         Ok(())
     }
 
-    /// The nodes' addresses.
+    /// The nodes' IPv4 addresses.
     pub(super) fn subnet(&self) -> Result<Prefix, Failure> {
-        self.subnet
-            .parse()
-            .map_err(|error| Failure::Failed(format!("{}: {error}", self.directory.join(FILE).display())))
+        self.prefix(&self.subnet)
+    }
+
+    /// The nodes' addresses, of one family or both.
+    pub(super) fn subnets(&self) -> Result<Vec<Prefix>, Failure> {
+        [Some(&self.subnet), self.subnet_ipv6.as_ref()].into_iter().flatten().map(|text| self.prefix(text)).collect()
+    }
+
+    fn prefix(&self, text: &str) -> Result<Prefix, Failure> {
+        text.parse().map_err(|error| Failure::Failed(format!("{}: {error}", self.directory.join(FILE).display())))
     }
 
     /// Each node's share of the machine.

@@ -38,7 +38,8 @@ pub(super) struct Switch<'a> {
     pub(super) name: &'a str,
     /// Where the cluster is: its bridge is known by it.
     pub(super) directory: &'a Path,
-    pub(super) subnet: Prefix,
+    /// The nodes' addresses, of one family or both.
+    pub(super) subnets: Vec<Prefix>,
     pub(super) namespace: &'a NetworkNamespace,
 }
 
@@ -57,15 +58,9 @@ pub(super) fn taken(namespace: &NetworkNamespace) -> Result<Vec<Prefix>, Failure
         .map_err(failed)?
         .into_iter()
         .map(|held| Prefix::new(held.address, held.prefix_length))
-        .filter(|range| range.network().is_ipv4())
         .collect();
     let routes = rtnetlink.routes().map_err(failed)?;
-    taken.extend(
-        routes
-            .into_iter()
-            .map(|route| route.destination)
-            .filter(|range| range.length() > 0 && range.network().is_ipv4()),
-    );
+    taken.extend(routes.into_iter().map(|route| route.destination).filter(|range| range.length() > 0));
     taken.extend(rtnetlink.unreachable_ranges().map_err(failed)?);
     Ok(taken)
 }
@@ -108,7 +103,9 @@ impl Switch<'_> {
         };
         let mut batch = RouteBatch::new();
         batch.set_alias(&bridge.name, &plan::alias(self.directory));
-        batch.add_address(bridge.index, plan::address(&self.subnet, 0), self.subnet.length());
+        for subnet in &self.subnets {
+            batch.add_address(bridge.index, plan::address(subnet, 0), subnet.length());
+        }
         batch.set_up(bridge.index);
         batch.send(rtnetlink.socket()).map_err(failed)?;
         self.namespace.write_sysctl(FORWARDING, "1").map_err(failed)?;
@@ -132,7 +129,12 @@ impl Switch<'_> {
         rtnetlink.socket().request_all(&batch).map_err(failed)
     }
 
-    /// What leaves for anywhere but the nodes carries this machine's address.
+    fn has(&self, family: Family) -> bool {
+        self.subnets.iter().any(|subnet| Family::of(subnet.network()) == family)
+    }
+
+    /// What leaves for anywhere but the nodes carries this machine's address. (With IPv6 nothing leaves: a machine that forwards it no longer
+    /// learns its own way out from routers.)
     fn masquerade(&self, nft: &mut Nft) -> Result<(), Failure> {
         let table = plan::table(self.name);
         let mut batch = NftBatch::new();
@@ -141,12 +143,14 @@ impl Switch<'_> {
         let base = Some((Hook::Postrouting, "nat", PRIORITY_SOURCE));
         batch.add_chain(Family::Ip, &table, &ChainSpec { name: "postrouting", base });
         let multicast = Prefix::new(IpAddr::V4(Ipv4Addr::new(224, 0, 0, 0)), 4);
-        let rule = Expressions::new()
-            .match_source_prefix(&self.subnet, false, SCRATCH)
-            .match_destination_prefix(&self.subnet, true, SCRATCH)
-            .match_destination_prefix(&multicast, true, SCRATCH)
-            .masquerade();
-        batch.add_rule(Family::Ip, &table, "postrouting", &rule);
+        for subnet in self.subnets.iter().filter(|subnet| subnet.network().is_ipv4()) {
+            let rule = Expressions::new()
+                .match_source_prefix(subnet, false, SCRATCH)
+                .match_destination_prefix(subnet, true, SCRATCH)
+                .match_destination_prefix(&multicast, true, SCRATCH)
+                .masquerade();
+            batch.add_rule(Family::Ip, &table, "postrouting", &rule);
+        }
         batch.commit(nft.socket()).map_err(failed)
     }
 
@@ -161,7 +165,9 @@ impl Switch<'_> {
         let bridge = plan::bridge(self.name);
         let mut chains = nft.chains().map_err(failed)?;
         chains.truncate(CHAINS_MAX);
-        for chain in chains.iter().filter(|chain| chain.family != Family::Ip6 && !chain.table.starts_with("klynge-")) {
+        for chain in chains.iter().filter(|chain| {
+            (chain.family != Family::Ip6 || self.has(Family::Ip6)) && !chain.table.starts_with("klynge-")
+        }) {
             let is_filter = matches!(chain.name.as_str(), "FORWARD" | "INPUT" | "filter_FORWARD" | "filter_INPUT")
                 && matches!(chain.table.as_str(), "filter" | "firewalld");
             if !chain.policy_drops && !is_filter {
@@ -240,15 +246,19 @@ impl Switch<'_> {
         let (loopback, interface) = (node.index_of("lo").map_err(failed)?, node.index_of(INSIDE).map_err(failed)?);
         let mut batch = RouteBatch::new();
         batch.set_up(loopback);
-        batch.add_address(interface, plan::address(&self.subnet, number), self.subnet.length());
+        for subnet in &self.subnets {
+            batch.add_address(interface, plan::address(subnet, number), subnet.length());
+        }
         batch.set_up(interface);
-        batch.add_route(&Route {
-            destination: Prefix::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0),
-            gateway: Some(plan::address(&self.subnet, 0)),
-            interface: Some(interface),
-            source: None,
-            on_link: false,
-        });
+        for subnet in self.subnets.iter().filter(|subnet| subnet.network().is_ipv4()) {
+            batch.add_route(&Route {
+                destination: Prefix::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0),
+                gateway: Some(plan::address(subnet, 0)),
+                interface: Some(interface),
+                source: None,
+                on_link: false,
+            });
+        }
         batch.send(node.socket()).map_err(failed)
     }
 

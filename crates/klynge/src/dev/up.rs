@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 const POLL: Duration = Duration::from_millis(5);
 /// The ranges of pods and Services inside the cluster.
-const CLUSTER_RANGES: [&str; 2] = ["10.42.0.0/16", "10.43.0.0/16"];
+const CLUSTER_RANGES: [&str; 4] = ["10.42.0.0/16", "10.43.0.0/16", "fd42::/56", "fd43::/112"];
 
 /// Makes the cluster and waits until every node is Ready.
 pub(super) fn run(global: &Global, arguments: &DevUpArguments, output: &Output) -> Result<(), Failure> {
@@ -120,7 +120,10 @@ fn prepare(base: &Path, arguments: &DevUpArguments) -> Result<(NetworkNamespace,
         .iter()
         .filter_map(|other| Record::load(&record::directory(base, other)).ok().flatten())
         .collect();
-    let subnet = subnet(arguments, &namespace, &others)?;
+    let mut taken = switch::taken(&namespace)?;
+    taken.extend(others.iter().flat_map(|other| other.subnets().unwrap_or_default()));
+    taken.extend(CLUSTER_RANGES.iter().filter_map(|range| range.parse::<Prefix>().ok()));
+    let subnet = subnet(arguments, &taken)?;
     plan::check_room(&subnet, arguments.nodes).map_err(Failure::Usage)?;
     let mut record = Record::new(directory.clone(), name, arguments.nodes, subnet);
     record.namespace = inode;
@@ -128,6 +131,8 @@ fn prepare(base: &Path, arguments: &DevUpArguments) -> Result<(NetworkNamespace,
     record.cpus_milli = cpus_milli;
     record.memory_bytes = memory_bytes;
     record.encryption = arguments.encryption;
+    record.fast_failover = arguments.fast_failover;
+    record.subnet_ipv6 = if arguments.ipv6 { Some(subnet_ipv6(&taken)?.to_string()) } else { None };
     // Another cluster may have changed it already: the last one that goes puts it back.
     let inherited = others.iter().filter(|other| other.namespace == inode && other.boot_id == record.boot_id);
     record.former_forwarding = switch::former_forwarding(&namespace)?
@@ -142,12 +147,22 @@ fn prepare(base: &Path, arguments: &DevUpArguments) -> Result<(NetworkNamespace,
     Ok((namespace, record))
 }
 
-fn subnet(arguments: &DevUpArguments, namespace: &NetworkNamespace, others: &[Record]) -> Result<Prefix, Failure> {
-    let mut taken = switch::taken(namespace)?;
-    taken.extend(others.iter().filter_map(|other| other.subnet().ok()));
-    taken.extend(CLUSTER_RANGES.iter().filter_map(|range| range.parse::<Prefix>().ok()));
+fn subnet_ipv6(taken: &[Prefix]) -> Result<Prefix, Failure> {
+    if !Path::new("/proc/sys/net/ipv6").exists() {
+        return Err(Failure::Failed("this machine's kernel runs without IPv6; leave --ipv6 out".to_owned()));
+    }
+    plan::choose_subnet_ipv6(taken).ok_or_else(|| {
+        Failure::Failed(format!(
+            "all of {}/{} is in use on this machine; remove a cluster with `klynge dev down`",
+            plan::POOL_IPV6,
+            plan::POOL_IPV6_LENGTH
+        ))
+    })
+}
+
+fn subnet(arguments: &DevUpArguments, taken: &[Prefix]) -> Result<Prefix, Failure> {
     let Some(text) = &arguments.subnet else {
-        return plan::choose_subnet(&taken).ok_or_else(|| {
+        return plan::choose_subnet(taken).ok_or_else(|| {
             Failure::Failed(format!(
                 "all of {}/{} is in use on this machine; choose a range with --subnet",
                 plan::POOL,
