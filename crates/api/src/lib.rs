@@ -7,6 +7,7 @@ mod bootstrap;
 mod core;
 mod heartbeat;
 mod housekeeping;
+mod listen;
 mod local;
 mod negotiate;
 pub mod pki;
@@ -19,6 +20,7 @@ mod watch;
 mod write;
 
 pub use heartbeat::{Picture, Presence, Seen, Silence};
+pub use listen::{client_address, listen};
 pub use local::tree;
 pub use proxy::{Connection, NoNodes, NodeConnector, html_links};
 pub use server::{Error, Options, Removals, Server};

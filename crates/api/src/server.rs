@@ -17,7 +17,6 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, RwLock};
 use store::Store;
-use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 /// What a server is made of.
@@ -96,9 +95,9 @@ impl Server {
         let Options { store, table, pki, bind, advertise, cluster_domain, connector, own_node, kept_hosts, .. } =
             options;
         let (service_range, second_service_range) = (options.service_range, options.second_service_range);
-        let listen = |source| Error::Listen { address: bind, source };
-        let listener = TcpListener::bind(bind).await.map_err(listen)?;
-        let address = listener.local_addr().map_err(listen)?;
+        let failed = |source| Error::Listen { address: bind, source };
+        let listener = crate::listen(bind).await.map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
         let tls = Arc::new(pki::server_config(Arc::clone(&pki))?);
         let tokens = Arc::new(Tokens::new(&pki, &format!("https://kubernetes.default.svc.{cluster_domain}")));
         let objects = Arc::new(StoredObjects(Arc::clone(&store)));

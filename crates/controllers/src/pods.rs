@@ -33,7 +33,8 @@ pub(crate) fn node_name(pod: &Pod) -> &str {
     pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).unwrap_or_default()
 }
 
-/// Condition and deletion of a pod that leaves because of its node.
+/// Condition and deletion of a pod that leaves because of its node. A pod without grace gets a second: deleted without any its object, and with it
+/// its name, would be gone before its node has said that its containers are.
 pub(crate) fn disrupt(pod: &Pod, why: &str, now: Timestamp) -> [Action; 2] {
     let mut conditions = pod.status.as_ref().and_then(|status| status.conditions.clone()).unwrap_or_default();
     conditions.retain(|condition| condition.type_ != "DisruptionTarget");
@@ -45,7 +46,14 @@ pub(crate) fn disrupt(pod: &Pod, why: &str, now: Timestamp) -> [Action; 2] {
         last_transition_time: Some(Time(now)),
         ..PodCondition::default()
     });
-    [Action::patch(pod, "status", json!({"status": {"conditions": conditions}})), Action::delete(pod)]
+    let mut delete = Action::delete(pod);
+    let own_grace = pod.spec.as_ref().and_then(|spec| spec.termination_grace_period_seconds);
+    if let Action::Delete { grace_period_seconds, .. } = &mut delete
+        && own_grace == Some(0)
+    {
+        *grace_period_seconds = Some(1);
+    }
+    [Action::patch(pod, "status", json!({"status": {"conditions": conditions}})), delete]
 }
 
 /// Whether no second copy of the pod may ever run beside it: it says so, or it has a claim that one node at a time may have.

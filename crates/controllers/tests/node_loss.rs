@@ -209,10 +209,16 @@ fn fast_failover_replaces_what_may_have_copies_and_nothing_else() {
 
 #[test]
 fn an_identity_is_not_given_away_before_its_pod_is_gone() {
+    for grace_seconds in [30, 0] {
+        an_identity_stays_one(grace_seconds);
+    }
+}
+
+fn an_identity_stays_one(grace_seconds: i64) {
     let mut cluster = cluster(&["node-a", "node-b", "node-c"]);
     cluster.apply(json!({"kind": "StatefulSet", "metadata": {"name": "db", "namespace": "default"}, "spec": {
         "replicas": 1, "serviceName": "db", "selector": {"matchLabels": {"app": "db"}},
-        "template": {"metadata": {"labels": {"app": "db"}}, "spec": {"containers": [{"name": "main", "image": "db"}]}}}}));
+        "template": {"metadata": {"labels": {"app": "db"}}, "spec": {"terminationGracePeriodSeconds": grace_seconds, "containers": [{"name": "main", "image": "db"}]}}}}));
     cluster.settle();
     let uid = |cluster: &Cluster| cluster.get("Pod", "default", "db-0").map(|pod| pod["metadata"]["uid"].clone());
     let first = uid(&cluster);

@@ -1,10 +1,12 @@
 # LoadBalancer Services on three nodes: the nodes' own addresses, then a pool's, announced on their network and found by a client there; kept
 # client addresses, a node that dies, wishes, exhaustion, pools that change, an address that a host has.
-dev_nodes lb "$WORK/test.tar"
+dev_nodes lb "$WORK/test.tar" --ipv6
 # The client is the machine with the bridge: on the nodes' network, and no node.
 own=$(d get node lb-1 -o jsonpath='{.status.addresses[0].address}')
 net=${own%.*}
 bridge=$(ip -o -4 address | awk -v net="$net." 'index($4, net) == 1 {print $2; exit}')
+six=$(d get node lb-1 -o jsonpath='{.status.addresses[1].address}')
+six=${six%2}
 client=$(ip -o -4 address show "$bridge" | sed 's/.*inet \([0-9.]*\).*/\1/')
 says "$net.0/24" d get node lb-2 -o jsonpath='{.metadata.annotations.klynge\.io/subnets}'
 
@@ -21,7 +23,7 @@ spec:
       containers:
       - name: main
         image: klynge-test:1
-        command: [sh, -c, "mkdir -p /www/cgi-bin; printf '#!/bin/sh\necho; echo $NODE $REMOTE_ADDR\n' > /www/cgi-bin/who; chmod +x /www/cgi-bin/who; exec httpd -f -p 0.0.0.0:8080 -h /www"]
+        command: [sh, -c, "mkdir -p /www/cgi-bin; printf '#!/bin/sh\necho; echo $NODE $REMOTE_ADDR\n' > /www/cgi-bin/who; chmod +x /www/cgi-bin/who; exec httpd -f -p '[::]:8080' -h /www"]
         env: [{name: NODE, valueFrom: {fieldRef: {fieldPath: spec.nodeName}}}]
 YAML
 service() { # service NAME PORT [SPEC [ANNOTATIONS]]
@@ -61,7 +63,7 @@ told web "nodeAssigned announcing $net.200 from node"
 service local 80 "externalTrafficPolicy: Local"
 eventually 5 has local "$net.201"
 eventually 5 who "$net.201"
-same "who answers under policy Local, and whom it sees" "$(by local) $client" "$(who "$net.201")"
+same "who answers under policy Local, and whom it sees" "$(by local) [::ffff:$client]" "$(who "$net.201")"
 service third 80
 eventually 5 told third 'AllocationFailed Failed to allocate an address: pool "default" has no free IPv4 address'
 service wish 80 "loadBalancerIP: $net.77"
@@ -148,6 +150,29 @@ ip address add "$net.219/32" dev "$bridge"
 service taken 80 "" "klynge.io/load-balancer-ips: $net.219"
 eventually 10 told taken "AddressConflict $net.219 is not announced"
 ip address del "$net.219/32" dev "$bridge"
+
+echo "addresses of both families"
+pool "$net.210-$net.219,${six}200-${six}201"
+service both 80 "ipFamilyPolicy: RequireDualStack"
+two() { [[ "$(ip_of both)" =~ ^"$net".21[0-9]\ "$six"20[01]$ ]]; }
+eventually 5 two
+read -r old new <<<"$(ip_of both)"
+eventually 5 who "$old"
+eventually 5 who "[$new]"
+# neighbour discovery leads to the node that announces, and to another one where that is switched off
+holder=$(d get service both -o jsonpath='{.metadata.annotations.klynge\.io/announced-by}' | tr '{' '\n' | grep -F "$new" | sed 's/.*"node":"\([^"]*\)".*/\1/')
+[ -n "$holder" ] || d get service both -o yaml
+if [ "$holder" != lb-1 ]; then
+  same "whose the address is" "$(mac "$holder")" "$(ip -6 neigh show "$new" dev "$bridge" | sed 's/.*lladdr \([0-9a-f:]*\).*/\1/')"
+  dev node kill "$holder"
+  eventually 10 who "[$new]" 0.5
+  dev node start "$holder"
+  d wait node "$holder" --for=condition=Ready --timeout=30s >/dev/null
+fi
+ip address add "${six}201/128" dev "$bridge" nodad
+service taken6 80 "ipFamilies: [IPv6]" "klynge.io/load-balancer-ips: '${six}201'"
+eventually 10 told taken6 "AddressConflict ${six}201 is not announced"
+ip address del "${six}201/128" dev "$bridge"
 
 echo "no load balancer any more"
 d patch service web -p '{"spec":{"type":"ClusterIP"}}' >/dev/null

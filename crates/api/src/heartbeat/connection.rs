@@ -89,7 +89,7 @@ async fn serve(
 ) {
     let heartbeats = &core.heartbeats;
     let peer = match stream.get_ref().0.peer_addr() {
-        Ok(peer) => peer.ip(),
+        Ok(peer) => crate::client_address(peer),
         Err(error) => return tracing::debug!(%error, node, "a heartbeat ended at once"),
     };
     if let Err(error) = prepare(stream.get_ref().0) {

@@ -72,7 +72,7 @@ pub(crate) async fn serve(core: Arc<Core>, listener: TcpListener, tls: Arc<Serve
         let (core, acceptor) = (Arc::clone(&core), acceptor.clone());
         connections.spawn(async move {
             core.metrics.connections.fetch_add(1, Ordering::Relaxed);
-            connection(&core, stream, Peer(peer.ip()), acceptor, limits).await;
+            connection(&core, stream, Peer(crate::client_address(peer)), acceptor, limits).await;
             core.metrics.connections.fetch_sub(1, Ordering::Relaxed);
             drop(permit);
         });

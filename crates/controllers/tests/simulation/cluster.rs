@@ -323,7 +323,8 @@ impl Cluster {
                 if !precondition.uid.is_empty() && old["metadata"]["uid"] != precondition.uid.as_str() {
                     return Err(conflict(&target.resource, "Conflict"));
                 }
-                if grace_period_seconds == Some(0) && address.0 == "Pod" {
+                let own_grace = old["spec"]["terminationGracePeriodSeconds"].as_i64();
+                if grace_period_seconds.or(own_grace) == Some(0) && address.0 == "Pod" {
                     self.remove(&address);
                     return Ok(());
                 }

@@ -86,7 +86,7 @@ pub(crate) enum Command {
 
 #[derive(Debug, Clone, Args)]
 pub(crate) struct ServerArguments {
-    /// Address to listen on
+    /// Address to listen on; 0.0.0.0 and :: mean all addresses of both families
     #[arg(long, value_name = "ADDR", default_value = "0.0.0.0")]
     pub(crate) bind: IpAddr,
     /// Port of the API

@@ -10,7 +10,7 @@ use rustls::{RootCertStore, ServerConfig};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -46,15 +46,8 @@ pub(crate) struct KubeletPort {
 impl KubeletPort {
     /// Takes the port on all addresses.
     pub(crate) async fn bind(port: u16) -> Result<Self, Failure> {
-        let any = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), port);
-        let bound = match TcpListener::bind(any).await {
-            // A host without IPv6.
-            Err(error) if error.kind() != io::ErrorKind::AddrInUse => {
-                TcpListener::bind(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port)).await
-            }
-            bound => bound,
-        };
-        let listener = bound.map_err(|error| match error.kind() {
+        let any = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port);
+        let listener = api::listen(any).await.map_err(|error| match error.kind() {
             io::ErrorKind::AddrInUse => Failure::Failed(format!(
                 "port {port} is taken, by a kubelet or another program; choose another with --kubelet-port, or 0 for none"
             )),
