@@ -160,8 +160,7 @@ read -r old new <<<"$(ip_of both)"
 eventually 5 who "$old"
 eventually 5 who "[$new]"
 # neighbour discovery leads to the node that announces, and to another one where that is switched off
-holder=$(d get service both -o jsonpath='{.metadata.annotations.klynge\.io/announced-by}' | tr '{' '\n' | grep -F "$new" | sed 's/.*"node":"\([^"]*\)".*/\1/')
-[ -n "$holder" ] || d get service both -o yaml
+holder=$(d get service both -o jsonpath='{.metadata.annotations.klynge\.io/announced-by}' | sed "s/.*\"$new\":{\"node\":\"\([^\"]*\)\".*/\1/")
 if [ "$holder" != lb-1 ]; then
   same "whose the address is" "$(mac "$holder")" "$(ip -6 neigh show "$new" dev "$bridge" | sed 's/.*lladdr \([0-9a-f:]*\).*/\1/')"
   dev node kill "$holder"
