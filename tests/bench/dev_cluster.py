@@ -31,8 +31,13 @@ connection = http.client.HTTPSConnection(host, int(port), context=tls, timeout=1
 
 
 def call(method, path, body=None, kind="application/json"):
-    connection.request(method, path, json.dumps(body) if body else None, {"Content-Type": kind})
-    answer = connection.getresponse()
+    try:
+        connection.request(method, path, json.dumps(body) if body else None, {"Content-Type": kind})
+        answer = connection.getresponse()
+    except http.client.RemoteDisconnected:  # nothing was asked for so long that the server closed it; the next request opens it anew
+        connection.close()
+        connection.request(method, path, json.dumps(body) if body else None, {"Content-Type": kind})
+        answer = connection.getresponse()
     text = answer.read()
     if answer.status >= 300:
         raise SystemExit(f"{method} {path}: {answer.status} {text[:300]}")
