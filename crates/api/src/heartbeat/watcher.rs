@@ -136,6 +136,8 @@ pub(crate) async fn run(core: Arc<Core>) {
     let probes = Arc::new(Semaphore::new(PROBES_MAX));
     let mut stopping = core.stopping.subscribe();
     let mut forgot = Instant::now();
+    let (kept, to_keep) = watch::channel(String::new());
+    tokio::spawn(keep_hosts(Arc::clone(&core), to_keep));
     loop {
         let next = {
             let now = heartbeats.now();
@@ -160,7 +162,7 @@ pub(crate) async fn run(core: Arc<Core>) {
         heartbeats.publish();
         if let Some(changed) = heartbeats.answering_unlike(&answering) {
             answering = changed;
-            keep_hosts(&core, &answering).await;
+            keep(&core, &answering, &kept);
         }
         for node in due {
             let (core, probes) = (Arc::clone(&core), Arc::clone(&probes));
@@ -176,6 +178,7 @@ pub(crate) async fn run(core: Arc<Core>) {
         }
         if forgot.elapsed() >= FORGET_EVERY {
             forgot = Instant::now();
+            keep(&core, &answering, &kept); // a host may have another address by now
             heartbeats.observer().retain(|node| core.lookup(NODES, node).is_some());
             let mut peers = heartbeats.peers.lock().unwrap_or_else(PoisonError::into_inner);
             peers.retain(|node, _| core.lookup(NODES, node).is_some());
@@ -183,18 +186,32 @@ pub(crate) async fn run(core: Arc<Core>) {
     }
 }
 
-/// Writes down whose hosts have answered, and where. It is seldom: when a node comes or goes.
-async fn keep_hosts(core: &Core, answering: &BTreeSet<String>) {
-    let Some(path) = core.heartbeats.kept.clone() else { return };
+/// Has it written down whose hosts have answered, and where.
+fn keep(core: &Core, answering: &BTreeSet<String>, kept: &watch::Sender<String>) {
     let lines = answering.iter().filter_map(|node| Some(format!("{node} {}\n", place(core, node)?)));
     let text = format!("{KEPT_HEAD}\n{}", lines.collect::<String>());
-    let written = tokio::task::spawn_blocking(move || {
-        let temporary = path.with_extension("tmp");
-        std::fs::write(&temporary, text)?;
-        std::fs::rename(&temporary, &path)
+    kept.send_if_modified(|known| {
+        let changed = *known != text;
+        if changed {
+            *known = text;
+        }
+        changed
     });
-    if let Ok(Err(error)) = written.await {
-        tracing::warn!(%error, "which nodes' hosts answer could not be written down; after a restart their Leases tell who is lost");
+}
+
+/// Writes down what is to be kept, beside the watching of beats: a slow disk must not delay a verdict. Only the newest counts.
+async fn keep_hosts(core: Arc<Core>, mut to_keep: watch::Receiver<String>) {
+    let Some(path) = core.heartbeats.kept.clone() else { return };
+    while to_keep.changed().await.is_ok() {
+        let (path, text) = (path.clone(), to_keep.borrow_and_update().clone());
+        let written = tokio::task::spawn_blocking(move || {
+            let temporary = path.with_extension("tmp");
+            std::fs::write(&temporary, text)?;
+            std::fs::rename(&temporary, &path)
+        });
+        if let Ok(Err(error)) = written.await {
+            tracing::warn!(%error, "which nodes' hosts answer could not be written down; after a restart their Leases tell who is lost");
+        }
     }
 }
 
