@@ -112,6 +112,14 @@ cp "$WORK/stolen.json" "$WORK/second/agent/identity.json"
 refuses 'was taken out of the cluster' there agent
 [ ! -e "$WORK/second/agent/identity.json" ]
 cp "$WORK/fresh.json" "$WORK/second/agent/identity.json"
+# in the foreground: nothing is taken away from under it, and there is no second one
+nsenter --net="/run/netns/$second" "$BINARY" --data-dir "$WORK/second" agent >"$WORK/foreground.log" 2>&1 &
+foreground=$!
+eventually 20 grep -q '^ready' "$WORK/foreground.log"
+refuses "a .klynge agent. \(process $foreground\) that was not started in the background" there down --purge
+refuses "another .klynge agent. runs on .*process $foreground" there agent
+kill $foreground
+wait $foreground || true
 there agent --background
 k wait node/second --for=condition=Ready --timeout=30s
 # cut off while it is removed: it learns of it when it is back, and ends its pods

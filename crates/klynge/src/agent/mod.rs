@@ -15,9 +15,11 @@ use client::{ClusterClient, Https, NODE_REMOVED};
 use identity::Identity;
 use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use store::embedded::{Lock, OpenError, lock};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 
@@ -55,6 +57,7 @@ fn in_background(global: &Global, arguments: &AgentArguments, output: &Output) -
 
 async fn serve(global: &Global, arguments: &AgentArguments) -> Result<(), Failure> {
     let failed = |what: &str, error: &dyn std::fmt::Display| Failure::Failed(format!("{what}: {error}"));
+    let _alone = alone(global)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(|error| failed("signals", &error))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| failed("signals", &error))?;
     let started = async {
@@ -87,6 +90,22 @@ async fn serve(global: &Global, arguments: &AgentArguments) -> Result<(), Failur
         removal::end_beside(global).await;
     }
     ended
+}
+
+/// The lock that says that this process is the agent of the data directory.
+fn alone(global: &Global) -> Result<Lock, Failure> {
+    let directory = global.data_dir.join("agent");
+    let failed =
+        |error: &dyn std::fmt::Display| Failure::Failed(format!("cannot use {}: {error}", directory.display()));
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory).map_err(|error| failed(&error))?;
+    lock(&directory).map_err(|error| match error {
+        OpenError::Locked { holder, .. } => Failure::Failed(format!(
+            "another `klynge agent` runs on {} ({holder}): `klynge down` stops one that runs in the background; or give this one another \
+             --data-dir",
+            global.data_dir.display()
+        )),
+        other => failed(&other),
+    })
 }
 
 struct Running {

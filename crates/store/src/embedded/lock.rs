@@ -21,7 +21,7 @@ const KILLED: u64 = 1 << 8;
 
 /// The lock of a directory; gone with this value, or with the process.
 #[derive(Debug)]
-pub(crate) struct Lock(fs::File);
+pub struct Lock(fs::File);
 
 impl Drop for Lock {
     fn drop(&mut self) {
@@ -32,7 +32,10 @@ impl Drop for Lock {
 
 /// Locks the directory for this process until the returned value is dropped. The kernel drops the lock with the process.
 /// A former holder that is dying is waited for until all that it had open, sockets included, is closed.
-pub(crate) fn lock(directory: &Path) -> Result<Lock, OpenError> {
+///
+/// # Errors
+/// [`OpenError::Locked`] where another process has it, [`OpenError::Io`] where the file cannot be made.
+pub fn lock(directory: &Path) -> Result<Lock, OpenError> {
     let path = directory.join(LOCK_NAME);
     let mut file = fs::OpenOptions::new()
         .read(true)
@@ -70,6 +73,17 @@ pub(crate) fn lock(directory: &Path) -> Result<Lock, OpenError> {
     Ok(Lock(file))
 }
 
+/// The process that has a directory locked, and is not about to end; its number is 0 where it is not known.
+#[must_use]
+pub fn locked_by(directory: &Path) -> Option<u32> {
+    let mut file = fs::File::open(directory.join(LOCK_NAME)).ok()?;
+    if flock(&file, FlockOperation::NonBlockingLockShared) != Err(rustix::io::Errno::WOULDBLOCK) {
+        return None; // and what was locked just now is given back with the file
+    }
+    let holder = holder(&mut file);
+    if holder.is_some_and(is_dying) { None } else { holder.or(Some(0)) }
+}
+
 /// The process that wrote its number last.
 fn holder(file: &mut fs::File) -> Option<u32> {
     let mut text = String::new();
@@ -105,11 +119,15 @@ mod tests {
     #[test]
     fn a_living_holder_is_not_waited_for() {
         let directory = tempfile::tempdir().unwrap();
-        let _held = lock(directory.path()).unwrap();
+        assert_eq!(locked_by(directory.path()), None);
+        let held = lock(directory.path()).unwrap();
+        assert_eq!(locked_by(directory.path()), Some(std::process::id()));
         let begun = Instant::now();
         assert!(matches!(lock(directory.path()), Err(OpenError::Locked { .. })));
         assert!(begun.elapsed() < PATIENCE / 2);
         assert!(!is_dying(std::process::id()));
+        drop(held);
+        assert_eq!(locked_by(directory.path()), None);
     }
 
     #[test]
