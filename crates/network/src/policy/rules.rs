@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::layout::{ChainRule, Direction, PeerSet, PortSet};
+use super::layout::{ChainName, ChainRule, Direction, PeerSet, PortSet};
 use super::ranges::PortRanges;
 use super::selections::{Member, Selection};
 use crate::POD_INTERFACE_PREFIX;
@@ -43,6 +43,10 @@ pub(crate) const fn verdict_map(direction: Direction) -> &'static str {
         Direction::Egress => "egress",
     }
 }
+
+/// The sets and maps that pods of this node are elements of.
+pub(crate) const SETS_OF_PODS: [&str; 5] =
+    [SENDERS, POLICED, PAIRS, verdict_map(Direction::Ingress), verdict_map(Direction::Egress)];
 
 const fn address_registers(family: Family) -> u32 {
     if matches!(family, Family::Ip6) { 4 } else { 1 }
@@ -232,14 +236,14 @@ pub(crate) fn policed(address: IpAddr) -> [(&'static str, Element); 2] {
 }
 
 /// The element that leads an isolated address to its policies.
-pub(crate) fn isolated(address: IpAddr, chain: &str) -> Element {
-    Element { verdict: Some(Verdict::Goto(chain.to_owned())), ..Element::key(address_bytes(address)) }
+pub(crate) fn isolated(address: IpAddr, chain: ChainName) -> Element {
+    Element { verdict: Some(Verdict::Goto(chain.to_string())), ..Element::key(address_bytes(address)) }
 }
 
 /// The kernel's form of a rule.
 pub(crate) fn expressions(family: Family, direction: Direction, rule: &ChainRule) -> Expressions {
     let (peers, ports) = match rule {
-        ChainRule::Jump(chain) => return Expressions::new().verdict(Verdict::Jump(chain.clone())),
+        ChainRule::Jump(chain) => return Expressions::new().verdict(Verdict::Jump(chain.to_string())),
         ChainRule::Drop => return Expressions::new().counter().verdict(Verdict::Drop),
         ChainRule::Accept(peers, ports) => (peers, ports),
     };

@@ -8,22 +8,43 @@ use std::sync::Arc;
 use object::selector::labels::Selector;
 use proptest::prelude::*;
 
+use super::compiler::Compiler;
 use super::judge::{Connection, allows};
-use super::layout::{Direction, Layout, Names, compile};
-use super::model::Model;
-use super::selections::{Member, Selections, matches};
+use super::layout::{ChainName, ChainRule, Direction, Layout, PeerSet, PortSet};
+use super::ranges::{PortRanges, Ranges};
+use super::selections::{Member, matches};
 use super::state::{Labels, LocalPod, NamedPort, Peer, PodState, Policy, PolicyKey, Port, Rule};
+use super::tracked::{Changed, Tracked};
 use crate::services::TransportProtocol::{self, Sctp, Tcp, Udp};
 
 /// What a programmer does, without the kernel.
 #[derive(Default)]
 struct World {
-    model: Model,
-    selections: Selections,
-    names: Names,
-    layout: Layout,
-    /// The members that the kernel's sets would have, kept up by differences alone.
-    kernel: BTreeMap<u32, BTreeSet<Member>>,
+    compiler: Compiler,
+    kernel: Kernel,
+}
+
+/// What the kernel would hold, kept up by differences alone.
+#[derive(Default)]
+struct Kernel {
+    members: BTreeMap<u32, BTreeSet<Member>>,
+    blocks: BTreeMap<u32, Arc<Ranges>>,
+    ports: BTreeMap<u32, Arc<PortRanges>>,
+    chains: BTreeMap<ChainName, Vec<ChainRule>>,
+    isolated: BTreeMap<(Direction, IpAddr), u32>,
+    policed: BTreeMap<IpAddr, ()>,
+    senders: BTreeMap<(String, IpAddr), ()>,
+}
+
+/// What a layout says, without the numbers that its contents happen to have.
+#[derive(Debug, PartialEq, Eq)]
+struct Meaning {
+    /// For each isolated address what each of its policies accepts.
+    isolated: BTreeMap<(Direction, IpAddr), Vec<Vec<String>>>,
+    policed: Vec<IpAddr>,
+    senders: Vec<(String, IpAddr)>,
+    /// How many there are of selections, blocks, ports, chains: none that nobody uses.
+    counts: [usize; 4],
 }
 
 fn labels(text: &str) -> Labels {
@@ -35,65 +56,160 @@ fn selector(text: &str) -> Selector {
     Selector::parse(text).unwrap()
 }
 
+/// Replays changes on what was there before, and insists that they are changes of that.
+fn replay<K: Ord + Clone + std::fmt::Debug, V: Clone + PartialEq + std::fmt::Debug>(
+    kernel: &mut BTreeMap<K, V>,
+    tracked: &Tracked<K, V>,
+) {
+    for Changed { key, before, after } in tracked.changes() {
+        assert_eq!(kernel.get(key), before, "what was at {key:?}");
+        match after {
+            Some(value) => kernel.insert(key.clone(), value.clone()),
+            None => kernel.remove(key),
+        };
+    }
+    assert_eq!(kernel, tracked.now());
+}
+
+impl Kernel {
+    fn commit(&mut self, compiler: &Compiler) {
+        let (layout, selections) = (compiler.layout(), compiler.selections());
+        let changes = selections.changes();
+        layout.selections.removed().for_each(|(id, _)| assert!(self.members.remove(id).is_some()));
+        for (id, removed) in &changes.removed {
+            let set = self.members.get_mut(id);
+            removed.iter().for_each(|member| assert!(set.as_ref().is_none_or(|set| set.contains(member))));
+            set.into_iter().for_each(|set| set.retain(|member| !removed.contains(member)));
+        }
+        for (id, added) in &changes.added {
+            if let Some(set) = self.members.get_mut(id) {
+                added.iter().for_each(|member| assert!(set.insert(*member), "an element is added that is there"));
+            }
+        }
+        for (id, _) in layout.selections.added() {
+            assert!(self.members.insert(*id, selections.members(*id).copied().collect()).is_none());
+        }
+        assert!(self.members.keys().eq(layout.selections.now().keys()));
+        for (id, members) in &self.members {
+            assert_eq!(*members, selections.members(*id).copied().collect(), "what the kernel holds of set {id}");
+        }
+        replay(&mut self.blocks, &layout.blocks);
+        replay(&mut self.ports, &layout.ports);
+        replay(&mut self.chains, &layout.chains);
+        replay(&mut self.policed, &layout.policed);
+        replay(&mut self.senders, &layout.senders);
+        for direction in Direction::BOTH {
+            let all = self.isolated.iter().filter(|((one, _), _)| *one == direction);
+            let mut own = all.map(|((_, address), group)| (*address, *group)).collect();
+            replay(&mut own, layout.isolated(direction));
+            self.isolated.retain(|(one, _), _| *one != direction);
+            self.isolated.extend(own.into_iter().map(|(address, group)| ((direction, address), group)));
+        }
+    }
+}
+
+/// What the policies of this set of policies accept.
+fn accepted(compiler: &Compiler, group: ChainName) -> Vec<Vec<String>> {
+    let (layout, selections) = (compiler.layout(), compiler.selections());
+    let members = |id: &u32| selections.members(*id).copied().collect::<BTreeSet<Member>>();
+    let accepts = |rule: &ChainRule| match rule {
+        ChainRule::Accept(peers, ports) => {
+            let peers = match peers {
+                PeerSet::Any => "any".to_owned(),
+                PeerSet::Selection(id) => format!("{:?}", members(id)),
+                PeerSet::Blocks(id) => format!("{:?}", layout.blocks.get(id).unwrap()),
+            };
+            match ports {
+                PortSet::Any => format!("{peers} at any"),
+                PortSet::Named(id) => format!("{peers} at {:?}", members(id)),
+                PortSet::Numbers(id) => format!("{peers} at {:?}", layout.ports.get(id).unwrap()),
+            }
+        }
+        other => panic!("{other:?} in a policy's chain"),
+    };
+    let (last, jumps) = layout.chains.get(&group).unwrap().split_last().unwrap();
+    assert_eq!(*last, ChainRule::Drop);
+    let chain = |rule: &ChainRule| {
+        let ChainRule::Jump(policy) = rule else { panic!("{rule:?} in the chain of a set of policies") };
+        let mut all: Vec<String> = layout.chains.get(policy).unwrap().iter().map(accepts).collect();
+        // Sets are in the order of their numbers.
+        all.sort_unstable();
+        all
+    };
+    jumps.iter().map(chain).collect()
+}
+
+fn meaning(compiler: &Compiler) -> Meaning {
+    let layout = compiler.layout();
+    let isolated =
+        Direction::BOTH.iter().flat_map(|direction| {
+            layout.isolated(*direction).now().iter().map(|(address, group)| {
+                ((*direction, *address), accepted(compiler, ChainName::Group(*direction, *group)))
+            })
+        });
+    Meaning {
+        isolated: isolated.collect(),
+        policed: layout.policed.now().keys().copied().collect(),
+        senders: layout.senders.now().keys().cloned().collect(),
+        counts: [
+            layout.selections.now().len(),
+            layout.blocks.now().len(),
+            layout.ports.now().len(),
+            layout.chains.now().len(),
+        ],
+    }
+}
+
 impl World {
     fn namespace(&mut self, name: &str, text: &str) {
-        let after = Arc::new(labels(text));
-        let before = self.model.namespaces.insert(name.to_owned(), Arc::clone(&after));
-        for pod in self.model.pods_of(name) {
-            self.selections.change(Some((pod, before.as_deref())), Some((pod, Some(&after))));
-        }
+        self.compiler.set_namespace(name.to_owned(), Some(labels(text)));
+    }
+
+    fn policy(&mut self, namespace: &str, name: &str, policy: Option<Policy>) {
+        self.compiler.set_policy(PolicyKey::new(namespace, name), policy.map(Arc::new));
     }
 
     fn pod(&mut self, uid: &str, state: Option<PodState>, is_local: bool) {
-        let change = match (state, is_local) {
-            (Some(state), true) => {
-                let local = LocalPod { uid: uid.to_owned(), interface: format!("kly{uid}"), state };
-                self.model.set_local(uid, Some(local))
-            }
-            (Some(state), false) => self.model.set_told(uid, Some(Arc::new(state))),
-            (None, true) => self.model.set_local(uid, None),
-            (None, false) => self.model.set_told(uid, None),
-        };
-        let of = |pod: &Option<Arc<PodState>>| {
-            pod.clone().map(|pod| (Arc::clone(&pod), self.model.namespaces.get(&pod.namespace).cloned()))
-        };
-        let (before, after) = (of(&change.before), of(&change.after));
-        self.selections.change(
-            before.as_ref().map(|(pod, labels)| (&**pod, labels.as_deref())),
-            after.as_ref().map(|(pod, labels)| (&**pod, labels.as_deref())),
-        );
+        if is_local {
+            let local = state.map(|state| LocalPod { uid: uid.to_owned(), interface: format!("kly{uid}"), state });
+            self.compiler.set_local(uid, local);
+        } else {
+            self.compiler.set_pod(uid, state.map(Arc::new));
+        }
     }
 
-    /// As a commit: compiles, and brings what the kernel would hold up to date by differences.
+    /// As a commit; and what was followed change by change is what comes out of laying everything out anew.
     fn commit(&mut self) {
-        let layout = compile(&self.model, &mut self.selections, &mut self.names);
-        let changes = self.selections.take_changes();
-        for (id, _, all) in self.selections.sets() {
-            if !layout.selections.contains_key(&id) {
-                continue;
-            }
-            if self.layout.selections.contains_key(&id) {
-                let set = self.kernel.get_mut(&id).unwrap();
-                for member in changes.removed.get(&id).into_iter().flatten() {
-                    assert!(set.remove(member), "an element is deleted that is not there");
-                }
-                for member in changes.added.get(&id).into_iter().flatten() {
-                    assert!(set.insert(*member), "an element is added that is there");
-                }
-            } else {
-                self.kernel.insert(id, all.copied().collect());
-            }
+        self.compiler.follow();
+        self.kernel.commit(&self.compiler);
+        self.compiler.settle();
+        assert_eq!(meaning(&self.compiler), meaning(&self.anew()));
+    }
+
+    /// Another compiler that is told the same at once.
+    fn anew(&self) -> Compiler {
+        let model = self.compiler.model();
+        let mut other = Compiler::default();
+        other.set_policies(model.policies.iter().map(|(key, policy)| (key.clone(), Arc::clone(policy))).collect());
+        other.set_namespaces(
+            model.namespaces.iter().map(|(name, labels)| (name.clone(), Labels::clone(labels))).collect(),
+        );
+        // Those of this node are told with what is known of them from both sides.
+        for uid in model.told() {
+            other.set_pod(uid, model.pod(uid).cloned());
         }
-        self.selections.retain(|id| layout.selections.contains_key(&id));
-        self.kernel.retain(|id, _| layout.selections.contains_key(id));
-        for (id, _, all) in self.selections.sets() {
-            assert_eq!(self.kernel[&id], all.copied().collect(), "what the kernel holds of set {id}");
-        }
-        self.layout = layout;
+        model.local.iter().for_each(|(uid, pod)| other.set_local(uid, Some(pod.clone())));
+        other.start_over();
+        other
+    }
+
+    fn state(&self, uid: &str) -> PodState {
+        PodState::clone(self.compiler.model().pod(uid).unwrap())
     }
 
     fn says(&self, connection: &Connection) -> bool {
-        Direction::BOTH.iter().all(|direction| allows(&self.layout, &self.selections, *direction, connection))
+        let (layout, selections) = (self.compiler.layout(), self.compiler.selections());
+        Direction::BOTH.iter().all(|direction| allows(layout, selections, *direction, connection))
     }
 
     /// The policies read directly, for pods of which none shares its address.
@@ -103,14 +219,20 @@ impl World {
             return true;
         }
         let local = |address: IpAddr| {
-            self.model.local.keys().filter_map(|uid| self.model.pod(uid)).find(|pod| pod.addresses.contains(&address))
+            self.compiler
+                .model()
+                .local
+                .keys()
+                .filter_map(|uid| self.compiler.model().pod(uid))
+                .find(|pod| pod.addresses.contains(&address))
         };
-        let pods: Vec<&Arc<PodState>> = self.model.pods().collect();
+        let pods: Vec<&Arc<PodState>> = self.compiler.model().pods().collect();
         let permits = |own: Option<&Arc<PodState>>, peer: IpAddr, is_ingress: bool| {
             let Some(own) = own else { return true };
             let rules = |policy: &Policy| if is_ingress { policy.ingress.clone() } else { policy.egress.clone() };
             let mut isolating = self
-                .model
+                .compiler
+                .model()
                 .policies
                 .iter()
                 .filter(|(key, policy)| key.namespace == own.namespace && matches(&policy.pods, &own.labels))
@@ -137,9 +259,12 @@ impl World {
                 pods.iter().filter(|pod| pod.addresses.contains(&address)).any(|pod| {
                     let is_in = match namespaces {
                         None => pod.namespace == key.namespace,
-                        Some(namespaces) => {
-                            self.model.namespaces.get(&pod.namespace).is_some_and(|labels| matches(namespaces, labels))
-                        }
+                        Some(namespaces) => self
+                            .compiler
+                            .model()
+                            .namespaces
+                            .get(&pod.namespace)
+                            .is_some_and(|labels| matches(namespaces, labels)),
                     };
                     is_in && matches(selector, &pod.labels)
                 })
@@ -390,7 +515,7 @@ fn the_cases_of_upstream() {
     for (what, policies, to, protocol, port, wanted) in cases {
         let mut world = matrix();
         for (number, (namespace, policy)) in policies.into_iter().enumerate() {
-            world.model.policies.insert(PolicyKey::new(namespace, number.to_string()), Arc::new(policy));
+            world.policy(namespace, &number.to_string(), Some(policy));
         }
         world.commit();
         let mut wanted: Vec<&str> = wanted.split(' ').collect();
@@ -404,22 +529,89 @@ fn equal_contents_share_their_sets_and_pods_share_chains() {
     let mut world = matrix();
     for number in 0..50 {
         let rules = one(vec![own("pod=b"), block("192.0.2.0/24", &[])], vec![numbers(Tcp, 80, 80)]);
-        world.model.policies.insert(PolicyKey::new("x", number.to_string()), Arc::new(ingress("", rules).1));
+        world.policy("x", &number.to_string(), Some(ingress("", rules).1));
     }
     world.commit();
-    let layout = &world.layout;
-    assert_eq!((layout.selections.len(), layout.blocks.len(), layout.ports.len()), (1, 1, 1));
-    assert_eq!(layout.chains.len(), 51, "one for each policy, one for their set");
-    assert_eq!(layout.ingress.len(), 3);
+    let before = meaning(&world.compiler);
+    assert_eq!(before.counts, [1, 1, 1, 51], "a chain for each policy, one for their set");
+    assert_eq!(before.isolated.len(), 3);
     // Whatever else of the cluster is isolated is none of this node's business.
-    let before = layout.clone();
-    world.model.policies.insert(PolicyKey::new("w", "far"), Arc::new(ingress("", Some(vec![])).1));
+    world.policy("w", "far", Some(ingress("", Some(vec![])).1));
+    world.compiler.follow();
+    assert!(has_no_changes(&world.compiler));
     world.commit();
-    assert_eq!(world.layout, before);
-    world.model.policies.clear();
+    for number in 0..50 {
+        world.policy("x", &number.to_string(), None);
+    }
     world.commit();
-    assert_eq!(world.layout, Layout { senders: before.senders, ..Layout::default() });
-    assert!(world.kernel.is_empty());
+    let senders = before.senders;
+    assert_eq!(
+        meaning(&world.compiler),
+        Meaning { isolated: BTreeMap::new(), policed: vec![], senders, counts: [0; 4] }
+    );
+    assert!(world.kernel.members.is_empty());
+}
+
+fn has_no_changes(compiler: &Compiler) -> bool {
+    let Layout { selections, blocks, ports, chains, ingress, egress, policed, senders } = compiler.layout();
+    let counts = [
+        selections.changes().count(),
+        blocks.changes().count(),
+        ports.changes().count(),
+        chains.changes().count(),
+        ingress.changes().count(),
+        egress.changes().count(),
+        policed.changes().count(),
+        senders.changes().count(),
+    ];
+    counts == [0; 8]
+}
+
+#[test]
+fn what_merely_changes_hands_keeps_its_number_and_a_change_touches_only_what_it_concerns() {
+    let mut world = matrix();
+    let allow = |pods: &str, peers: &str| {
+        let rules = one(vec![own(peers), block("192.0.2.0/24", &[])], vec![numbers(Tcp, 80, 80)]);
+        Some(ingress(pods, rules).1)
+    };
+    world.policy("x", "one", allow("pod=a", "pod=b"));
+    world.policy("y", "two", allow("pod=a", "pod=b"));
+    world.commit();
+    let names = |world: &World| world.compiler.layout().chains.now().keys().copied().collect::<Vec<_>>();
+    let before = names(&world);
+    // The pod leaves and another takes its place in the same transaction: the chains stay as they are.
+    let state = PodState { addresses: vec![address("192.0.2.77")], ..world.state("x/a") };
+    world.pod("x/a", None, true);
+    world.pod("x/new", Some(state), true);
+    world.compiler.follow();
+    let layout = world.compiler.layout();
+    assert_eq!((layout.chains.changes().count(), layout.blocks.changes().count()), (0, 0));
+    assert_eq!((layout.ingress.changes().count(), layout.senders.changes().count()), (2, 2));
+    world.commit();
+    // What a policy allows changes: its chain and the sets that it alone used; pods stay where they are.
+    world.policy("x", "one", allow("pod=a", "pod=c"));
+    world.compiler.follow();
+    let layout = world.compiler.layout();
+    assert_eq!((layout.chains.changes().count(), layout.ingress.changes().count()), (1, 0));
+    assert_eq!((layout.selections.changes().count(), layout.blocks.changes().count()), (2, 0));
+    world.commit();
+    assert_eq!(names(&world), before);
+    // It selects others: the pods that it selected and selects.
+    world.policy("x", "one", allow("pod=b", "pod=c"));
+    world.compiler.follow();
+    assert_eq!(world.compiler.layout().ingress.changes().count(), 2);
+    world.commit();
+    // Of two pods with one address the one that is left counts, whichever ends first.
+    for first in ["x/b", "x/twin"] {
+        let mut world = matrix();
+        world.policy("x", "one", allow("", "pod=c"));
+        let twin = world.state("x/b");
+        world.pod("x/twin", Some(twin), true);
+        world.commit();
+        world.pod(first, None, true);
+        world.commit();
+        assert!(world.kernel.isolated.contains_key(&(Direction::Ingress, address("x/b"))), "{first} ends first");
+    }
 }
 
 fn any_selector() -> impl Strategy<Value = Selector> {
@@ -485,11 +677,7 @@ proptest! {
         for step in steps {
             match step {
                 Step::Policy(at, name, policy) => {
-                    let key = PolicyKey::new(NAMESPACES[at], name.to_string());
-                    match policy {
-                        Some(policy) => world.model.policies.insert(key, Arc::new(policy)),
-                        None => world.model.policies.remove(&key),
-                    };
+                    world.policy(NAMESPACES[at], &name.to_string(), policy);
                 }
                 Step::Namespace(at, text) => world.namespace(NAMESPACES[at], text),
                 Step::Pod(number, is_local, state) => {
