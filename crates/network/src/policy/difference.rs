@@ -42,8 +42,9 @@ impl Difference<'_> {
             }
         }
         report.added += fresh.len();
-        // A pod that is isolated from now on, or by other policies: also an address that another pod had.
-        report.restricts |= fresh.iter().any(|(set, _)| *set != rules::SENDERS);
+        // A pod that is isolated from now on, or by other policies: also one that has the address that another had.
+        report.restricts |=
+            [&layout.ingress, &layout.egress].iter().any(|all| all.changes().any(|one| one.after.is_some()));
         for set in rules::SETS_OF_PODS {
             batch.add_elements(family, TABLE, set, of_set(&fresh, set));
         }
@@ -132,14 +133,17 @@ impl Difference<'_> {
         }
         for direction in Direction::BOTH {
             for change in layout.isolated(direction).changes().filter(|change| is_own(change.key)) {
-                let element = |group: &u32| {
-                    let chain = ChainName::Group(direction, *group);
-                    (rules::verdict_map(direction), rules::isolated(*change.key, chain))
-                };
+                let element = |group: &u32| (rules::isolation_map(direction), rules::isolated(*change.key, *group));
                 gone.extend(change.before.map(element));
                 fresh.extend(change.after.map(element));
             }
         }
+        let group = |name: &ChainName| match name {
+            ChainName::Group(direction, id) => Some((rules::chain_map(*direction), rules::group(*direction, *id))),
+            ChainName::Policy(..) => None,
+        };
+        gone.extend(layout.chains.removed().filter_map(|(name, _)| group(name)));
+        fresh.extend(layout.chains.added().filter_map(|(name, _)| group(name)));
         (gone, fresh)
     }
 }
