@@ -85,6 +85,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         figures.push(format!("\"pod_{here}_p50_us\":{},\"pod_{here}_p99_us\":{}", p50.as_micros(), p99.as_micros()));
         figures.push(format!("\"label_{here}_p50_us\":{}", label.as_micros()));
         figures.push(format!("\"policy_{here}_p50_us\":{}", change.as_micros()));
+        figures.push(format!("\"look_{here}_us\":{}", look.as_micros()));
     }
     println!("{{{}}}", figures.join(","));
     Ok(())

@@ -4,12 +4,12 @@
 mod bed;
 
 use std::io::{Read as _, Write as _};
-use std::net::{IpAddr, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, TcpStream, UdpSocket};
 use std::process::Command;
 
 use bed::policies::{Policies, block, egress, ingress, named, of, own, rule, tcp, udp};
 use bed::{Bed, HOST, OUTSIDE, Pod, ask_udp, ip, serve_tcp, udp_client};
-use klynge_network::netlink::{Family, NetworkNamespace, Nft, NftBatch};
+use klynge_network::netlink::{Element, Family, NetworkNamespace, Nft, NftBatch};
 use klynge_network::policy::{Change, TABLE, purge};
 
 const PORT: u16 = 8080;
@@ -367,6 +367,34 @@ fn a_restart_leaves_no_window_and_others_removal_is_mended() {
 }
 
 #[test]
+fn a_change_that_the_kernel_refuses_is_made_with_the_next_one() {
+    let mut world = world();
+    let allowed = |pods: &str| ingress("name=b", vec![rule(vec![of("", pods)], vec![])]);
+    world.policies.set("p", allowed("name=a"));
+    world.check("before", true, false, false);
+    // Somebody takes away what the next change deletes.
+    let address = world.b.ip().to_string().parse::<Ipv4Addr>().unwrap().octets().to_vec();
+    let mut nft = Nft::open_in(&world.bed.host).unwrap();
+    let mut batch = NftBatch::new();
+    batch.delete_elements(Family::Ip, TABLE, "policed", &[Element::key(address)]);
+    batch.commit(nft.socket()).unwrap();
+    let key = |name: &str| klynge_network::policy::PolicyKey::new("default", name);
+    let set = |name: &str, policy: Option<_>| Change::Policy(key(name), policy.map(std::sync::Arc::new));
+    let error = world.policies.programmer.apply([set("p", None)]).unwrap_err();
+    assert!(error.to_string().contains("policed"), "{error}");
+    world.check("what was refused changes nothing", true, false, false);
+    // Also what is told after the failure, and takes it back in part.
+    let changes = [set("p", Some(allowed("name=a"))), set("q", Some(allowed("name=c")))];
+    let report = world.policies.programmer.apply(changes).unwrap();
+    assert!(report.rebuilt && report.restricts);
+    world.check("the next change mends", true, true, false);
+    let report = world.policies.set("q", allowed("name=a"));
+    assert!(!report.rebuilt && report.restricts);
+    world.check("and the one after it is small again", true, false, false);
+    assert!(world.policies.programmer.verify(true).unwrap());
+}
+
+#[test]
 fn nft_can_read_the_tables() {
     if Command::new("nft").arg("--version").output().is_err() {
         eprintln!("SKIPPED: nft is not installed");
@@ -400,8 +428,10 @@ fn nft_can_read_the_tables() {
         list(&["-j", "list", "table", family, TABLE]);
         for part in [
             "iifname . IP saddr != @senders drop",
-            "IP saddr vmap @egress",
-            "IP daddr vmap @ingress",
+            "IP saddr map @egress ",
+            "vmap @egress-chains",
+            "IP daddr map @ingress ",
+            "vmap @ingress-chains",
             "meta l4proto . th dport @ports-",
         ] {
             let part = part.replace("IP", family);

@@ -127,6 +127,20 @@ impl Conntrack {
         Ok(found)
     }
 
+    /// Lists all connections, each with its protocol's number. The kernel walks its whole table for a list, whatever is asked for: this costs
+    /// as much as one of [`Conntrack::list`].
+    pub fn list_all(&mut self) -> Result<Vec<(u8, Flow)>> {
+        let mut found = Vec::new();
+        self.socket.dump(
+            SUBSYSTEM_CONNTRACK | MSG_GET,
+            "list all tracked connections",
+            // Of no family in particular.
+            |batch| batch.raw(&[0; 4]),
+            |_, payload| found.extend(payload.get(4..).and_then(parse)),
+        )?;
+        Ok(found)
+    }
+
     /// Forgets connections; one that ended by itself meanwhile is no error.
     pub fn delete(&mut self, protocol: u8, flows: &[Flow]) -> Result<()> {
         // Small batches keep the acknowledgements within the socket's receive queue.

@@ -3,9 +3,9 @@
 use std::net::IpAddr;
 
 use super::nft_constants::{
-    DATA_TYPE_VERDICT, DATA_VALUE, ELEMENT_KEY, ELEMENTS_LIST, ELEMENTS_SET, ELEMENTS_TABLE, FLAG_CREATE, FLAG_REQUEST,
-    Family, LIST_ELEMENT, MSG_NEW_ELEMENT, MSG_NEW_SET, SET_DATA_TYPE, SET_DESCRIPTION, SET_DESCRIPTION_CONCAT,
-    SET_FIELD_LENGTH, SET_FLAGS, SET_ID, SET_KEY_LENGTH, SET_KEY_TYPE, SET_NAME, SET_TABLE, SUBSYSTEM_NFTABLES,
+    DATA_VALUE, ELEMENT_KEY, ELEMENTS_LIST, ELEMENTS_SET, ELEMENTS_TABLE, FLAG_CREATE, FLAG_REQUEST, Family,
+    LIST_ELEMENT, MSG_NEW_ELEMENT, MSG_NEW_SET, SET_DESCRIPTION, SET_DESCRIPTION_CONCAT, SET_FIELD_LENGTH, SET_FLAGS,
+    SET_ID, SET_KEY_LENGTH, SET_KEY_TYPE, SET_NAME, SET_TABLE, SUBSYSTEM_NFTABLES,
 };
 use super::nft_message::NftBatch;
 use crate::prefix::address_bytes;
@@ -56,14 +56,12 @@ impl FieldType {
     }
 }
 
-/// A set of keys, or a map from keys to verdicts.
+/// A set of keys.
 pub struct FilterSet<'a> {
     /// Its name.
     pub name: &'a str,
     /// The fields of the key.
     pub key: &'a [FieldType],
-    /// Whether it leads to verdicts.
-    pub verdicts: bool,
     /// Whether its elements are ranges.
     pub ranges: bool,
 }
@@ -78,7 +76,7 @@ impl NftBatch {
     pub fn add_filter_set(&mut self, family: Family, table: &str, set: &FilterSet<'_>) {
         self.begin_filter(MSG_NEW_SET, family, format!("add set {table} {}", set.name));
         let is_concatenated = set.key.len() > 1;
-        let flags = [(set.ranges, 0x4), (set.verdicts, 0x8), (set.ranges && is_concatenated, 0x80)];
+        let flags = [(set.ranges, 0x4), (set.ranges && is_concatenated, 0x80)];
         let flags = flags.iter().filter(|(on, _)| *on).fold(0_u32, |all, (_, bit)| all | bit);
         let bytes = |field: &FieldType| field.bytes(family);
         let key_bytes = if is_concatenated {
@@ -92,9 +90,6 @@ impl NftBatch {
         batch.attribute_be32(SET_FLAGS, flags);
         batch.attribute_be32(SET_KEY_TYPE, set.key.iter().fold(0, |all, field| all << 6 | field.number(family)));
         batch.attribute_be32(SET_KEY_LENGTH, key_bytes);
-        if set.verdicts {
-            batch.attribute_be32(SET_DATA_TYPE, DATA_TYPE_VERDICT);
-        }
         batch.attribute_be32(SET_ID, ID_UNUSED);
         if !is_concatenated {
             let mut order = vec![KEY_BYTE_ORDER, 4];

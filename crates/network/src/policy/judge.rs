@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::layout::{ChainRule, Direction, Layout, PeerSet, PortSet};
+use super::layout::{ChainName, ChainRule, Direction, Layout, PeerSet, PortSet};
 use super::ranges;
 use super::selections::{Member, Selections};
 
@@ -26,17 +26,15 @@ pub(crate) fn allows(layout: &Layout, selections: &Selections, direction: Direct
     };
     match layout.isolated(direction).get(&own) {
         None => true,
-        Some(chain) => accepts(layout, selections, chain, peer, connection),
+        Some(group) => accepts(layout, selections, ChainName::Group(direction, *group), peer, connection),
     }
 }
 
-fn accepts(layout: &Layout, selections: &Selections, chain: &str, peer: IpAddr, connection: &Connection) -> bool {
-    let has = |id: &u32, member: Member| {
-        layout.selections.get(id).is_some_and(|selection| selections.contains(selection, &member))
-    };
-    let rules = layout.chains.get(chain).map(|chain| chain.rules.as_slice()).unwrap_or_default();
+fn accepts(layout: &Layout, selections: &Selections, chain: ChainName, peer: IpAddr, connection: &Connection) -> bool {
+    let has = |id: &u32, member: Member| selections.contains(*id, &member);
+    let rules = layout.chains.get(&chain).map(Vec::as_slice).unwrap_or_default();
     rules.iter().any(|rule| match rule {
-        ChainRule::Jump(policy) => accepts(layout, selections, policy, peer, connection),
+        ChainRule::Jump(policy) => accepts(layout, selections, *policy, peer, connection),
         ChainRule::Drop => false,
         ChainRule::Accept(peers, ports) => {
             let is_peer = match peers {
@@ -53,7 +51,7 @@ fn accepts(layout: &Layout, selections: &Selections, chain: &str, peer: IpAddr, 
                         .ports
                         .get(id)
                         .into_iter()
-                        .flatten()
+                        .flat_map(|ranges| ranges.iter())
                         .any(|(of, first, last)| of.number() == protocol && (*first..=*last).contains(&port)),
                 }
         }

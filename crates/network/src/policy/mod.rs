@@ -1,9 +1,13 @@
-//! NetworkPolicy in nftables: what is known (state, model), what that means (selections, layout), and bringing the kernel there.
+//! NetworkPolicy in nftables: what is known (state, model), what that means (selections, layout, compiler), and bringing the kernel there.
 
+mod claims;
+mod compiler;
+mod difference;
 mod error;
 mod judge;
 mod layout;
 mod model;
+mod numbers;
 mod program;
 mod ranges;
 mod revoke;
@@ -12,6 +16,7 @@ mod selections;
 mod state;
 #[cfg(test)]
 mod tests;
+mod tracked;
 mod worker;
 
 pub use error::Error;

@@ -18,7 +18,35 @@ pub(crate) struct Model {
     pub(crate) local: BTreeMap<String, LocalPod>,
     /// Both together: what pods are like.
     pods: HashMap<String, Arc<PodState>>,
-    by_namespace: HashMap<String, HashSet<String>>,
+    by_namespace: ByNamespace,
+    local_by_namespace: ByNamespace,
+}
+
+/// Uids by namespace.
+#[derive(Default)]
+struct ByNamespace(HashMap<String, HashSet<String>>);
+
+impl ByNamespace {
+    fn of(&self, namespace: &str) -> impl Iterator<Item = &String> {
+        self.0.get(namespace).into_iter().flatten()
+    }
+
+    fn move_pod(&mut self, uid: &str, before: Option<&str>, after: Option<&str>) {
+        if before == after {
+            return;
+        }
+        if let Some(namespace) = before
+            && let Some(uids) = self.0.get_mut(namespace)
+        {
+            uids.remove(uid);
+            if uids.is_empty() {
+                self.0.remove(namespace);
+            }
+        }
+        if let Some(namespace) = after {
+            self.0.entry(namespace.to_owned()).or_default().insert(uid.to_owned());
+        }
+    }
 }
 
 /// What a pod was like and is like.
@@ -45,7 +73,12 @@ impl Model {
 
     /// The pods of a namespace.
     pub(crate) fn pods_of(&self, namespace: &str) -> impl Iterator<Item = &Arc<PodState>> {
-        self.by_namespace.get(namespace).into_iter().flatten().filter_map(|uid| self.pods.get(uid))
+        self.by_namespace.of(namespace).filter_map(|uid| self.pods.get(uid))
+    }
+
+    /// The uids of the pods of this node in a namespace.
+    pub(crate) fn local_of(&self, namespace: &str) -> impl Iterator<Item = &String> {
+        self.local_by_namespace.of(namespace)
     }
 
     /// The policies of a namespace.
@@ -61,20 +94,21 @@ impl Model {
             Some(state) => self.told.insert(uid.to_owned(), state),
             None => self.told.remove(uid),
         };
-        self.merge(uid)
+        let is_local = self.local.contains_key(uid);
+        self.merge(uid, is_local)
     }
 
     /// Takes over what the node tells of a pod of its own; none where it is detached.
     pub(crate) fn set_local(&mut self, uid: &str, pod: Option<LocalPod>) -> PodChange {
-        match pod {
+        let before = match pod {
             Some(pod) => self.local.insert(uid.to_owned(), pod),
             None => self.local.remove(uid),
         };
-        self.merge(uid)
+        self.merge(uid, before.is_some())
     }
 
     /// Labels and ports are the API's, where it has told; the addresses of an attached pod are those that it was given.
-    fn merge(&mut self, uid: &str) -> PodChange {
+    fn merge(&mut self, uid: &str, was_local: bool) -> PodChange {
         let after = match (self.told.get(uid), self.local.get(uid)) {
             (Some(told), Some(local)) if told.addresses != local.state.addresses => {
                 Some(Arc::new(PodState { addresses: local.state.addresses.clone(), ..PodState::clone(told) }))
@@ -84,20 +118,13 @@ impl Model {
             (None, None) => None,
         };
         let before = match &after {
-            Some(state) => {
-                self.by_namespace.entry(state.namespace.clone()).or_default().insert(uid.to_owned());
-                self.pods.insert(uid.to_owned(), Arc::clone(state))
-            }
+            Some(state) => self.pods.insert(uid.to_owned(), Arc::clone(state)),
             None => self.pods.remove(uid),
         };
-        if let (Some(state), None) = (&before, &after)
-            && let Some(uids) = self.by_namespace.get_mut(&state.namespace)
-        {
-            uids.remove(uid);
-            if uids.is_empty() {
-                self.by_namespace.remove(&state.namespace);
-            }
-        }
+        let [from, to] = [&before, &after].map(|state| state.as_ref().map(|state| state.namespace.as_str()));
+        self.by_namespace.move_pod(uid, from, to);
+        let is_local = self.local.contains_key(uid);
+        self.local_by_namespace.move_pod(uid, was_local.then_some(from).flatten(), is_local.then_some(to).flatten());
         PodChange { before, after }
     }
 }

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use super::judge::{Connection, allows};
 use super::layout::{Direction, Layout};
 use super::selections::Selections;
-use crate::netlink::{Conntrack, Family, Flow, FlowFilter, NetworkNamespace, Result, Rtnetlink};
+use crate::netlink::{Conntrack, Family, Flow, NetworkNamespace, Result, Rtnetlink};
 
 /// TCP and UDP; of other protocols each packet is judged.
 const PROTOCOLS: [u8; 2] = [6, 17];
@@ -20,14 +20,15 @@ pub(crate) fn revoke(
     selections: &Selections,
 ) -> Result<usize> {
     let own: HashSet<IpAddr> = Rtnetlink::open_in(namespace)?.addresses()?.into_iter().map(|one| one.address).collect();
+    let all = conntrack.list_all()?;
     let mut count = 0;
-    for family in families {
-        for protocol in PROTOCOLS {
-            let mut flows = conntrack.list(&FlowFilter::of_protocol(protocol, *family))?;
-            flows.retain(|flow| !is_allowed(flow, protocol, &own, layout, selections));
-            conntrack.delete(protocol, &flows)?;
-            count += flows.len();
-        }
+    for protocol in PROTOCOLS {
+        let is_concerned = |flow: &&(u8, Flow)| flow.0 == protocol && families.contains(&Family::of(flow.1.source));
+        let judged = all.iter().filter(is_concerned).map(|(_, flow)| flow);
+        let forbidden: Vec<Flow> =
+            judged.filter(|flow| !is_allowed(flow, protocol, &own, layout, selections)).cloned().collect();
+        conntrack.delete(protocol, &forbidden)?;
+        count += forbidden.len();
     }
     Ok(count)
 }

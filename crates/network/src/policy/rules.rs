@@ -2,12 +2,13 @@
 
 use std::net::IpAddr;
 
-use super::layout::{ChainRule, Direction, PeerSet, PortSet};
+use super::layout::{ChainName, ChainRule, Direction, PeerSet, PortSet};
 use super::ranges::PortRanges;
 use super::selections::{Member, Selection};
 use crate::POD_INTERFACE_PREFIX;
 use crate::netlink::{
-    ChainSpec, Element, Expressions, Family, FieldType, FilterSet, Hook, NftBatch, Register, Verdict,
+    ChainSpec, DataType, Element, Expressions, Family, FieldType, FilterSet, Hook, MapValue, NftBatch, Register,
+    SetFlags, TypedSetSpec, Verdict,
 };
 use crate::pod_net::TUNNEL_INTERFACE_PREFIX;
 use crate::prefix::address_bytes;
@@ -24,6 +25,10 @@ pub(crate) const FIXED_CHAINS: [&str; 7] =
     ["established", "stranger", "sender", "leaving", "arriving", "to-host", "from-pods"];
 
 const KEY: Register = Register::new(0);
+/// What a lookup found.
+const FOUND: Register = Register::new(6);
+/// The packet's mark while a copy goes through it.
+const SAVED: Register = Register::new(7);
 const STATE_ESTABLISHED: u32 = 2;
 const STATE_RELATED: u32 = 4;
 const STATE_NEW: u32 = 8;
@@ -37,12 +42,33 @@ pub(crate) const SENDERS: &str = "senders";
 pub(crate) const POLICED: &str = "policed";
 pub(crate) const PAIRS: &str = "pairs";
 
-pub(crate) const fn verdict_map(direction: Direction) -> &'static str {
+/// The map from isolated addresses to the numbers of their sets of policies.
+pub(crate) const fn isolation_map(direction: Direction) -> &'static str {
     match direction {
         Direction::Ingress => "ingress",
         Direction::Egress => "egress",
     }
 }
+
+/// The map from numbers of sets of policies to their chains. The kernel walks every chain that a verdict leads to, once for each verdict,
+/// whenever a rule or a verdict is added: verdicts of addresses would be as many as pods.
+pub(crate) const fn chain_map(direction: Direction) -> &'static str {
+    match direction {
+        Direction::Ingress => "ingress-chains",
+        Direction::Egress => "egress-chains",
+    }
+}
+
+/// The sets and maps whose elements come and go with pods of this node.
+pub(crate) const SETS_OF_PODS: [&str; 7] = [
+    SENDERS,
+    POLICED,
+    PAIRS,
+    isolation_map(Direction::Ingress),
+    isolation_map(Direction::Egress),
+    chain_map(Direction::Ingress),
+    chain_map(Direction::Egress),
+];
 
 const fn address_registers(family: Family) -> u32 {
     if matches!(family, Family::Ip6) { 4 } else { 1 }
@@ -53,15 +79,20 @@ pub(crate) fn add_base(batch: &mut NftBatch, family: Family) {
     use FieldType::{Address, InterfaceName};
     batch.delete_table_if_exists(family, TABLE);
     batch.add_table(family, TABLE);
-    let sets: [(&str, &[FieldType], bool); 5] = [
-        (SENDERS, &[InterfaceName, Address], false),
-        (POLICED, &[Address], false),
-        (PAIRS, &[Address, Address], false),
-        (verdict_map(Direction::Ingress), &[Address], true),
-        (verdict_map(Direction::Egress), &[Address], true),
-    ];
-    for (name, key, verdicts) in sets {
-        batch.add_filter_set(family, TABLE, &FilterSet { name, key, verdicts, ranges: false });
+    let sets: [(&str, &[FieldType]); 3] =
+        [(SENDERS, &[InterfaceName, Address]), (POLICED, &[Address]), (PAIRS, &[Address, Address])];
+    for (name, key) in sets {
+        batch.add_filter_set(family, TABLE, &FilterSet { name, key, ranges: false });
+    }
+    let flags = SetFlags::default();
+    for direction in Direction::BOTH {
+        let (address, number) = ([DataType::address(family)], [DataType::Number]);
+        for (name, key, value) in [
+            (isolation_map(direction), &address, MapValue::Data(&number)),
+            (chain_map(direction), &number, MapValue::Verdict),
+        ] {
+            batch.add_typed_set(family, TABLE, &TypedSetSpec { name, key, value, flags, size_max: None });
+        }
     }
     for (name, base) in [
         ("established", None),
@@ -89,6 +120,10 @@ fn fixed_rules(family: Family) -> Vec<(&'static str, Expressions)> {
     let of_source = || begin().load_source(family, KEY);
     let of_destination = || begin().load_destination(family, KEY);
     let is_policed = |rule: Expressions| rule.contained(POLICED, KEY, false);
+    let to_chain = |rule: Expressions, direction| {
+        let found = rule.lookup(isolation_map(direction), KEY, FOUND).copy_through_mark(FOUND, &[KEY], SAVED);
+        found.lookup_verdict(chain_map(direction), KEY)
+    };
     let is_pair = || {
         let second = KEY.plus(address_registers(family));
         of_source().load_destination(family, second).contained(PAIRS, KEY, false)
@@ -106,10 +141,10 @@ fn fixed_rules(family: Family) -> Vec<(&'static str, Expressions)> {
         ("leaving", is_pair().verdict(Verdict::Accept)),
         ("leaving", jump(is_policed(of_source()), "stranger")),
         ("leaving", jump(is_policed(of_destination()), "stranger")),
-        ("leaving", of_source().lookup_verdict(verdict_map(Direction::Egress), KEY)),
+        ("leaving", to_chain(of_source(), Direction::Egress)),
         ("arriving", jump(begin(), "established")),
         ("arriving", is_pair().verdict(Verdict::Accept)),
-        ("arriving", of_destination().lookup_verdict(verdict_map(Direction::Ingress), KEY)),
+        ("arriving", to_chain(of_destination(), Direction::Ingress)),
         ("to-host", from_tunnel().verdict(Verdict::Accept)),
         ("to-host", jump(from_pods(), "from-pods")),
         ("from-pods", jump(begin(), "established")),
@@ -124,7 +159,7 @@ fn fixed_rules(family: Family) -> Vec<(&'static str, Expressions)> {
     rules.extend([
         ("from-pods", jump(begin(), "sender")),
         ("from-pods", jump(is_policed(of_source()), "stranger")),
-        ("from-pods", of_source().lookup_verdict(verdict_map(Direction::Egress), KEY)),
+        ("from-pods", to_chain(of_source(), Direction::Egress)),
     ]);
     rules
 }
@@ -177,12 +212,12 @@ pub(crate) fn add_selection(batch: &mut NftBatch, family: Family, id: u32, selec
         Selection::Named { .. } => &[Address, Protocol, Port],
     };
     let name = selection_set(id, selection);
-    batch.add_filter_set(family, TABLE, &FilterSet { name: &name, key, verdicts: false, ranges: false });
+    batch.add_filter_set(family, TABLE, &FilterSet { name: &name, key, ranges: false });
 }
 
 pub(crate) fn add_blocks(batch: &mut NftBatch, family: Family, id: u32, blocks: &[(IpAddr, IpAddr)]) {
     let name = blocks_set(id);
-    let set = FilterSet { name: &name, key: &[FieldType::Address], verdicts: false, ranges: true };
+    let set = FilterSet { name: &name, key: &[FieldType::Address], ranges: true };
     batch.add_filter_set(family, TABLE, &set);
     let own: Vec<_> = blocks.iter().filter(|(first, _)| Family::of(*first) == family).copied().collect();
     batch.add_address_ranges(family, TABLE, &name, &own);
@@ -191,7 +226,7 @@ pub(crate) fn add_blocks(batch: &mut NftBatch, family: Family, id: u32, blocks: 
 pub(crate) fn add_ports(batch: &mut NftBatch, family: Family, id: u32, ports: &PortRanges) {
     let name = ports_set(id);
     let key = &[FieldType::Protocol, FieldType::Port];
-    batch.add_filter_set(family, TABLE, &FilterSet { name: &name, key, verdicts: false, ranges: true });
+    batch.add_filter_set(family, TABLE, &FilterSet { name: &name, key, ranges: true });
     let elements: Vec<Element> = ports
         .iter()
         .map(|(protocol, first, last)| {
@@ -231,15 +266,21 @@ pub(crate) fn policed(address: IpAddr) -> [(&'static str, Element); 2] {
     [(PAIRS, Element::key([bytes.clone(), bytes.clone()].concat())), (POLICED, Element::key(bytes))]
 }
 
-/// The element that leads an isolated address to its policies.
-pub(crate) fn isolated(address: IpAddr, chain: &str) -> Element {
-    Element { verdict: Some(Verdict::Goto(chain.to_owned())), ..Element::key(address_bytes(address)) }
+/// The element that leads an isolated address to its set of policies.
+pub(crate) fn isolated(address: IpAddr, group: u32) -> Element {
+    Element { value: Some(group.to_ne_bytes().to_vec()), ..Element::key(address_bytes(address)) }
+}
+
+/// The element that leads a set of policies to its chain.
+pub(crate) fn group(direction: Direction, group: u32) -> Element {
+    let chain = ChainName::Group(direction, group).to_string();
+    Element { verdict: Some(Verdict::Goto(chain)), ..Element::key(group.to_ne_bytes().to_vec()) }
 }
 
 /// The kernel's form of a rule.
 pub(crate) fn expressions(family: Family, direction: Direction, rule: &ChainRule) -> Expressions {
     let (peers, ports) = match rule {
-        ChainRule::Jump(chain) => return Expressions::new().verdict(Verdict::Jump(chain.clone())),
+        ChainRule::Jump(chain) => return Expressions::new().verdict(Verdict::Jump(chain.to_string())),
         ChainRule::Drop => return Expressions::new().counter().verdict(Verdict::Drop),
         ChainRule::Accept(peers, ports) => (peers, ports),
     };

@@ -2,13 +2,14 @@
 //!
 //! Two pods may have one address for a moment (the old one's end has not been told yet), so elements are counted.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use object::selector::labels::Selector;
 
 use super::model::Model;
+use super::numbers::Numbers;
 use super::state::{Labels, PodState};
 
 /// What is selected.
@@ -43,6 +44,14 @@ impl Member {
 }
 
 impl Selection {
+    /// The one namespace whose pods it selects; none where it may select in any.
+    const fn namespace(&self) -> Option<&str> {
+        match self {
+            Self::Pods { namespaces: Namespaces::One(name), .. } => Some(name.as_str()),
+            _ => None,
+        }
+    }
+
     /// The elements that a pod contributes.
     fn members(&self, pod: &PodState, namespace: Option<&Labels>) -> Vec<Member> {
         match self {
@@ -76,18 +85,22 @@ pub(crate) fn matches(selector: &Selector, labels: &Labels) -> bool {
     selector.matches_with(|key| labels.get(key).map(String::as_str))
 }
 
-struct Live {
-    id: u32,
-    counts: HashMap<Member, u32>,
-}
-
 /// The selections that rules use, each with its members.
 #[derive(Default)]
 pub(crate) struct Selections {
-    live: HashMap<Arc<Selection>, Live>,
-    next_id: u32,
+    numbers: Numbers<Selection>,
+    live: HashMap<u32, Live>,
+    /// The numbers of those that select in one namespace alone, by its name, and of the others.
+    in_namespace: HashMap<String, HashSet<u32>>,
+    anywhere: HashSet<u32>,
     /// Members touched since the last commit, and whether they were there then.
     touched: HashMap<(u32, Member), bool>,
+}
+
+struct Live {
+    selection: Arc<Selection>,
+    /// How many pods contribute each member.
+    counts: HashMap<Member, u32>,
 }
 
 /// The difference since the last commit, by the number of the set.
@@ -98,11 +111,10 @@ pub(crate) struct MemberChanges {
 }
 
 impl Selections {
-    /// The number of a selection's set; one that is new is filled from the pods known. Returns whether it is new, too.
-    pub(crate) fn use_one(&mut self, selection: &Arc<Selection>, model: &Model) -> (u32, bool) {
-        if let Some(live) = self.live.get(selection) {
-            return (live.id, false);
-        }
+    /// The number of a selection's set for one more user; with the selection where it is new, and so was filled from the pods known.
+    pub(crate) fn hold(&mut self, selection: Selection, model: &Model) -> (u32, Option<Arc<Selection>>) {
+        let (id, new) = self.numbers.hold(selection);
+        let Some(selection) = new else { return (id, None) };
         let mut counts: HashMap<Member, u32> = HashMap::new();
         let mut count = |pod: &PodState| {
             let labels = model.namespaces.get(&pod.namespace).map(AsRef::as_ref);
@@ -110,33 +122,38 @@ impl Selections {
                 *counts.entry(member).or_default() += 1;
             }
         };
-        match &**selection {
-            Selection::Pods { namespaces: Namespaces::One(name), .. } => model.pods_of(name).for_each(|pod| count(pod)),
-            _ => model.pods().for_each(|pod| count(pod)),
-        }
-        self.next_id += 1;
-        self.live.insert(Arc::clone(selection), Live { id: self.next_id, counts });
-        (self.next_id, true)
-    }
-
-    /// Forgets the selections that are not named; returns the numbers of their sets.
-    pub(crate) fn retain(&mut self, used: impl Fn(u32) -> bool) -> Vec<u32> {
-        let mut gone = Vec::new();
-        self.live.retain(|_, live| {
-            let keep = used(live.id);
-            if !keep {
-                gone.push(live.id);
+        match selection.namespace() {
+            Some(name) => {
+                model.pods_of(name).for_each(|pod| count(pod));
+                self.in_namespace.entry(name.to_owned()).or_default().insert(id);
             }
-            keep
-        });
-        self.touched.retain(|(id, _), _| !gone.contains(id));
-        gone
+            None => {
+                model.pods().for_each(|pod| count(pod));
+                self.anywhere.insert(id);
+            }
+        }
+        self.live.insert(id, Live { selection: Arc::clone(&selection), counts });
+        (id, Some(selection))
     }
 
-    /// Forgets all.
-    pub(crate) fn clear(&mut self) {
-        self.live.clear();
-        self.touched.clear();
+    /// One user less; returns whether it was the last one.
+    pub(crate) fn release(&mut self, id: u32) -> bool {
+        let Some(selection) = self.numbers.release(id) else { return false };
+        self.live.remove(&id);
+        match selection.namespace() {
+            Some(name) => {
+                if let Some(ids) = self.in_namespace.get_mut(name) {
+                    ids.remove(&id);
+                    if ids.is_empty() {
+                        self.in_namespace.remove(name);
+                    }
+                }
+            }
+            None => {
+                self.anywhere.remove(&id);
+            }
+        }
+        true
     }
 
     /// A pod, or the labels of its namespace, changed.
@@ -145,9 +162,12 @@ impl Selections {
         before: Option<(&PodState, Option<&Labels>)>,
         after: Option<(&PodState, Option<&Labels>)>,
     ) {
-        for (selection, live) in &mut self.live {
+        let namespaces: BTreeSet<&String> = [before, after].iter().flatten().map(|(pod, _)| &pod.namespace).collect();
+        let own = namespaces.into_iter().filter_map(|name| self.in_namespace.get(name)).flatten();
+        for id in own.chain(&self.anywhere) {
+            let Some(live) = self.live.get_mut(id) else { continue };
             let of = |state: Option<(&PodState, Option<&Labels>)>| {
-                state.map(|(pod, labels)| selection.members(pod, labels)).unwrap_or_default()
+                state.map(|(pod, labels)| live.selection.members(pod, labels)).unwrap_or_default()
             };
             let (old, new) = (of(before), of(after));
             if old == new {
@@ -155,12 +175,12 @@ impl Selections {
             }
             for member in new {
                 let count = live.counts.entry(member).or_default();
-                self.touched.entry((live.id, member)).or_insert(*count > 0);
+                self.touched.entry((*id, member)).or_insert(*count > 0);
                 *count += 1;
             }
             for member in old {
                 if let Some(count) = live.counts.get_mut(&member) {
-                    self.touched.entry((live.id, member)).or_insert(true);
+                    self.touched.entry((*id, member)).or_insert(true);
                     *count -= 1;
                     if *count == 0 {
                         live.counts.remove(&member);
@@ -170,31 +190,32 @@ impl Selections {
         }
     }
 
-    /// The members of each set, by its number.
-    pub(crate) fn sets(&self) -> impl Iterator<Item = (u32, &Selection, impl Iterator<Item = &Member>)> {
-        self.live.iter().map(|(selection, live)| (live.id, &**selection, live.counts.keys()))
+    /// The members of a set.
+    pub(crate) fn members(&self, id: u32) -> impl Iterator<Item = &Member> {
+        self.live.get(&id).into_iter().flat_map(|live| live.counts.keys())
     }
 
-    /// What changed since the last call.
-    pub(crate) fn take_changes(&mut self) -> MemberChanges {
+    /// What changed since the last commit in the sets that are still used. Sets that are new since then are in it, too: see [`Self::members`].
+    pub(crate) fn changes(&self) -> MemberChanges {
         let mut changes = MemberChanges::default();
-        if self.touched.is_empty() {
-            return changes;
-        }
-        let by_id: HashMap<u32, &Live> = self.live.values().map(|live| (live.id, live)).collect();
-        for ((id, member), was) in self.touched.drain() {
-            let is = by_id.get(&id).is_some_and(|live| live.counts.contains_key(&member));
-            match (was, is) {
-                (false, true) => changes.added.entry(id).or_default().push(member),
-                (true, false) => changes.removed.entry(id).or_default().push(member),
+        for ((id, member), was) in &self.touched {
+            let Some(live) = self.live.get(id) else { continue };
+            match (was, live.counts.contains_key(member)) {
+                (false, true) => changes.added.entry(*id).or_default().push(*member),
+                (true, false) => changes.removed.entry(*id).or_default().push(*member),
                 _ => {}
             }
         }
         changes
     }
 
+    /// The commit.
+    pub(crate) fn settle(&mut self) {
+        self.touched.clear();
+    }
+
     /// Whether a set has a member.
-    pub(crate) fn contains(&self, selection: &Selection, member: &Member) -> bool {
-        self.live.get(selection).is_some_and(|live| live.counts.contains_key(member))
+    pub(crate) fn contains(&self, id: u32, member: &Member) -> bool {
+        self.live.get(&id).is_some_and(|live| live.counts.contains_key(member))
     }
 }
