@@ -36,9 +36,10 @@ e2e: build ## Tests of a real cluster with real clients
 
 test: lint unit e2e ## Everything that continuous integration checks
 
-guest: build ## Try a real Debian 12 in QEMU: firewalld, ufw, Docker, restarts, a reboot (half an hour, not part of test)
+guest: build ## Try a real Debian 12 in QEMU: firewalld, ufw, Docker, restarts, a reboot, joining, klynge dev (half an hour, not part of test)
 	@SUDO="$(SUDO)" scripts/setup guest
 	$(SUDO) env "PATH=$$PATH" BINARY=$(abspath $(BINARY)) tests/guest/run
+	$(SUDO) env "PATH=$$PATH" BINARY=$(abspath $(BINARY)) KLYNGE_GUEST_CHECKS=tests/guest/machines-checks tests/guest/run
 
 bench: build ## Measure everything that SPEC.md promises
 	$(CARGO) xtask bench all

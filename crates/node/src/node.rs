@@ -163,14 +163,14 @@ impl Node {
         // Upstream's nodes may not read endpoints; its proxy may. Where the client can say so, the feed is the proxy.
         let as_proxy = options.client.acting_as("system:kube-proxy", &["system:authenticated"]);
         let (tell_absent, absent) = watch::channel(Arc::default());
-        let (tell_kubelets, kubelets) = watch::channel(BTreeMap::new());
+        let (tell_hosts, hosts) = watch::channel(BTreeMap::new());
         tasks.spawn(feed.run(as_proxy.unwrap_or_else(|| Arc::clone(&options.client)), absent));
         if let Some(policies) = options.policies {
             let feed = PolicyFeed::new(policies, data.join("policies.json"));
             tasks.spawn(feed.run(Arc::clone(&options.client)));
         }
         let (own_name, client) = (options.name.clone(), Arc::clone(&options.client));
-        tasks.spawn(keep_peers(own_name, client, Arc::clone(&shared.network), tell_kubelets, shared.recorder.clone()));
+        tasks.spawn(keep_peers(own_name, client, Arc::clone(&shared.network), tell_hosts, shared.recorder.clone()));
         let dispatcher = Dispatcher::recover(Arc::clone(&shared), offered).await?;
         let registry = dispatcher.registry();
         let machine_options = MachineOptions {
@@ -190,8 +190,8 @@ impl Node {
             subnets: options.subnets,
             beside,
         };
+        tasks.spawn(keep_vigil(options.contact.clone(), hosts, tell_absent, data.join("hosts.json")));
         if let Some(contact) = options.contact {
-            tasks.spawn(keep_vigil(Arc::clone(&contact), kubelets, tell_absent, data.join("hosts.json")));
             tasks.spawn(stop_when_cut_off(contact, registry.clone()));
         }
         let mut machine =

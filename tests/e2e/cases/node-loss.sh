@@ -97,6 +97,8 @@ eventually 10 is 3 "Unknown NodeStatusUnknown"
 sleep 6 # longer than it takes until pods would have to leave
 same "taints while all are silent" "Unknown NodeStatusUnknown/Unknown NodeStatusUnknown" "$(ready 2)/$(ready 3)"
 has 2 2; has 3 2
+# The server's own node sees for itself that they do not answer, whoever is cut off: its connections find those that are left.
+eventually 5 answers 1
 dev node heal loss-2; dev node heal loss-3
 for number in 2 3; do eventually 15 well $number; done
 

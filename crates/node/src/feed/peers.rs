@@ -60,18 +60,38 @@ pub fn peer(node: &Node) -> Option<Peer> {
     (!pod_ranges.is_empty() && !addresses.is_empty()).then_some(Peer { name, addresses, pod_ranges, encryption_key })
 }
 
-/// Where a node's kubelet listens.
-fn kubelet(node: &Node, peer: &Peer) -> Option<SocketAddr> {
+/// Where a node's host can be asked whether it lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Host {
+    /// Its kubelet's port.
+    pub(crate) address: SocketAddr,
+    /// The servers hear nothing of it, and judge it no further: they may be the ones that are cut off.
+    pub(crate) is_in_doubt: bool,
+}
+
+fn host(node: &Node, peer: &Peer) -> Option<Host> {
     let endpoints = node.status.as_ref()?.daemon_endpoints.as_ref()?;
     let port = u16::try_from(endpoints.kubelet_endpoint.as_ref()?.port).ok().filter(|port| *port > 0)?;
-    peer.addresses.first().map(|address| SocketAddr::new(*address, port))
+    let address = SocketAddr::new(*peer.addresses.first()?, port);
+    Some(Host { address, is_in_doubt: is_in_doubt(node) })
+}
+
+fn is_in_doubt(node: &Node) -> bool {
+    let conditions = node.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+    let is_unheard = conditions.iter().any(|condition| {
+        condition.type_ == "Ready"
+            && condition.status == "Unknown"
+            && condition.reason.as_deref() == Some("NodeStatusUnknown")
+    });
+    let taints = node.spec.as_ref().and_then(|spec| spec.taints.as_deref()).unwrap_or_default();
+    is_unheard && !taints.iter().any(|taint| taint.key == "node.kubernetes.io/unreachable")
 }
 
 /// What is kept of the other nodes.
 #[derive(Default)]
 struct Others {
     peers: BTreeMap<String, Peer>,
-    kubelets: watch::Sender<BTreeMap<String, SocketAddr>>,
+    hosts: watch::Sender<BTreeMap<String, Host>>,
 }
 
 /// Keeps the routes until the process ends. Before the first list came nothing is touched: what the kernel holds from
@@ -80,13 +100,13 @@ pub(crate) async fn keep_peers(
     own_name: String,
     client: Arc<dyn ClusterClient>,
     network: Arc<dyn PodNetwork>,
-    kubelets: watch::Sender<BTreeMap<String, SocketAddr>>,
+    hosts: watch::Sender<BTreeMap<String, Host>>,
     recorder: Recorder,
 ) {
     let (sender, mut changes) = mpsc::channel(256);
     let mut following = JoinSet::new(); // ends with this future
     following.spawn(follow::<Node>(client, target("", "nodes"), Query::default(), sender));
-    let mut others = Others { kubelets, ..Others::default() };
+    let mut others = Others { hosts, ..Others::default() };
     let mut told: Vec<String> = Vec::new();
     let mut retry: Option<Duration> = None;
     let mut looks = tokio::time::interval(VERIFY_EVERY);
@@ -141,21 +161,21 @@ impl Others {
             Change::All(nodes) => {
                 let others = nodes.iter().filter(|node| node.metadata.name.as_deref() != Some(own_name));
                 let known = others.filter_map(|node| Some((node, peer(node)?)));
-                let mut kubelets = BTreeMap::new();
+                let mut hosts = BTreeMap::new();
                 self.peers.clear();
                 for (node, peer) in known {
-                    kubelets.extend(kubelet(node, &peer).map(|address| (peer.name.clone(), address)));
+                    hosts.extend(host(node, &peer).map(|host| (peer.name.clone(), host)));
                     self.peers.insert(peer.name.clone(), peer);
                 }
-                self.kubelets.send_if_modified(|before| std::mem::replace(before, kubelets.clone()) != kubelets);
+                self.hosts.send_if_modified(|before| std::mem::replace(before, hosts.clone()) != hosts);
                 true
             }
             Change::Put(node) => {
                 let name = node.metadata.name.clone().unwrap_or_default();
                 let Some(peer) = peer(&node).filter(|_| name != own_name) else { return self.forget(&name) };
-                let address = kubelet(&node, &peer);
-                self.kubelets.send_if_modified(|all| match address {
-                    Some(address) => all.insert(name.clone(), address) != Some(address),
+                let host = host(&node, &peer);
+                self.hosts.send_if_modified(|all| match host {
+                    Some(host) => all.insert(name.clone(), host) != Some(host),
                     None => all.remove(&name).is_some(),
                 });
                 let has_changed = self.peers.get(&name) != Some(&peer);
@@ -167,7 +187,7 @@ impl Others {
     }
 
     fn forget(&mut self, name: &str) -> bool {
-        self.kubelets.send_if_modified(|all| all.remove(name).is_some());
+        self.hosts.send_if_modified(|all| all.remove(name).is_some());
         self.peers.remove(name).is_some()
     }
 }
@@ -200,15 +220,35 @@ mod tests {
     }
 
     #[test]
+    fn a_node_is_in_doubt_that_nobody_hears_and_nobody_judges() {
+        let of = |status: &str, reason: &str, taint: Option<&str>| {
+            let mut node = (*node("a", Some("10.42.1.0/24"), "192.0.2.2", 1)).clone();
+            let conditions = json!([{"type": "Ready", "status": status, "reason": reason}]);
+            node.status.as_mut().unwrap().conditions = serde_json::from_value(conditions).unwrap();
+            let taints: Vec<_> = taint.iter().map(|key| json!({"key": key, "effect": "NoSchedule"})).collect();
+            node.spec.as_mut().unwrap().taints = serde_json::from_value(json!(taints)).unwrap();
+            let peer = peer(&node).unwrap();
+            host(&node, &peer).unwrap().is_in_doubt
+        };
+        assert!(of("Unknown", "NodeStatusUnknown", None));
+        assert!(of("Unknown", "NodeStatusUnknown", Some("node.kubernetes.io/unschedulable")));
+        assert!(!of("Unknown", "NodeStatusUnknown", Some("node.kubernetes.io/unreachable")));
+        assert!(!of("Unknown", "AgentStopped", None) && !of("True", "KubeletReady", None));
+    }
+
+    #[test]
     fn only_what_routes_depend_on_is_a_change() {
         let mut others = Others::default();
-        let kubelets = others.kubelets.subscribe();
+        let hosts = others.hosts.subscribe();
         let mut take = |change| {
             let changed = others.take("own", change);
             let names = others.peers.keys().cloned().collect::<Vec<_>>().join(" ");
-            let asked = kubelets.borrow();
+            let asked = hosts.borrow();
             assert!(
-                others.peers.values().all(|one| asked.get(&one.name).map(SocketAddr::ip) == Some(one.addresses[0]))
+                others
+                    .peers
+                    .values()
+                    .all(|one| asked.get(&one.name).map(|host| host.address.ip()) == Some(one.addresses[0]))
             );
             assert_eq!(asked.len(), others.peers.len());
             (changed, names)

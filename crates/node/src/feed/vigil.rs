@@ -2,6 +2,7 @@
 //! on board, does not keep a share of every Service's connections (docs/decisions/0010-node-loss-and-fencing.md).
 
 use super::checkpoint;
+use super::peers;
 use crate::machine::Contact;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -48,11 +49,17 @@ pub(super) type Absent = Arc<BTreeSet<String>>;
 struct Host {
     address: SocketAddr,
     due: Instant,
+    /// The servers know no better.
+    is_in_doubt: bool,
     has_answered: bool,
     misses: u8,
 }
 
 impl Host {
+    fn new(address: SocketAddr, due: Instant) -> Self {
+        Host { address, due, is_in_doubt: false, has_answered: false, misses: 0 }
+    }
+
     fn is_absent(&self) -> bool {
         self.has_answered && self.misses >= MISSES
     }
@@ -64,18 +71,26 @@ struct Hosts(BTreeMap<String, Host>);
 
 impl Hosts {
     /// The kubelet ports of the other nodes; what is known of those that stay is kept.
-    fn set(&mut self, all: &BTreeMap<String, SocketAddr>, now: Instant) {
-        self.0.retain(|name, host| all.get(name) == Some(&host.address));
-        for (name, address) in all {
-            let new = || Host { address: *address, due: now, has_answered: false, misses: 0 };
-            self.0.entry(name.clone()).or_insert_with(new);
+    fn set(&mut self, all: &BTreeMap<String, peers::Host>, now: Instant) {
+        self.0.retain(|name, host| all.get(name).is_some_and(|told| told.address == host.address));
+        for (name, told) in all {
+            let host = self.0.entry(name.clone()).or_insert_with(|| Host::new(told.address, now));
+            if told.is_in_doubt && !host.is_in_doubt {
+                host.due = now;
+            }
+            host.is_in_doubt = told.is_in_doubt;
         }
+    }
+
+    /// Whether the servers' word counts of all of them.
+    fn has_doubts(&self) -> bool {
+        self.0.values().any(|host| host.is_in_doubt)
     }
 
     /// What the agent before knew of hosts: that they answered once.
     fn restored(saved: Saved, now: Instant) -> Self {
         let known = saved.answered.into_iter().filter(|_| saved.version == VERSION);
-        Hosts(known.map(|(name, address)| (name, Host { address, due: now, has_answered: true, misses: 0 })).collect())
+        Hosts(known.map(|(name, address)| (name, Host { has_answered: true, ..Host::new(address, now) })).collect())
     }
 
     fn answered(&self) -> impl Iterator<Item = (&String, &SocketAddr)> {
@@ -89,7 +104,8 @@ impl Hosts {
 
     /// Who is to be asked now: those first that have waited longest.
     fn due(&mut self, is_silent: bool, now: Instant) -> Vec<(String, SocketAddr)> {
-        let every = |host: &Host| if is_silent || host.misses > 0 { ASK_EVERY } else { ASK_CALMLY_EVERY };
+        let is_urgent = |host: &Host| is_silent || host.is_in_doubt || host.misses > 0;
+        let every = |host: &Host| if is_urgent(host) { ASK_EVERY } else { ASK_CALMLY_EVERY };
         let mut due: Vec<_> =
             self.0.iter_mut().filter(|(_, host)| host.due <= now || is_silent && host.due > now + ASK_EVERY).collect();
         due.sort_by_key(|(_, host)| host.due);
@@ -106,14 +122,14 @@ impl Hosts {
         let Some(host) = self.0.get_mut(name) else { return };
         if has_answered {
             (host.has_answered, host.misses) = (true, 0);
-        } else if is_silent || host.misses > 0 {
+        } else if is_silent || host.is_in_doubt || host.misses > 0 {
             host.misses = host.misses.saturating_add(1);
         }
     }
 
     /// The server has been heard for long enough to know better.
     fn forgive(&mut self) {
-        for host in self.0.values_mut() {
+        for host in self.0.values_mut().filter(|host| !host.is_in_doubt) {
             host.misses = 0;
         }
     }
@@ -132,11 +148,11 @@ async fn answers(address: SocketAddr) -> bool {
     }
 }
 
-/// Keeps `absent` until the process ends. `peers`: where the kubelets of the other nodes listen, from the server's first word on; until then
+/// Keeps `absent` until the process ends. `contact`: with the server, none where it is this process. `peers`: where the kubelets of the other nodes listen, from the server's first word on; until then
 /// the hosts of the file `kept` are asked.
 pub(crate) async fn keep_vigil(
-    contact: Arc<Contact>,
-    mut peers: watch::Receiver<BTreeMap<String, SocketAddr>>,
+    contact: Option<Arc<Contact>>,
+    mut peers: watch::Receiver<BTreeMap<String, peers::Host>>,
     absent: watch::Sender<Absent>,
     kept: PathBuf,
 ) {
@@ -151,7 +167,7 @@ pub(crate) async fn keep_vigil(
         peers.mark_changed();
     }
     loop {
-        let is_silent = contact.silence() > SERVER_SILENCE;
+        let is_silent = contact.as_ref().is_some_and(|contact| contact.silence() > SERVER_SILENCE);
         tokio::select! {
             changed = peers.changed() => {
                 if changed.is_err() {
@@ -164,9 +180,9 @@ pub(crate) async fn keep_vigil(
                     hosts.heard(&name, has_answered, is_silent);
                 }
             }
-            _ = looks.tick() => {
+            _ = looks.tick(), if !hosts.0.is_empty() => {
                 let now = Instant::now();
-                if is_silent {
+                if is_silent || hosts.has_doubts() {
                     last_silent = Some(now);
                 } else if last_silent.is_some_and(|last| now.duration_since(last) > SERVER_KNOWS_AFTER) {
                     last_silent = None;
@@ -190,7 +206,7 @@ pub(crate) async fn keep_vigil(
         absent.send_if_modified(|before| {
             let has_changed = **before != now_absent;
             if has_changed {
-                tracing::info!(nodes = ?now_absent, "no server is heard; nodes whose hosts do not answer get no new connections");
+                tracing::info!(nodes = ?now_absent, "no server knows how these nodes are; where their hosts do not answer they get no new connections");
                 *before = Arc::new(now_absent);
             }
             has_changed
@@ -206,8 +222,12 @@ mod tests {
     fn hosts(names: &[&str], now: Instant) -> Hosts {
         let mut hosts = Hosts::default();
         let address: SocketAddr = "192.0.2.1:10250".parse().unwrap();
-        hosts.set(&names.iter().map(|name| ((*name).to_owned(), address)).collect(), now);
+        hosts.set(&names.iter().map(|name| told(name, address, false)).collect(), now);
         hosts
+    }
+
+    fn told(name: &str, address: SocketAddr, is_in_doubt: bool) -> (String, peers::Host) {
+        (name.to_owned(), peers::Host { address, is_in_doubt })
     }
 
     fn names(asked: Vec<(String, SocketAddr)>) -> Vec<String> {
@@ -242,6 +262,31 @@ mod tests {
     }
 
     #[test]
+    fn hosts_of_which_the_servers_know_nothing_are_asked_though_a_server_is_heard() {
+        let now = Instant::now();
+        let mut hosts = hosts(&["a", "b"], now);
+        let address: SocketAddr = "192.0.2.1:10250".parse().unwrap();
+        for name in ["a", "b"] {
+            hosts.heard(name, true, false);
+        }
+        hosts.due(false, now);
+        hosts.set(&BTreeMap::from([told("a", address, true), told("b", address, false)]), now);
+        for _ in 0..2 {
+            assert_eq!(names(hosts.due(false, now + ASK_EVERY)), ["a"]);
+            hosts.heard("a", false, false);
+            hosts.heard("b", false, false);
+            hosts.0.values_mut().for_each(|host| host.due -= ASK_EVERY);
+        }
+        assert_eq!(hosts.absent(), BTreeSet::from(["a".to_owned()]));
+        hosts.forgive();
+        assert_eq!(hosts.absent().len(), 1, "nobody knows better yet");
+        hosts.set(&BTreeMap::from([told("a", address, false), told("b", address, false)]), now);
+        assert_eq!(hosts.absent().len(), 1, "until it answers here");
+        hosts.forgive();
+        assert!(hosts.absent().is_empty());
+    }
+
+    #[test]
     fn a_host_that_moves_is_a_new_one_and_gone_ones_are_forgotten() {
         let now = Instant::now();
         let mut hosts = hosts(&["a", "b"], now);
@@ -250,7 +295,7 @@ mod tests {
             hosts.heard(name, false, true);
             hosts.heard(name, false, true);
         }
-        hosts.set(&BTreeMap::from([("a".to_owned(), "192.0.2.9:10250".parse().unwrap())]), now);
+        hosts.set(&BTreeMap::from([told("a", "192.0.2.9:10250".parse().unwrap(), false)]), now);
         assert!(hosts.absent().is_empty());
         assert_eq!(names(hosts.due(false, now)), ["a"]);
     }
