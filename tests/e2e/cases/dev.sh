@@ -109,6 +109,9 @@ says "e2e-2 is slow: delay 80ms ±20ms by (netem|a queue), rate 100mbit" dev nod
 says "e2e-2 +ready, slow \(delay 80ms ±20ms by (netem|a queue), rate 100mbit\)" dev status --name e2e
 for _ in 1 2 3; do took=$(milliseconds); [ "$took" -ge 120 ] || { echo "connected after $took ms" >&2; exit 1; }; done
 eventually 10 node2_is_ready
+# a large answer, whole, through the delay; the tunnel of before the cut may be replaced under a first one
+eventually 20 d exec "$pod" -- true
+same "bytes through the delay" 2000000 "$(d exec "$pod" -- head -c 2000000 /dev/zero | wc -c)"
 dev node slow e2e-2 --loss 100; silent
 says "e2e-2 +ready, slow \(loss 100%\)" dev status --name e2e
 dev node heal e2e-2; eventually 5 answers

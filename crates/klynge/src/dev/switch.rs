@@ -21,6 +21,8 @@ const KNOWN_STATES: u8 = 2 | 4;
 const CHAINS_MAX: usize = 256;
 const EOPNOTSUPP: i32 = 95;
 const FORWARDING: &str = "net/ipv4/ip_forward";
+/// What a namespace has of it holds for connections that begin.
+const CONGESTION_CONTROL: &str = "net/ipv4/tcp_congestion_control";
 /// The interface inside a node.
 pub(super) const INSIDE: &str = "eth0";
 
@@ -31,6 +33,19 @@ pub(super) fn failed(error: network::netlink::Error) -> Failure {
 /// What was to be undone is not there, or this kernel could never have done it.
 pub(super) fn is_nothing(error: &network::netlink::Error) -> bool {
     error.is_not_found() || error.errno() == Some(EOPNOTSUPP)
+}
+
+/// Gives a node's own connections a congestion control that takes links as they become. BBR, where the machine has it, takes the shortest round
+/// trip of the last ten seconds for the link's: on a link that is made slow while connections stand that is one of microseconds, and they all
+/// but stop. Pods keep the machine's.
+fn settle_congestion_control(inside: &NetworkNamespace) {
+    // Cubic is what most machines have; a namespace may only take what the machine allows programs to choose, and Reno always is.
+    for name in ["cubic", "reno"] {
+        match inside.write_sysctl(CONGESTION_CONTROL, name) {
+            Ok(_) => return,
+            Err(error) => tracing::debug!(%error, "a node's connections take another congestion control"),
+        }
+    }
 }
 
 /// A cluster's network.
@@ -242,6 +257,7 @@ impl Switch<'_> {
         let mut batch = RouteBatch::new();
         batch.set_master(rtnetlink.index_of(&port).map_err(failed)?, bridge.index);
         batch.send(rtnetlink.socket()).map_err(failed)?;
+        settle_congestion_control(&inside);
         let mut node = Rtnetlink::open_in(&inside).map_err(failed)?;
         let (loopback, interface) = (node.index_of("lo").map_err(failed)?, node.index_of(INSIDE).map_err(failed)?);
         let mut batch = RouteBatch::new();
