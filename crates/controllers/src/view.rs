@@ -81,9 +81,14 @@ impl Indexed for Secret {
     }
 }
 
+/// The label of records of nodes that were taken out of the cluster (docs/decisions/0011-joining.md).
+pub(crate) const REMOVED_NODE_LABEL: &str = "klynge.io/removed-node";
+
 impl Indexed for ConfigMap {
     fn trimmed(mut self) -> Self {
-        if !matches!(meta::name(&self.metadata), "kube-root-ca.crt" | "klynge-load-balancer") {
+        let is_read = matches!(meta::name(&self.metadata), "kube-root-ca.crt" | "klynge-load-balancer")
+            || meta::label(&self.metadata, REMOVED_NODE_LABEL).is_some();
+        if !is_read {
             self.data = None;
             self.binary_data = None;
         }

@@ -6,12 +6,17 @@ use super::{NODE_CLIENT, NODE_PREFIX, NODE_SERVING, NODES, has_condition, is_dec
 use crate::action::{Action, Plan};
 use crate::controller::{Change, Controller};
 use crate::meta;
-use crate::view::{Key, Typed, View};
+use crate::view::{Key, REMOVED_NODE_LABEL, Typed, View};
 use jiff::Timestamp;
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::core::v1::Node;
 
 const BOOTSTRAPPERS: &str = "system:bootstrappers";
+/// How long after a machine was admitted under a name another one is refused that has it too: its Node may not be there yet.
+const ARRIVAL_SECONDS: i64 = 60;
+/// Records of nodes that were taken out of the cluster, as the API server reads them (docs/decisions/0011-joining.md).
+const RECORDS: &str = "kube-system";
+const RECORD_NODE: &str = "node";
 
 /// The approver of nodes' certificates.
 #[derive(Debug)]
@@ -34,12 +39,11 @@ impl Controller for NodeCertificateApprover {
 
     fn keys(view: &View, change: Change<'_>) -> Vec<Key> {
         match change.new {
+            // A decision may be what a later request for the same name waits for.
+            Some(Typed::CertificateSigningRequest(request)) if is_decided(request) => undecided(view),
             Some(Typed::CertificateSigningRequest(request)) => vec![Key::of(&request.metadata)],
             // A token's record has changed: its requests may go on.
-            Some(Typed::Secret(secret)) if tokens::is_token(secret) => {
-                let requests = view.certificate_signing_requests.all().filter(|request| !is_decided(request));
-                requests.map(|request| Key::of(&request.metadata)).collect()
-            }
+            Some(Typed::Secret(secret)) if tokens::is_token(secret) => undecided(view),
             // What a node asks for names its addresses, which its object may show a moment later.
             Some(Typed::Node(node)) => {
                 let asker = format!("{NODE_PREFIX}{}", meta::name(&node.metadata));
@@ -68,6 +72,11 @@ impl Controller for NodeCertificateApprover {
             }
         }
     }
+}
+
+fn undecided(view: &View) -> Vec<Key> {
+    let requests = view.certificate_signing_requests.all().filter(|request| !is_decided(request));
+    requests.map(|request| Key::of(&request.metadata)).collect()
 }
 
 fn approval(request: &CertificateSigningRequest) -> Action {
@@ -124,11 +133,64 @@ fn admit(view: &View, request: &CertificateSigningRequest, node: &str, token: &s
             ),
         );
     }
+    for rival in rivals(view, request, node) {
+        if !is_decided(rival) && order(rival) < order(request) {
+            return Verdict::Leave; // until that one is decided
+        }
+        let is_arriving = |since: &Timestamp| {
+            now.as_second() - since.as_second() < ARRIVAL_SECONDS && removed_at(view, node).is_none_or(|at| at < *since)
+        };
+        if let Some(since) = approved_at(rival).filter(is_arriving) {
+            return Verdict::Deny(
+                "NodeNameTaken",
+                format!(
+                    "another machine was admitted as node {node} at {since}; give this one another name with --node-name, or, if that was this \
+                     machine's own attempt, try again in a minute"
+                ),
+            );
+        }
+    }
     match tokens::admission(view, token, meta::name(&request.metadata), now) {
         Admission::Admitted => Verdict::Approve("Auto approving kubelet client certificate after SubjectAccessReview."),
         Admission::Record(action) => Verdict::First(action),
         Admission::Refused(why) => Verdict::Deny("TokenRefused", why),
     }
+}
+
+/// What other machines with a token, or other attempts of this one, ask for under the same name.
+fn rivals<'a>(
+    view: &'a View,
+    request: &'a CertificateSigningRequest,
+    node: &'a str,
+) -> impl Iterator<Item = &'a CertificateSigningRequest> {
+    let others = view.certificate_signing_requests.all().map(|other| &**other);
+    others.filter(move |other| {
+        other.spec.signer_name == NODE_CLIENT
+            && other.spec.request != request.spec.request
+            && other.spec.username.as_deref().is_some_and(|username| tokens::token_of(username).is_some())
+            && !has_condition(other, "Failed")
+            && Requested::read(other).is_ok_and(|it| it.common_name.strip_prefix(NODE_PREFIX) == Some(node))
+    })
+}
+
+/// When a node of this name was taken out of the cluster: who was admitted before is gone.
+fn removed_at(view: &View, node: &str) -> Option<Timestamp> {
+    let records = view.config_maps.in_namespace(RECORDS).filter(|record| {
+        meta::label(&record.metadata, REMOVED_NODE_LABEL).is_some()
+            && record.data.as_ref().and_then(|data| data.get(RECORD_NODE)).is_some_and(|named| named == node)
+    });
+    records.filter_map(|record| record.metadata.creation_timestamp.as_ref()).map(|time| time.0).max()
+}
+
+/// Who comes first.
+fn order(request: &CertificateSigningRequest) -> (Option<Timestamp>, &str) {
+    (request.metadata.creation_timestamp.as_ref().map(|time| time.0), meta::name(&request.metadata))
+}
+
+fn approved_at(request: &CertificateSigningRequest) -> Option<Timestamp> {
+    let conditions = request.status.as_ref()?.conditions.as_ref()?;
+    let approved = conditions.iter().find(|condition| condition.type_ == "Approved")?;
+    approved.last_update_time.as_ref().map(|time| time.0)
 }
 
 /// A Node that somebody made beforehand waits for its machine.

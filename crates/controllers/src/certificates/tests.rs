@@ -3,8 +3,8 @@
 
 use super::*;
 use crate::action::{Action, Plan};
-use crate::controller::Controller;
-use crate::view::{Key, View};
+use crate::controller::{Change, Controller};
+use crate::view::{Key, Typed, View};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{Node, Secret};
 use rcgen::{CertificateParams, DnType, KeyPair, SanType};
@@ -170,6 +170,43 @@ fn a_join_is_refused_for_its_reason() {
     for (secrets, nodes, wanted) in cases {
         assert_eq!(approve(&view(&[&request], secrets, nodes), "csr-1"), *wanted);
     }
+}
+
+#[test]
+fn of_two_machines_with_one_name_the_first_is_admitted() {
+    let (first, second, third) =
+        (join("csr-1", "abcdef", "a"), join("csr-2", "fedcba", "a"), join("csr-3", "abcdef", "b"));
+    let tokens = ["abcdef", "fedcba"].map(|id| token(id, None, &[], "2026-11-02T00:00:00Z"));
+    let at_once = view(&[&first, &second, &third], &tokens, &[]);
+    assert_eq!(approve(&at_once, "csr-1"), ["approval Approved AutoApproved"]);
+    assert!(approve(&at_once, "csr-2").is_empty(), "the first is to be decided first");
+    assert_eq!(approve(&at_once, "csr-3"), ["approval Approved AutoApproved"], "another name");
+    let decided = |kind: &str, seconds: i64| {
+        let at = Timestamp::from_second(now().as_second() - seconds).unwrap();
+        let decided = with_condition(&first, kind, "x", "", at);
+        approve(&view(&[&decided, &second], &tokens, &[]), "csr-2")
+    };
+    assert_eq!(decided("Approved", 5), ["approval Denied NodeNameTaken"]);
+    assert_eq!(decided("Approved", 60), ["approval Approved AutoApproved"], "it never came");
+    assert_eq!(decided("Denied", 5), ["approval Approved AutoApproved"]);
+    // It came, and was removed since.
+    let approved = with_condition(&first, "Approved", "x", "", now());
+    let mut removed = view(&[&approved, &second], &tokens, &[]);
+    let record = json!({"metadata": {"namespace": "kube-system", "name": "removed-node-x", "creationTimestamp": now().to_string(),
+        "labels": {"klynge.io/removed-node": "true"}}, "data": {"node": "a"}});
+    removed.config_maps.set(Arc::new(serde_json::from_value(record).unwrap()));
+    assert_eq!(approve(&removed, "csr-2"), ["approval Approved AutoApproved"]);
+    // The same key again is the same machine.
+    let mut again = first.clone();
+    again.metadata.name = Some("csr-0".into());
+    let again = with_condition(&again, "Approved", "x", "", now());
+    assert_eq!(approve(&view(&[&first, &again], &tokens, &[]), "csr-1"), ["approval Approved AutoApproved"]);
+    // The decision wakes the one that waits.
+    let denied = Arc::new(with_condition(&first, "Denied", "x", "", now()));
+    let typed = Typed::CertificateSigningRequest(Arc::clone(&denied));
+    let change = Change { old: None, new: Some(&typed) };
+    let keys = NodeCertificateApprover::keys(&view(&[&denied, &second], &tokens, &[]), change);
+    assert_eq!(keys, [key("csr-2")]);
 }
 
 #[test]
