@@ -113,6 +113,16 @@ async fn a_machine_joins_with_a_token_and_is_reached_by_its_tunnel() {
     let denied = joining.call(Request { target: secrets, verb: Verb::Get }).await.map(drop).unwrap_err();
     assert_eq!(denied.code, 403);
 
+    // And it reads what the cluster is, so that an impossible range is refused before the token is used up.
+    let config_map = "{metadata: {name: klynge-cluster}, data: {podCIDR: 10.42.0.0/16}}";
+    admin.call(create("configmaps", "", "kube-system", config_map)).await.unwrap();
+    admin.call(create("configmaps", "", "kube-system", "{metadata: {name: another}}")).await.unwrap();
+    let read = async |name| {
+        let target = target("", "v1", "configmaps", "kube-system", name);
+        joining.call(Request { target, verb: Verb::Get }).await.map_or_else(|status| status.code, |_| 200)
+    };
+    assert_eq!((read("klynge-cluster").await, read("another").await), (200, 403));
+
     // What the control loop's signer does with an approved one.
     let usages = ["digital signature".to_owned(), "client auth".to_owned()];
     let day = Duration::from_secs(24 * 3600);
