@@ -5,7 +5,7 @@ use crate::cli::Failure;
 use crate::server::ClusterFacts;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
-use client::{ClusterClient, Endpoint, Https, Pin, Request, Target, Verb, WriteOptions};
+use client::{CLOCK_DIFFERS, ClusterClient, Endpoint, Https, Pin, Request, Target, Verb, WriteOptions};
 use object::{GroupVersionResource, Status, Value, json};
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
 use std::time::Duration;
@@ -214,6 +214,10 @@ impl Joining {
                          a new one with `klynge token create`"
                             .to_owned(),
                     ));
+                }
+                // No wait mends it, and whoever sits before it can.
+                Err(status) if status.reason == CLOCK_DIFFERS => {
+                    return Err(Failure::Failed(format!("cannot join: {}", status.message)));
                 }
                 Err(status) if is_passing(&status) => {
                     tracing::warn!(problem = status.message, "joining later");

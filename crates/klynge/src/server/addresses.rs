@@ -368,7 +368,9 @@ mod tests {
             pods: vec!["10.42.0.0/16".parse().unwrap(), "fd42::/56".parse().unwrap()],
             services: vec!["10.43.0.0/16".parse().unwrap()],
         };
-        let refused = |address: &str, length| ranges.check_against(Chosen::Here, "eth0", address.parse().unwrap(), length).is_err();
+        let refused = |address: &str, length| {
+            ranges.check_against(Chosen::Here, "eth0", address.parse().unwrap(), length).is_err()
+        };
         assert!(refused("10.42.3.1", 24));
         assert!(refused("10.43.0.1", 8));
         assert!(!refused("10.9.0.1", 8), "a larger network around it is only warned of");
