@@ -7,7 +7,8 @@ use client::{ClusterClient, Endpoint, Https, Pin, Request, Verb, WriteOptions, s
 use object::Value;
 use rcgen::{CertificateParams, DnType, KeyPair};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls::time_provider::TimeProvider;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
@@ -78,6 +79,49 @@ async fn answer(mut stream: DuplexStream) {
     let _ = stream.write_all(text.as_bytes()).await;
 }
 
+/// The system's clock, but for so many seconds.
+#[derive(Debug)]
+struct Skewed(i64);
+
+impl TimeProvider for Skewed {
+    fn current_time(&self) -> Option<UnixTime> {
+        let now = UnixTime::now().as_secs().checked_add_signed(self.0)?;
+        Some(UnixTime::since_unix_epoch(Duration::from_secs(now)))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_machine_whose_clock_is_wrong_is_told_by_how_much() {
+    const DAY: i64 = 24 * 3600;
+    let cluster = start().await;
+    let said = async |skew: i64, by_pin: bool| {
+        let (authorities, pin) = if by_pin {
+            (Vec::new(), Some(Pin::new(cluster.pki.pin().unwrap())))
+        } else {
+            (cluster.pki.bundle_der(), None)
+        };
+        let https = Https::with_clock(Endpoint { authorities, pin, ..endpoint(&cluster) }, Arc::new(Skewed(skew)));
+        https.unwrap().get_path("/livez").await
+    };
+    for by_pin in [true, false] {
+        for (skew, words) in [(-DAY, "1 d behind the server's"), (100 * 365 * DAY, "36500 d ahead of the server's")] {
+            let status = said(skew, by_pin).await.unwrap_err();
+            assert_eq!(status.reason, client::CLOCK_DIFFERS, "{}", status.message);
+            // The two clocks are read a moment after each other, and the amount is in whole seconds.
+            let near =
+                [words.to_owned(), words.replace("1 d", "23 h 59 min"), words.replace("36500 d", "36499 d 23 h")];
+            assert!(near.iter().any(|near| status.message.contains(near)), "{}", status.message);
+            assert!(status.message.contains("set the clock that is wrong"), "{}", status.message);
+        }
+        // Within what certificates are dated back nothing is wrong.
+        said(-1800, by_pin).await.unwrap();
+    }
+    // A server that another authority signed tells no time.
+    let strange = Endpoint { pin: Some(Pin::new([7; 32])), ..endpoint(&cluster) };
+    let status = Https::with_clock(strange, Arc::new(Skewed(-DAY))).unwrap().get_path("/livez").await.unwrap_err();
+    assert!(status.message.contains("UnknownIssuer"), "{}", status.message);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_machine_joins_with_a_token_and_is_reached_by_its_tunnel() {
     let cluster = start().await;
@@ -112,6 +156,16 @@ async fn a_machine_joins_with_a_token_and_is_reached_by_its_tunnel() {
     let secrets = target("", "v1", "secrets", "kube-system", "bootstrap-token-abcdef");
     let denied = joining.call(Request { target: secrets, verb: Verb::Get }).await.map(drop).unwrap_err();
     assert_eq!(denied.code, 403);
+
+    // And it reads what the cluster is, so that an impossible range is refused before the token is used up.
+    let config_map = "{metadata: {name: klynge-cluster}, data: {podCIDR: 10.42.0.0/16}}";
+    admin.call(create("configmaps", "", "kube-system", config_map)).await.unwrap();
+    admin.call(create("configmaps", "", "kube-system", "{metadata: {name: another}}")).await.unwrap();
+    let read = async |name| {
+        let target = target("", "v1", "configmaps", "kube-system", name);
+        joining.call(Request { target, verb: Verb::Get }).await.map_or_else(|status| status.code, |_| 200)
+    };
+    assert_eq!((read("klynge-cluster").await, read("another").await), (200, 403));
 
     // What the control loop's signer does with an approved one.
     let usages = ["digital signature".to_owned(), "client auth".to_owned()];

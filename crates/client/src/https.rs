@@ -1,5 +1,6 @@
 //! The cluster over HTTPS: one HTTP/2 connection, opened when needed and opened again when it broke.
 
+use crate::clock;
 use crate::kubeconfig::Endpoint;
 use crate::path;
 use crate::request::{
@@ -18,6 +19,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use object::{Map, Status, Value, json};
 use rustls::ClientConfig;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::time_provider::{DefaultTimeProvider, TimeProvider};
 use std::os::fd::AsFd as _;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -38,6 +40,7 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// A client for one endpoint and one identity.
 pub struct Https {
     endpoint: Endpoint,
+    clock: Arc<dyn TimeProvider>,
     tls: RwLock<Tls>,
     connection: Mutex<Option<Connected>>,
     /// What the server said where it takes this identity for a removed node's.
@@ -57,8 +60,8 @@ struct Tls {
 }
 
 impl Tls {
-    fn new(endpoint: &Endpoint) -> Result<Self, String> {
-        Ok(Tls { http2: tls::config(endpoint, b"h2")?, http1: tls::config(endpoint, b"http/1.1")? })
+    fn new(endpoint: &Endpoint, time: &Arc<dyn TimeProvider>) -> Result<Self, String> {
+        Ok(Tls { http2: tls::config(endpoint, b"h2", time)?, http1: tls::config(endpoint, b"http/1.1", time)? })
     }
 }
 
@@ -68,8 +71,16 @@ impl Https {
     /// # Errors
     /// A sentence, when the certificates of the endpoint cannot be used.
     pub fn new(endpoint: Endpoint) -> Result<Self, String> {
-        let tls = Tls::new(&endpoint)?;
-        Ok(Https { endpoint, tls: RwLock::new(tls), connection: Mutex::new(None), removed: watch::channel(None).0 })
+        Self::with_clock(endpoint, Arc::new(DefaultTimeProvider))
+    }
+
+    /// The same by another clock than the system's, which is how a machine whose clock is wrong is tried out.
+    ///
+    /// # Errors
+    /// As [`Https::new`].
+    pub fn with_clock(endpoint: Endpoint, clock: Arc<dyn TimeProvider>) -> Result<Self, String> {
+        let tls = RwLock::new(Tls::new(&endpoint, &clock)?);
+        Ok(Https { endpoint, clock, tls, connection: Mutex::new(None), removed: watch::channel(None).0 })
     }
 
     /// Goes on under another certificate of the same identity; requests that are under way end on the old connection.
@@ -89,7 +100,7 @@ impl Https {
             token: None,
             pin: self.endpoint.pin.clone(),
         };
-        let tls = Tls::new(&endpoint)?;
+        let tls = Tls::new(&endpoint, &self.clock)?;
         *self.tls.write().unwrap_or_else(PoisonError::into_inner) = tls;
         *self.connection.lock().await = None;
         Ok(())
@@ -151,7 +162,13 @@ impl Https {
         let name = ServerName::try_from(host.clone()).map_err(|error| refused("name", &error))?;
         let connecting = TlsConnector::from(config).connect(name, stream);
         let opened = tokio::time::timeout(HANDSHAKE_TIMEOUT, connecting).await;
-        opened.map_err(|late| refused("talk TLS with", &late))?.map_err(|error| refused("talk TLS with", &error))
+        match opened.map_err(|late| refused("talk TLS with", &late))? {
+            Ok(stream) => Ok(stream),
+            Err(error) => {
+                let explained = clock::explain(&self.endpoint, &*self.clock, &error).await;
+                Err(explained.unwrap_or_else(|| refused("talk TLS with", &error)))
+            }
+        }
     }
 
     async fn connect(&self) -> Result<Connected, Status> {

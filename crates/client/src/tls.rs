@@ -5,6 +5,7 @@ use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::time_provider::TimeProvider;
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 use sha2::{Digest as _, Sha256};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -31,13 +32,17 @@ impl Pin {
     }
 }
 
-/// The configuration for an endpoint.
+/// The configuration for an endpoint; `time` is the clock that certificates are held against.
 ///
 /// # Errors
 /// A sentence, when its certificates cannot be used.
-pub(crate) fn config(endpoint: &Endpoint, protocol: &[u8]) -> Result<Arc<ClientConfig>, String> {
+pub(crate) fn config(
+    endpoint: &Endpoint,
+    protocol: &[u8],
+    time: &Arc<dyn TimeProvider>,
+) -> Result<Arc<ClientConfig>, String> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
+    let builder = ClientConfig::builder_with_details(Arc::clone(&provider), Arc::clone(time))
         .with_safe_default_protocol_versions()
         .map_err(|error| error.to_string())?;
     let builder = match &endpoint.pin {

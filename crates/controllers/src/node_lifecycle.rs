@@ -46,7 +46,7 @@ pub struct NodeLifecycleController;
 /// The last sign of life, and when it was first seen here. The node's own clock is not trusted.
 #[derive(Debug, Default)]
 pub struct Memory {
-    sign: Option<Timestamp>,
+    sign: (Option<Timestamp>, Option<Timestamp>),
     seen_at: Option<Timestamp>,
     flapping_told: bool,
     /// Name and uid of the node that was seen, until its removal was told.
@@ -198,7 +198,8 @@ fn judge(
     let lease = view.leases.get(LEASES, &key.name).and_then(|lease| lease.spec.as_ref());
     let renewed = lease.and_then(|spec| spec.renew_time.as_ref()).map(|time| time.0);
     let heartbeat = condition(node, "Ready").and_then(|ready| ready.last_heartbeat_time.as_ref()).map(|time| time.0);
-    let sign = renewed.max(heartbeat);
+    // Both are the node's clock, which may be wrong, and may be set back: only that one changes counts, at the time of this server's clock.
+    let sign = (renewed, heartbeat);
     if memory.seen_at.is_none() || memory.sign != sign {
         (memory.sign, memory.seen_at) = (sign, Some(now));
     }

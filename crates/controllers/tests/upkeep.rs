@@ -417,6 +417,27 @@ fn a_silent_node_is_tainted_its_endpoints_leave_and_its_pods_after_their_time() 
 }
 
 #[test]
+fn a_nodes_own_clock_decides_nothing() {
+    let mut cluster = Cluster::new().with::<NodeLifecycleController>();
+    // A day ahead when it reports; then its clock is set right, and is a day behind at last. It renews its lease all the time.
+    let mut ahead = node("True");
+    ahead["status"]["conditions"][0]["lastHeartbeatTime"] = json!("2027-01-01T00:00:00Z");
+    cluster.apply(ahead);
+    let lease = |second: usize, year: i32| json!({"spec": {"renewTime": format!("{year}-01-01T00:{:02}:{:02}.000000Z", second / 60, second % 60)}});
+    cluster.apply(json!({"kind": "Lease", "metadata": {"name": "node-a", "namespace": "kube-node-lease"},
+        "spec": {"leaseDurationSeconds": 40, "renewTime": "2027-01-01T00:00:00.000000Z"}}));
+    cluster.settle();
+    for second in (10..300).step_by(10) {
+        cluster.pass(10);
+        cluster.change("Lease", "kube-node-lease", "node-a", lease(second, if second < 150 { 2026 } else { 2025 }));
+        cluster.settle();
+        assert_eq!(taints(&cluster), Vec::<String>::new(), "after {second} s");
+    }
+    cluster.pass(41);
+    assert_eq!(taints(&cluster).len(), 2, "silence is silence, whatever the clock says");
+}
+
+#[test]
 fn conditions_and_cordons_become_taints_and_other_taints_stay() {
     let mut cluster = Cluster::new().with::<NodeLifecycleController>();
     cluster.apply(node("False"));

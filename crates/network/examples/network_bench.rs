@@ -146,6 +146,7 @@ fn encrypted_peers(node: &mut Node, process: &Encrypting, count: u16) -> Result<
             addresses: vec![IpAddr::from([198, 18 + variant, high, low])],
             pod_ranges: vec![format!("10.42.{}.{}/30", 64 + high, low & !3).parse()?],
             encryption_key: Some(klynge_network::netlink::PublicKey(key)),
+            since_s: 0,
         })
     };
     // Every fourth number has a range of its own.
@@ -256,6 +257,7 @@ fn peers(fabric: &Fabric, count: u32) -> Result<String, Box<dyn Error>> {
             addresses: vec![IpAddr::from([198, 18 + variant, high, low])],
             pod_ranges: vec![format!("10.{}.{low}.0/24", 128 + u32::from(high)).parse()?],
             encryption_key: None,
+            since_s: 0,
         })
     };
     let all = (0..count).map(|number| peer(number, 0)).collect::<Result<Vec<_>, _>>()?;

@@ -277,6 +277,7 @@ fn wrong_peers_are_told_and_the_others_are_reached() {
         addresses: vec![ip(address)],
         pod_ranges: vec![prefix(range)],
         encryption_key: None,
+        since_s: 0,
     };
     let wrong = [
         peer("thief", "192.0.2.50", "10.42.2.0/25"),
@@ -301,6 +302,30 @@ fn wrong_peers_are_told_and_the_others_are_reached() {
         assert!(told.iter().any(|line| line.starts_with(&format!("node {name}: ")) && line.contains(text)), "{told:?}");
     }
     assert_eq!(told.len(), 6);
+    assert_connected(&one, &two);
+}
+
+#[test]
+fn who_was_there_first_keeps_a_range_whatever_its_name() {
+    let fabric = Fabric::new();
+    let (mut a, mut b) = (fabric.node(0, 1), fabric.node(0, 2));
+    b.network.set_peers(&[a.peer()]).unwrap();
+    let (one, two) = (a.pod("one").serve(), b.pod("two").serve());
+    let first = Peer { since_s: 1000, ..b.peer() };
+    a.network.set_peers(std::slice::from_ref(&first)).unwrap();
+    // The later one's name is before the other's, its range is within the other's, and it has its address as well.
+    let later = Peer { name: "a".to_owned(), pod_ranges: vec![prefix("10.42.2.0/25")], since_s: 1001, ..b.peer() };
+    let told = |report: klynge_network::pod_net::PeersReport| -> Vec<String> {
+        report.problems.iter().map(ToString::to_string).filter(|line| line.contains("overlaps")).collect()
+    };
+    let added = a.network.change_peers([("a".to_owned(), Some(later))]).unwrap();
+    assert!(added.problems.iter().any(|problem| problem.to_string().contains("node a has the same address 192.0.2.2")));
+    let lines = told(added);
+    assert!(lines.len() == 1 && lines[0].starts_with("node a: "), "{lines:?}");
+    assert!(lines[0].contains("overlaps 10.42.2.0/24 of node node2, which keeps it"), "{lines:?}");
+    assert_connected(&one, &two);
+    // Nothing is left of it when it is gone.
+    assert_eq!(a.network.change_peers([("a".to_owned(), None)]).unwrap().problems, []);
     assert_connected(&one, &two);
 }
 
@@ -438,8 +463,13 @@ fn only_peers_may_send_into_the_tunnel() {
     assert!(server.recv(&mut [0; 16]).is_err(), "a stranger's packet arrived");
     // The same packet from a peer arrives: it was its sender alone that kept it out.
     a.network.set_encapsulation(Encapsulation::Always);
-    let peer =
-        Peer { name: "node66".to_owned(), addresses, pod_ranges: vec![prefix("10.42.66.0/24")], encryption_key: None };
+    let peer = Peer {
+        name: "node66".to_owned(),
+        addresses,
+        pod_ranges: vec![prefix("10.42.66.0/24")],
+        encryption_key: None,
+        since_s: 0,
+    };
     a.network.change_peers([("node66".to_owned(), Some(peer))]).unwrap();
     eventually("a peer's packet arrives", || {
         socket.send_to(b"forged", (one.ip(), 5353)).unwrap();
@@ -508,6 +538,7 @@ fn one_changed_peer_among_thousands_costs_what_it_costs_among_few() {
                 addresses: vec![ip(&address)],
                 pod_ranges: vec![prefix(&format!("10.{}.{low}.0/24", 128 + u32::from(high)))],
                 encryption_key: None,
+                since_s: 0,
             }
         })
         .collect();

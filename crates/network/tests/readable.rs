@@ -95,6 +95,7 @@ fn busy_bed() -> (Bed, Programmer, bed::Pod) {
         addresses: vec![ip("198.51.100.7"), ip("2001:db8:7::7")],
         pod_ranges: vec![prefix("10.42.1.0/24"), prefix("fd00:42:0:1::/64")],
         encryption_key: None,
+        since_s: 0,
     };
     bed.network.set_peers(&[far]).unwrap();
     (bed, services, client)

@@ -27,23 +27,43 @@ echo "names, addresses and tokens"
 refuses 'node flt-2 is in the cluster and healthy' there --node-name flt-2 --token "$token"
 refuses 'no interface of this machine has this address' there --node-name other --advertise "$address" --token "$token"
 refuses 'was the end cut off' there --node-name other --token "${token%???}"
-refuses 'does not hold: it is mistyped, used up|does not hold: it is mistyped' there --node-name other --token "zzzzzz.${token#*.}"
+does_not_hold='^error: the token does not hold: it is mistyped, has expired, or has admitted as many nodes as it may; make a new one with `klynge token create`$'
+refuses "$does_not_hold" there --node-name other --token "zzzzzz.${token#*.}"
 expired=$(own token create --ttl 1s 2>/dev/null | awk '{ print $8 }')
 sleep 1.2 # a token's time is the wall clock's
-refuses 'does not hold|expired' there --node-name other --token "$expired"
+refuses "$does_not_hold" there --node-name other --token "$expired"
 # its agent is away: its machine is still the one of that name
 dev node kill-agent flt-2
 eventually 10 is 2 "Unknown AgentStopped"
 refuses 'node flt-2 is in the cluster and not ready.*klynge node remove flt-2' there --node-name flt-2 --token "$token"
 [ ! -e "$WORK/fourth/agent/identity.json" ]
 dev node start-agent flt-2
-# a network of this machine's own that holds the pods' range
+# a network of this machine's own that holds the pods' range: the token is not used up by a machine that cannot join
+once=$(own token create 2>/dev/null | awk '{ print $8 }')
 ip -n "$fourth" address add 10.42.200.1/24 dev eth0
-refuses 'holds this host.s own address 10.42.200.1' there --node-name other --token "$token"
-d delete node other --ignore-not-found >/dev/null
+refuses "^error: --pod-cidr 10.42.0.0/16 holds this host's own address 10.42.200.1 \(eth0\); take this machine out of that network" there --node-name other --token "$once"
+says "${once%%.*} +0 of 1" own token list
+refuses 'not found' d get node other
+ip -n "$fourth" address del 10.42.200.1/24 dev eth0
+
+echo "a token for one machine, given to two"
+nsenter --net="/run/netns/$fourth" "$BINARY" --data-dir "$WORK/fourth" agent --server "$server" --node-name other --token "$once" --kubelet-port 0 >"$WORK/other.log" 2>&1 & other=$!
+joined() { [ "$(d get node other -o jsonpath='{range .status.conditions[?(@.type=="Ready")]}{.status}{end}' 2>/dev/null)" = True ]; }
+eventually 20 joined
+says "${once%%.*} +1 of 1" own token list
+used_up="^error: cannot join: the request node-csr-[a-z0-9]+ was denied: the token ${once%%.*} has admitted 1 of 1 nodes; make a new one with \`klynge token create\`\$"
+second() { timeout 20 nsenter --net="/run/netns/$fourth" "$BINARY" --data-dir "$WORK/fifth" agent --server "$server" --node-name fifth --token "$once"; }
+refuses "$used_up" second
+[ ! -e "$WORK/fifth/agent/identity.json" ]
+refuses 'not found' d get node fifth
+joined # the first one goes on
+kill "$other"
+wait "$other" 2>/dev/null || true
+own node remove other --force >/dev/null 2>&1
+purge_clone
+rm -rf "$WORK/fifth"
 
 echo "an identity that two machines have"
-ip -n "$fourth" address del 10.42.200.1/24 dev eth0
 rm -rf "$WORK/fourth"; mkdir -p "$WORK/fourth/agent"
 cp "$DEV_DIRECTORY/flt/2/klynge-data" "$DEV_DIRECTORY/flt/2/ranges" "$WORK/fourth/" 2>/dev/null || cp "$DEV_DIRECTORY/flt/2/klynge-data" "$WORK/fourth/"
 cp "$DEV_DIRECTORY/flt/2/agent/identity.json" "$WORK/fourth/agent/"

@@ -2,9 +2,10 @@
 
 use super::identity::Identity;
 use crate::cli::Failure;
+use crate::server::ClusterFacts;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
-use client::{ClusterClient, Endpoint, Https, Pin, Request, Target, Verb, WriteOptions};
+use client::{CLOCK_DIFFERS, ClusterClient, Endpoint, Https, Pin, Request, Target, Verb, WriteOptions};
 use object::{GroupVersionResource, Status, Value, json};
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
 use std::time::Duration;
@@ -111,6 +112,7 @@ pub(super) async fn obtain(client: &dyn ClusterClient, object: Value) -> Result<
     let decode = |bytes: &[u8]| json::decode(bytes, &json::Limits::default()).map_err(Status::internal);
     let mut found = decode(&created.json)?.value;
     let name = found.str_at(&["metadata", "name"]).unwrap_or_default().to_owned();
+    let mut wait = POLL;
     loop {
         if let Some(certificate) = found.str_at(&["status", "certificate"]).filter(|text| !text.is_empty()) {
             let pem = STANDARD.decode(certificate).map_err(Status::internal)?;
@@ -128,59 +130,109 @@ pub(super) async fn obtain(client: &dyn ClusterClient, object: Value) -> Result<
                 ));
             }
         }
-        tokio::time::sleep(POLL).await;
-        found = decode(&client.call(Request { target: target(&name), verb: Verb::Get }).await?.json)?.value;
+        tokio::time::sleep(wait).await;
+        match client.call(Request { target: target(&name), verb: Verb::Get }).await {
+            Ok(answer) => (found, wait) = (decode(&answer.json)?.value, POLL),
+            // The request is there, and may have used up a token: a second one would be refused.
+            Err(status) if is_passing(&status) => {
+                tracing::warn!(problem = status.message, request = name, "asking for the certificate again");
+                wait = (wait * 2).min(RETRY_MAX);
+            }
+            Err(status) => return Err(status),
+        }
     }
 }
 
-/// Joins the cluster at `server` as `node`; waits for a server that is away.
-pub(super) async fn join(server: &(String, u16), token: &Token, node: &str) -> Result<Identity, Failure> {
-    let (host, port) = server.clone();
-    let pin = Pin::new(token.pin);
-    let endpoint = Endpoint {
-        host: host.clone(),
-        port,
-        authorities: Vec::new(),
-        certificate: None,
-        token: Some(token.bearer.clone()),
-        pin: Some(pin.clone()),
-    };
-    let client = Https::new(endpoint)?;
-    let (key, object) = request(node)?;
-    let mut wait = RETRY_MIN;
-    let certificate = loop {
-        match obtain(&client, object.clone()).await {
-            Ok(certificate) => break certificate,
-            Err(status) if status.message.contains("UnknownIssuer") => {
-                return Err(Failure::Failed(format!(
-                    "the server at {host}:{port} is not the one that made this token: the key of its authority has another \
-                     hash than the token's pin; check --server, or make a new token there"
-                )));
+/// A machine with a token at the door of a cluster. It waits for a server that is away.
+pub(super) struct Joining {
+    host: String,
+    port: u16,
+    pin: Pin,
+    client: Https,
+}
+
+impl Joining {
+    /// Nothing is sent yet.
+    pub(super) fn new(server: &(String, u16), token: &Token) -> Result<Self, Failure> {
+        let (host, port) = server.clone();
+        let pin = Pin::new(token.pin);
+        let endpoint = Endpoint {
+            host: host.clone(),
+            port,
+            authorities: Vec::new(),
+            certificate: None,
+            token: Some(token.bearer.clone()),
+            pin: Some(pin.clone()),
+        };
+        Ok(Joining { host, port, pin, client: Https::new(endpoint)? })
+    }
+
+    /// What the cluster says of itself, which uses up nothing; None from a server of a release that does not tell it to who only joins.
+    pub(super) async fn facts(&self) -> Result<Option<ClusterFacts>, Failure> {
+        self.patiently(async || match ClusterFacts::fetch(&self.client).await {
+            Ok(facts) => Ok(Some(facts)),
+            Err(status) if status.code == 403 => Ok(None),
+            // The server writes them right after it has begun to answer.
+            Err(status) if status.is_not_found() => Err(Status::unavailable(status.message)),
+            Err(status) => Err(status),
+        })
+        .await
+    }
+
+    /// Joins as `node`: the token admits it, or is refused.
+    pub(super) async fn identity(&self, node: &str) -> Result<Identity, Failure> {
+        let (key, object) = request(node)?;
+        let certificate = self.patiently(async || obtain(&self.client, object.clone()).await).await?;
+        let authority = self.pin.authority();
+        let authority = authority.ok_or_else(|| Failure::Failed("the server presented no authority".to_owned()))?;
+        Ok(Identity {
+            host: self.host.clone(),
+            port: self.port,
+            node: node.to_owned(),
+            authority: pem("CERTIFICATE", &authority),
+            certificate,
+            key: key.serialize_pem(),
+        })
+    }
+
+    /// Asks until the server answers, and says what a refusal means.
+    async fn patiently<T>(&self, ask: impl AsyncFn() -> Result<T, Status>) -> Result<T, Failure> {
+        let mut wait = RETRY_MIN;
+        loop {
+            match ask().await {
+                Ok(answer) => return Ok(answer),
+                Err(status) if status.message.contains("UnknownIssuer") => {
+                    return Err(Failure::Failed(format!(
+                        "the server at {}:{} is not the one that made this token: the key of its authority has another \
+                         hash than the token's pin; check --server, or make a new token there",
+                        self.host, self.port
+                    )));
+                }
+                Err(status) if status.code == 401 => {
+                    return Err(Failure::Failed(
+                        "the token does not hold: it is mistyped, has expired, or has admitted as many nodes as it may; make \
+                         a new one with `klynge token create`"
+                            .to_owned(),
+                    ));
+                }
+                // No wait mends it, and whoever sits before it can.
+                Err(status) if status.reason == CLOCK_DIFFERS => {
+                    return Err(Failure::Failed(format!("cannot join: {}", status.message)));
+                }
+                Err(status) if is_passing(&status) => {
+                    tracing::warn!(problem = status.message, "joining later");
+                    tokio::time::sleep(wait).await;
+                    wait = (wait * 2).min(RETRY_MAX);
+                }
+                Err(status) => return Err(Failure::Failed(format!("cannot join: {}", status.message))),
             }
-            Err(status) if status.code == 401 => {
-                return Err(Failure::Failed(
-                    "the token does not hold: it is mistyped, has expired, or has admitted as many nodes as it may; make \
-                     a new one with `klynge token create`"
-                        .to_owned(),
-                ));
-            }
-            Err(status) if matches!(status.code, 429 | 500 | 503 | 504) => {
-                tracing::warn!(problem = status.message, "joining later");
-                tokio::time::sleep(wait).await;
-                wait = (wait * 2).min(RETRY_MAX);
-            }
-            Err(status) => return Err(Failure::Failed(format!("cannot join: {}", status.message))),
         }
-    };
-    let authority = pin.authority().ok_or_else(|| Failure::Failed("the server presented no authority".to_owned()))?;
-    Ok(Identity {
-        host,
-        port,
-        node: node.to_owned(),
-        authority: pem("CERTIFICATE", &authority),
-        certificate,
-        key: key.serialize_pem(),
-    })
+    }
+}
+
+/// Whether the same request may be answered later.
+fn is_passing(status: &Status) -> bool {
+    matches!(status.code, 429 | 500 | 503 | 504)
 }
 
 fn pem(label: &str, der: &[u8]) -> String {

@@ -141,11 +141,15 @@ async fn identity(global: &Global, arguments: &AgentArguments) -> Result<Identit
     };
     let token = Token::parse(token).map_err(|why| Failure::Usage(format!("--token: {why}")))?;
     let name = server::checked_node_name(arguments.node_name.as_deref())?;
+    let joining = join::Joining::new(&server, &token)?;
+    // What is refused is refused before the token is used up.
     if arguments.pod_network.plugins(global)?.is_none() {
-        // Before the token is used up.
         server::check_held(&arguments.advertise)?;
+        if let Some(facts) = joining.facts().await? {
+            facts.ranges.check_against_host(server::Chosen::Elsewhere)?;
+        }
     }
-    let identity = join::join(&server, &token, &name).await?;
+    let identity = joining.identity(&name).await?;
     identity.save(global)?;
     tracing::info!(node = name, "joined");
     Ok(identity)
@@ -166,7 +170,7 @@ async fn start(global: &Global, arguments: &AgentArguments, identity: Identity) 
     };
     if arguments.pod_network.plugins(global)?.is_none() {
         // A range of the cluster's may be a network that only this machine is in.
-        ranges.check_against_host()?;
+        ranges.check_against_host(server::Chosen::Elsewhere)?;
     }
     let primary = || towards(&identity).unwrap_or_else(server::advertised);
     let addresses = server::node_addresses(&arguments.advertise, primary, &ranges)?;

@@ -129,6 +129,15 @@ pub(super) fn store_exists(global: &Global) -> bool {
     global.data_dir.join("store").exists()
 }
 
+/// Where the ranges were chosen, which decides what can be done about one that is not possible.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Chosen {
+    /// On this machine, by options.
+    Here,
+    /// Where the cluster was made, which this machine is to join.
+    Elsewhere,
+}
+
 /// The address ranges of the cluster.
 #[derive(Clone, Debug)]
 pub(crate) struct Ranges {
@@ -166,7 +175,7 @@ impl Ranges {
 
     /// Refuses a range that holds an address of this host itself, and warns of one that only touches a network of it. Loopback
     /// and pods' interfaces carry addresses of the ranges by design.
-    pub(crate) fn check_against_host(&self) -> Result<(), Failure> {
+    pub(crate) fn check_against_host(&self, chosen: Chosen) -> Result<(), Failure> {
         let failed =
             |error: network::netlink::Error| Failure::Failed(format!("cannot read this host's addresses: {error}"));
         let mut rtnetlink = Rtnetlink::open().map_err(failed)?;
@@ -181,17 +190,23 @@ impl Ranges {
             {
                 continue;
             }
-            self.check_against(interface, held.address, held.prefix_length)?;
+            self.check_against(chosen, interface, held.address, held.prefix_length)?;
         }
         Ok(())
     }
 
-    fn check_against(&self, interface: &str, address: IpAddr, length: u8) -> Result<(), Failure> {
+    fn check_against(&self, chosen: Chosen, interface: &str, address: IpAddr, length: u8) -> Result<(), Failure> {
         let pods = self.pods.iter().map(|range| ("--pod-cidr", range));
         for (option, range) in pods.chain(self.services.iter().map(|range| ("--service-cidr", range))) {
             if range.contains(address) {
+                let advice = match chosen {
+                    Chosen::Here => format!("choose another range with {option}"),
+                    Chosen::Elsewhere => format!(
+                        "take this machine out of that network, or make the cluster with another {option}; a join token is not used up by this"
+                    ),
+                };
                 return Err(Failure::Usage(format!(
-                    "{option} {range} holds this host's own address {address} ({interface}); choose another range with {option}"
+                    "{option} {range} holds this host's own address {address} ({interface}); {advice}"
                 )));
             }
             if range.overlaps(&Prefix::new(address, length)) {
@@ -353,7 +368,9 @@ mod tests {
             pods: vec!["10.42.0.0/16".parse().unwrap(), "fd42::/56".parse().unwrap()],
             services: vec!["10.43.0.0/16".parse().unwrap()],
         };
-        let refused = |address: &str, length| ranges.check_against("eth0", address.parse().unwrap(), length).is_err();
+        let refused = |address: &str, length| {
+            ranges.check_against(Chosen::Here, "eth0", address.parse().unwrap(), length).is_err()
+        };
         assert!(refused("10.42.3.1", 24));
         assert!(refused("10.43.0.1", 8));
         assert!(!refused("10.9.0.1", 8), "a larger network around it is only warned of");

@@ -11,7 +11,7 @@ mod own_range;
 mod purge;
 mod wiring;
 
-pub(crate) use addresses::{Ranges, advertised, check_held, joined, listed, node_addresses};
+pub(crate) use addresses::{Chosen, Ranges, advertised, check_held, joined, listed, node_addresses};
 pub(crate) use agent::{Agent, AgentOptions, Prepared, beside_directory, ranges_path};
 pub(crate) use cluster_facts::{ClusterFacts, NAME as CLUSTER_FACTS};
 pub(crate) use own_range::forget as forget_own_range;

@@ -164,7 +164,7 @@ fn checked(
     }
     // Plug-ins give the host addresses among its pods', such as a bridge's: only Services' are nobody's then.
     let pods = if plugins.is_some() { Vec::new() } else { ranges.pods.clone() };
-    addresses::Ranges { pods, ..ranges.clone() }.check_against_host()?;
+    addresses::Ranges { pods, ..ranges.clone() }.check_against_host(addresses::Chosen::Here)?;
     let node_name = checked_node_name(arguments.node_name.as_deref())?;
     let node_addresses = addresses::node_addresses(&arguments.advertise, addresses::advertised, ranges)?;
     Ok((node_name, node_addresses))

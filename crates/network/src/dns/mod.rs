@@ -4,6 +4,7 @@ mod answer;
 mod cache;
 mod error;
 mod forward;
+mod forwards;
 mod name;
 pub mod process;
 mod resolv_conf;

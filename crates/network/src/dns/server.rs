@@ -16,6 +16,7 @@ use tokio::time::timeout;
 use super::answer::{Outcome, answer};
 use super::error::Error;
 use super::forward::Forwarder;
+use super::forwards::Forwards;
 use super::name::{Name, NameError};
 use super::resolv_conf::{HostResolvers, host_resolvers};
 use super::state::DnsService;
@@ -25,8 +26,6 @@ use crate::Prefix;
 use crate::netlink::NetworkNamespace;
 use crate::services::ServiceKey;
 
-/// Questions that may be with other servers at a time; more are answered with SERVFAIL.
-const FORWARDS_MAX: usize = 1000;
 /// TCP clients at a time; more are not accepted until one leaves.
 const TCP_CLIENTS_MAX: usize = 256;
 /// A TCP client that sends nothing for this long is disconnected.
@@ -130,7 +129,7 @@ struct Shared {
     forwarder: Forwarder,
     /// Who is asked instead of the host's resolvers; empty for these.
     servers: watch::Sender<Vec<SocketAddr>>,
-    forwards: Arc<Semaphore>,
+    forwards: Arc<Forwards>,
     stop: AtomicBool,
     turn: AtomicUsize,
     questions: AtomicU64,
@@ -156,7 +155,7 @@ impl Dns {
             zone: RwLock::new(Zone::new(&options.domain, options.reverse_ranges.clone(), &addresses)?),
             forwarder: Forwarder::new(options.namespace.clone()),
             servers: watch::channel(options.outside.servers.clone()).0,
-            forwards: Arc::new(Semaphore::new(FORWARDS_MAX)),
+            forwards: Forwards::new(),
             stop: AtomicBool::new(false),
             turn: AtomicUsize::new(0),
             questions: AtomicU64::new(0),
@@ -298,8 +297,7 @@ impl Handle {
             self.wake_threads();
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
-        let all = u32::try_from(FORWARDS_MAX).unwrap_or(u32::MAX);
-        let _ = timeout(Duration::from_millis(DRAIN_TIMEOUT_MS), self.shared.forwards.acquire_many(all)).await;
+        self.shared.forwards.drain(Duration::from_millis(DRAIN_TIMEOUT_MS)).await;
     }
 
     /// The addresses that answer.
@@ -396,17 +394,17 @@ fn serve_udp(shared: &Arc<Shared>, socket: &Arc<UdpSocket>, runtime: &runtime::H
             Step::Send => {
                 let _ = socket.send_to(&out, client);
             }
-            step @ (Step::Forward | Step::Alias(_)) => match Arc::clone(&shared.forwards).try_acquire_owned() {
-                Ok(permit) => {
+            step @ (Step::Forward | Step::Alias(_)) => match shared.forwards.take(client.ip()) {
+                Some(place) => {
                     let (shared, socket, bytes) = (Arc::clone(shared), Arc::clone(socket), bytes.to_vec());
                     runtime.spawn(async move {
                         let mut out = Vec::new();
                         shared.finish(step, &bytes, false, &mut out).await;
                         let _ = socket.send_to(&out, client);
-                        drop(permit);
+                        drop(place);
                     });
                 }
-                Err(_) => {
+                None => {
                     if let Ok(query) = Query::parse(bytes) {
                         empty_answer(&mut out, &query, RCODE_FAILURE);
                         let _ = socket.send_to(&out, client);
@@ -422,11 +420,11 @@ async fn serve_tcp(shared: Arc<Shared>, listener: tokio::net::TcpListener) {
     loop {
         let Ok(permit) = Arc::clone(&clients).acquire_owned().await else { return };
         match listener.accept().await {
-            Ok((stream, _)) => {
+            Ok((stream, client)) => {
                 let shared = Arc::clone(&shared);
                 tokio::spawn(async move {
                     // A client that misbehaves loses its connection, nothing more.
-                    let _ = serve_client(&shared, stream).await;
+                    let _ = serve_client(&shared, stream, client.ip()).await;
                     drop(permit);
                 });
             }
@@ -436,7 +434,7 @@ async fn serve_tcp(shared: Arc<Shared>, listener: tokio::net::TcpListener) {
     }
 }
 
-async fn serve_client(shared: &Shared, mut stream: tokio::net::TcpStream) -> io::Result<()> {
+async fn serve_client(shared: &Shared, mut stream: tokio::net::TcpStream, client: IpAddr) -> io::Result<()> {
     let idle = Duration::from_millis(TCP_IDLE_TIMEOUT_MS);
     let mut out = Vec::new();
     while !shared.stop.load(Ordering::Relaxed) {
@@ -449,9 +447,9 @@ async fn serve_client(shared: &Shared, mut stream: tokio::net::TcpStream) -> io:
         match shared.step(&bytes, true, &mut out) {
             Step::Nothing => return Ok(()),
             Step::Send => {}
-            step => match shared.forwards.try_acquire() {
-                Ok(_permit) => shared.finish(step, &bytes, true, &mut out).await,
-                Err(_) => {
+            step => match shared.forwards.take(client) {
+                Some(_place) => shared.finish(step, &bytes, true, &mut out).await,
+                None => {
                     if let Ok(query) = Query::parse(&bytes) {
                         empty_answer(&mut out, &query, RCODE_FAILURE);
                     }

@@ -63,6 +63,7 @@ impl PodNetwork {
             // Until the peers are known, a tunnel that an earlier agent left says what pods have to fit into.
             let links = rtnetlink.links()?;
             mtu_bytes = tunnel_links(&links).fold(mtu_bytes, |least, (_, link)| least.min(link.mtu_bytes));
+            mtu_bytes = host_setup::pods_mtu(&options, mtu_bytes);
         }
         let reaper = Reaper::start(Rtnetlink::open_in(&options.namespace)?).map_err(|source| {
             netlink::Error::System { operation: "start a thread that deletes interfaces".to_owned(), source }

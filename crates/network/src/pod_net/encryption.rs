@@ -9,7 +9,9 @@ use std::sync::Arc;
 
 use super::attach::PodNetwork;
 use super::error::Error;
+use super::host_setup;
 use super::peers::{HostView, Key, Value};
+use super::vxlan::IPV6_MTU_BYTES_MIN;
 use crate::netlink::{
     self, ChainSpec, Expressions, Family, Hook, LinkInfo, NftBatch, PublicKey, Register, RouteBatch, Verdict,
     Wireguard, WireguardChange, WireguardInfo, WireguardPeer, lacks_wireguard,
@@ -25,7 +27,7 @@ pub const ENCRYPTION_PORT: u16 = 8478;
 /// The table that drops what comes in plain.
 pub const ENCRYPTION_TABLE: &str = "klynge-encrypted";
 /// The outer headers of IPv6, UDP, WireGuard's own header and its tag: nodes may reach each other by either family.
-const OVERHEAD_BYTES: u32 = 40 + 8 + 16 + 16;
+pub(super) const OVERHEAD_BYTES: u32 = 40 + 8 + 16 + 16;
 /// Before connections are looked at, so that what is dropped leaves no trace.
 const PRIORITY: i32 = -300;
 const SCRATCH: Register = Register::new(0);
@@ -201,9 +203,7 @@ impl PodNetwork {
         let found = links.iter().find(|link| link.name == INTERFACE && link.is_up).map(|link| link.mtu_bytes);
         let mtu_bytes = found.unwrap_or_else(|| self.mtu_bytes.saturating_sub(OVERHEAD_BYTES));
         self.make_secured(&links, &engine, mtu_bytes)?;
-        if self.options.mtu_bytes.is_none() {
-            self.mtu_bytes = self.mtu_bytes.min(mtu_bytes);
-        }
+        self.mtu_bytes = host_setup::pods_mtu(&self.options, self.mtu_bytes.min(mtu_bytes));
         let mut batch = NftBatch::new();
         add_filter(&mut batch, &self.options.cluster_ranges);
         batch.commit(self.nft.socket())?;
@@ -255,8 +255,8 @@ impl PodNetwork {
         };
         let host = self.peers.table.host();
         let mtu_bytes = mtu_bytes(host, self.peers.mtu_bytes_default);
-        let addresses: Vec<IpAddr> =
-            [true, false].into_iter().filter_map(|is_ipv4| host.tunnel_address(is_ipv4)).collect();
+        let families = [true, false].into_iter().filter(|is_ipv4| *is_ipv4 || mtu_bytes >= IPV6_MTU_BYTES_MIN);
+        let addresses: Vec<IpAddr> = families.filter_map(|is_ipv4| host.tunnel_address(is_ipv4)).collect();
         let kind = engine.form().link_kind();
         let is_whole = links
             .iter()

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
+use super::vxlan::IPV6_MTU_BYTES_MIN;
 use crate::Prefix;
 use crate::netlink::{Error, NetworkNamespace, ROUTE_PROTOCOL, Result, Route, RouteBatch, RouteInfo, Rtnetlink};
 
@@ -29,7 +30,15 @@ pub struct Options {
 /// The MTU where there is no default route to take it from.
 const MTU_BYTES_DEFAULT: u32 = 1500;
 
-/// The MTU for pods' interfaces.
+/// The MTU of new pods where packets to some nodes may have so many bytes. Pods with IPv6 addresses need what IPv6 does: what is too large
+/// for a smaller tunnel is told to the sender on its way (IPv4), and is not carried there (IPv6).
+pub(crate) fn pods_mtu(options: &Options, mtu_bytes: u32) -> u32 {
+    let has_ipv6 = options.pod_ranges.iter().any(|range| range.network().is_ipv6());
+    let least = if has_ipv6 { IPV6_MTU_BYTES_MIN } else { 0 };
+    options.mtu_bytes.unwrap_or(mtu_bytes.max(least))
+}
+
+/// The MTU for pods' interfaces, as far as the way out decides it.
 pub(crate) fn mtu(options: &Options, rtnetlink: &mut Rtnetlink) -> Result<u32> {
     if let Some(mtu_bytes) = options.mtu_bytes {
         return Ok(mtu_bytes);

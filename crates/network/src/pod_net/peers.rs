@@ -22,6 +22,8 @@ pub struct Peer {
     pub pod_ranges: Vec<Prefix>,
     /// Its key, if it encrypts what goes between nodes.
     pub encryption_key: Option<PublicKey>,
+    /// Since when it is in the cluster (Unix seconds): of two that claim the same, the first keeps it.
+    pub since_s: i64,
 }
 
 /// When packets between nodes are carried inside others.
@@ -285,7 +287,7 @@ pub(crate) fn decide(peer: &Peer, host: &HostView, claims: &Claims) -> Decision 
             continue;
         };
         let Some(link_address) = link_address(&peer.pod_ranges) else { continue };
-        if let Some(other) = claims.link_address_rival(link_address, &peer.name) {
+        if let Some(other) = claims.link_address_rival(link_address, peer) {
             decision.problems.push(format!(
                 "its end of the tunnel would have the Ethernet address of node {other}'s; give the ranges of all nodes one length"
             ));
@@ -384,7 +386,7 @@ fn usable_ranges(peer: &Peer, host: &HostView, claims: &Claims, problems: &mut V
             problems.push(format!(
                 "its pod range {range} overlaps this node's own, {own}, so it is not routed; give one of the two another range"
             ));
-        } else if let Some((other, theirs)) = claims.range_rival(range, &peer.name) {
+        } else if let Some((other, theirs)) = claims.range_rival(range, peer) {
             problems.push(format!(
                 "its pod range {range} overlaps {theirs} of node {other}, which keeps it; give one of the two another range"
             ));

@@ -9,7 +9,7 @@ use super::error::Error;
 use super::host_setup;
 use super::peer_table::{Delta, PeerTable};
 use super::peers::{Encapsulation, HostView, Key, Peer, PeerProblem, Subnet, Underlay, Value};
-use super::vxlan::{self, TUNNEL_TABLE, Tunnel, tunnel_links};
+use super::vxlan::{self, IPV6_MTU_BYTES_MIN, TUNNEL_TABLE, Tunnel, tunnel_links};
 use crate::Prefix;
 use crate::netlink::{self, AddressInfo, Forwarding, LinkInfo, Neighbour, NftBatch, ROUTE_PROTOCOL, Route, RouteBatch};
 
@@ -56,7 +56,10 @@ pub(super) struct PeerState {
 #[derive(Default)]
 struct TunnelIndexes {
     tunnels: BTreeMap<Underlay, u32>,
+    /// Those whose packets are too small for IPv6.
+    without_ipv6: BTreeSet<Underlay>,
     encrypted: Option<u32>,
+    is_encrypted_without_ipv6: bool,
 }
 
 impl PodNetwork {
@@ -159,6 +162,9 @@ impl PodNetwork {
             match self.ensure_tunnel(&tunnel, links, is_known) {
                 Ok((index, is_new)) => {
                     indexes.tunnels.insert(underlay, index);
+                    if !tunnel.carries(false) {
+                        indexes.without_ipv6.insert(underlay);
+                    }
                     is_known &= !is_new;
                     mtu_bytes = mtu_bytes.min(tunnel.mtu_bytes());
                     problems.extend(tunnel.problem().map(own_problem));
@@ -173,6 +179,15 @@ impl PodNetwork {
             match self.ensure_secured(links, is_known) {
                 Ok((index, secured_mtu_bytes, is_new)) => {
                     indexes.encrypted = Some(index);
+                    if secured_mtu_bytes < IPV6_MTU_BYTES_MIN && self.peers.table.host().tunnel_address(false).is_some()
+                    {
+                        indexes.is_encrypted_without_ipv6 = true;
+                        problems.push(own_problem(format!(
+                            "encrypted packets are limited to {secured_mtu_bytes} bytes, and IPv6 needs {IPV6_MTU_BYTES_MIN}, so that pods of other \
+                             nodes are reached by IPv4 alone; raise the MTU between the nodes to {}",
+                            IPV6_MTU_BYTES_MIN + encryption::OVERHEAD_BYTES
+                        )));
+                    }
                     is_known &= !is_new;
                     mtu_bytes = mtu_bytes.min(secured_mtu_bytes);
                 }
@@ -205,7 +220,7 @@ impl PodNetwork {
         for (interface, _) in table.direct_routes() {
             mtu_bytes = table.host().mtu_of_interface(interface).map_or(mtu_bytes, |mtu| mtu_bytes.min(mtu));
         }
-        self.mtu_bytes = self.options.mtu_bytes.unwrap_or(mtu_bytes);
+        self.mtu_bytes = host_setup::pods_mtu(&self.options, mtu_bytes);
         self.peers.is_known = is_whole;
         self.peers.filters = indexes.tunnels.into_keys().collect();
         Ok(PeersReport {
@@ -458,13 +473,24 @@ fn tunnel_failure(underlay: Underlay, error: &Error) -> String {
     )
 }
 
-/// Whether the tunnel that an object belongs to is there.
+/// Whether the tunnel that an object belongs to is there, and carries its family.
 fn is_possible(key: &Key, value: &Value, indexes: &TunnelIndexes) -> bool {
     let is_encrypted = matches!((key, value), (Key::Secured(_), _) | (_, Value::Encrypted { .. }));
     (indexes.encrypted.is_some() || !is_encrypted)
         && Underlay::ALL
             .iter()
             .all(|underlay| indexes.tunnels.contains_key(underlay) || !belongs_to(key, value, *underlay))
+        && !(is_ipv6(key) && indexes.is_encrypted_without_ipv6 && matches!(value, Value::Encrypted { .. }))
+        && !(is_ipv6(key) && indexes.without_ipv6.iter().any(|underlay| belongs_to(key, value, *underlay)))
+}
+
+/// Whether an object exists on interfaces with IPv6 alone.
+fn is_ipv6(key: &Key) -> bool {
+    match key {
+        Key::Route(range) => range.network().is_ipv6(),
+        Key::Neighbour(_, address) => address.is_ipv6(),
+        _ => false,
+    }
 }
 
 /// Whether an object goes with a tunnel.

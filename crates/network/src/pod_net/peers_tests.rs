@@ -37,6 +37,7 @@ fn peer(name: &str, addresses: &[&str], ranges: &[&str]) -> Peer {
         addresses: addresses.iter().map(|text| ip(text)).collect(),
         pod_ranges: ranges.iter().map(|text| prefix(text)).collect(),
         encryption_key: None,
+        since_s: 0,
     }
 }
 
@@ -335,6 +336,7 @@ fn ends_of_the_tunnel_get_addresses_that_no_pod_has() {
 fn encryption_leaves_no_way_in_plain() {
     let keyed = |name: &str, key: Option<u8>| Peer {
         encryption_key: key.map(|key| PublicKey([key; 32])),
+        since_s: 0,
         ..peer(name, &["192.0.2.2", "2001:db8::2"], &["10.42.1.0/24", "fd00:42:0:1::/64"])
     };
     let host = HostView { encryption_key: Some(PublicKey([1; 32])), ..host() };

@@ -27,7 +27,7 @@ const SENDERS: &str = "senders";
 const SCRATCH: Register = Register::new(0);
 const PROTOCOL_UDP: u8 = 17;
 /// IPv6 does not exist on links with smaller packets (RFC 8200).
-const IPV6_MTU_BYTES_MIN: u32 = 1280;
+pub(crate) const IPV6_MTU_BYTES_MIN: u32 = 1280;
 
 impl Underlay {
     /// The tunnel's interface.
@@ -82,13 +82,20 @@ impl Tunnel {
         self.mtu_bytes
     }
 
+    /// Whether it carries a family: IPv6 does not exist on links with smaller packets.
+    pub(crate) const fn carries(&self, is_ipv4: bool) -> bool {
+        is_ipv4 || self.mtu_bytes >= IPV6_MTU_BYTES_MIN
+    }
+
     /// What about the tunnel keeps pods from working, if anything does.
     pub(crate) fn problem(&self) -> Option<String> {
-        let is_too_small = self.mtu_bytes < IPV6_MTU_BYTES_MIN && self.addresses.iter().any(IpAddr::is_ipv6);
+        let is_too_small = !self.carries(false) && self.addresses.iter().any(IpAddr::is_ipv6);
         is_too_small.then(|| {
             format!(
-                "packets through the tunnel are limited to {} bytes, and IPv6 needs {IPV6_MTU_BYTES_MIN}; raise the MTU between the nodes",
-                self.mtu_bytes
+                "packets through the tunnel are limited to {} bytes, and IPv6 needs {IPV6_MTU_BYTES_MIN}, so that pods of nodes on other \
+                 subnets are reached by IPv4 alone; raise the MTU between the nodes to {}",
+                self.mtu_bytes,
+                IPV6_MTU_BYTES_MIN + self.underlay.overhead_bytes()
             )
         })
     }
@@ -134,7 +141,7 @@ impl Tunnel {
 
     /// Gives the interface its addresses; those that it has stay.
     pub(crate) fn add_addresses(&self, index: u32, batch: &mut RouteBatch) {
-        for address in &self.addresses {
+        for address in self.addresses.iter().filter(|address| self.carries(address.is_ipv4())) {
             batch.add_address(index, *address, if address.is_ipv4() { 32 } else { 128 });
         }
     }

@@ -182,6 +182,7 @@ impl Node {
             addresses: self.options.node_addresses.clone(),
             pod_ranges: self.pod_ranges.clone(),
             encryption_key: None,
+            since_s: 0,
         }
     }
 

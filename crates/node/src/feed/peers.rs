@@ -57,7 +57,14 @@ pub fn peer(node: &Node) -> Option<Peer> {
     let addresses: Vec<_> = internal.filter_map(|address| address.address.parse().ok()).collect();
     let name = node.metadata.name.clone()?;
     let encryption_key = encryption_key(node);
-    (!pod_ranges.is_empty() && !addresses.is_empty()).then_some(Peer { name, addresses, pod_ranges, encryption_key })
+    let since_s = node.metadata.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second());
+    (!pod_ranges.is_empty() && !addresses.is_empty()).then_some(Peer {
+        name,
+        addresses,
+        pod_ranges,
+        encryption_key,
+        since_s,
+    })
 }
 
 /// Where a node's host can be asked whether it lives.

@@ -1,6 +1,7 @@
 //! The machine as the cluster sees it: its Node object, its Lease, its pressures, and what is done about them.
 
 mod announce;
+mod conntrack;
 mod contact;
 mod eviction;
 mod extended;

@@ -48,6 +48,9 @@ impl Machine {
         ];
         let shortages: Vec<Shortage> = shortages.into_iter().flatten().collect();
         let now = Instant::now();
+        if let Some((severity, reason, message)) = self.conntrack.look(now) {
+            self.shared.recorder.node(&self.options.name, severity, reason, message);
+        }
         self.pressures.extend(shortages.iter().map(|shortage| (shortage.resource.condition(), now)));
         for (words, why) in self.beside_problems() {
             self.set(words.condition, why.is_some());

@@ -1,6 +1,7 @@
 //! The Node object: registered at the start, its status kept true, its labels followed; and the watch over pressures.
 
 use super::announce::Announcer;
+use super::conntrack::ConntrackWatch;
 use super::eviction::Thresholds;
 use super::extended::{is_offered, offered};
 use super::facts::Facts;
@@ -84,6 +85,8 @@ pub struct Machine {
     pub(super) images: ImageHistory,
     /// When images were removed last, or the agent began.
     pub(super) collected: std::time::Instant,
+    /// The kernel's table of connections.
+    pub(super) conntrack: ConntrackWatch,
     /// The pod that is being evicted.
     pub(super) eviction: Option<Eviction>,
     resync: Resync,
@@ -133,6 +136,7 @@ impl Machine {
             pressures,
             images,
             collected,
+            conntrack: ConntrackWatch::default(),
             eviction: None,
             resync,
             written,
