@@ -138,7 +138,9 @@ fn admit(view: &View, request: &CertificateSigningRequest, node: &str, token: &s
             return Verdict::Leave; // until that one is decided
         }
         let is_arriving = |since: &Timestamp| {
-            now.as_second() - since.as_second() < ARRIVAL_SECONDS && removed_at(view, node).is_none_or(|at| at < *since)
+            now.as_second() - since.as_second() < ARRIVAL_SECONDS
+                && removed_at(view, node).is_none_or(|at| at < *since)
+                && !has_arrived(view, node, *since)
         };
         if let Some(since) = approved_at(rival).filter(is_arriving) {
             return Verdict::Deny(
@@ -180,6 +182,15 @@ fn removed_at(view: &View, node: &str) -> Option<Timestamp> {
             && record.data.as_ref().and_then(|data| data.get(RECORD_NODE)).is_some_and(|named| named == node)
     });
     records.filter_map(|record| record.metadata.creation_timestamp.as_ref()).map(|time| time.0).max()
+}
+
+/// Whether a node of this name has asked for something itself since: it was here, and where its Node is gone by now it was taken out.
+fn has_arrived(view: &View, node: &str, since: Timestamp) -> bool {
+    let created = |request: &CertificateSigningRequest| request.metadata.creation_timestamp.as_ref().map(|time| time.0);
+    view.certificate_signing_requests.all().any(|request| {
+        let asker = request.spec.username.as_deref().and_then(|username| username.strip_prefix(NODE_PREFIX));
+        asker == Some(node) && created(request).is_some_and(|at| at >= since)
+    })
 }
 
 /// Who comes first.

@@ -196,6 +196,16 @@ fn of_two_machines_with_one_name_the_first_is_admitted() {
         "labels": {"klynge.io/removed-node": "true"}}, "data": {"node": "a"}});
     removed.config_maps.set(Arc::new(serde_json::from_value(record).unwrap()));
     assert_eq!(approve(&removed, "csr-2"), ["approval Approved AutoApproved"]);
+    // It came, as its own request says, and its Node was deleted since.
+    let own = Wish {
+        signer: NODE_SERVING,
+        username: "system:node:a",
+        groups: &["system:nodes"],
+        usages: &["digital signature", "server auth"],
+        request: pem("system:node:a", "system:nodes", &["192.0.2.7"]),
+    };
+    let arrived = view(&[&approved, &second, &request("csr-9", own)], &tokens, &[]);
+    assert_eq!(approve(&arrived, "csr-2"), ["approval Approved AutoApproved"]);
     // The same key again is the same machine.
     let mut again = first.clone();
     again.metadata.name = Some("csr-0".into());

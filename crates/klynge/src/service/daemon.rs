@@ -45,6 +45,10 @@ pub(crate) fn running(data_dir: &Path) -> Option<rustix::process::Pid> {
     // Whoever stops it may name the directory by another path.
     let directory = fs::canonicalize(data_dir).ok()?;
     let same = |word: &[u8]| fs::canonicalize(OsStr::from_bytes(word)).is_ok_and(|path| path == directory);
+    // One that was killed is as good as gone: whoever comes next waits for its locks.
+    if u32::try_from(id).is_ok_and(store::embedded::is_dying) {
+        return None;
+    }
     let ours = words.get(1).is_some_and(|word| matches!(*word, b"server" | b"agent"))
         && words.windows(2).any(|pair| pair[0] == b"--data-dir" && same(pair[1]));
     if ours { rustix::process::Pid::from_raw(id) } else { None }

@@ -93,7 +93,8 @@ fn holder(file: &mut fs::File) -> Option<u32> {
 }
 
 /// Whether a process has been killed or is ending, and may still have files open.
-fn is_dying(process: u32) -> bool {
+#[must_use]
+pub fn is_dying(process: u32) -> bool {
     let read = |name: &str| fs::read_to_string(format!("/proc/{process}/{name}")).ok();
     let (Some(stat), Some(status)) = (read("stat"), read("status")) else { return false };
     // The name in brackets may hold anything, so fields are counted from the last bracket: state is the first.

@@ -15,6 +15,6 @@ mod snapshot;
 mod writer;
 
 pub use engine::{Embedded, open};
-pub use lock::{Lock, lock, locked_by};
+pub use lock::{Lock, is_dying, lock, locked_by};
 pub use options::{OpenError, Options};
 pub use restore::{RestoreError, Restored, restore};
