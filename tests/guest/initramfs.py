@@ -7,8 +7,8 @@ import sys
 
 root, program, output = sys.argv[1:]
 MODULES = ["kernel/net", "kernel/drivers/net", "kernel/crypto", "kernel/lib", "kernel/arch"]
-UNWANTED = ["ethernet", "bonding", "hyperv", "wwan", "team", "sctp", "bluetooth", "sunrpc", "ceph"]
-WANTED = "af_packet ipv6 wireguard tun veth bridge vxlan nf_tables nft_chain_nat nft_masq nft_ct nft_fib_ipv4 nft_fib_ipv6 nft_numgen nft_reject nf_conntrack_netlink"
+UNWANTED = ["ethernet", "bonding", "hyperv", "wwan", "team", "bluetooth", "sunrpc", "ceph"]
+WANTED = "af_packet ipv6 wireguard tun veth bridge vxlan nf_tables nft_chain_nat nft_masq nft_ct nft_fib_ipv4 nft_fib_ipv6 nft_numgen nft_reject nf_conntrack_netlink sctp"
 INIT = f"""#!/bin/sh
 export PATH=/bin:/sbin RUST_BACKTRACE=0
 mount -t proc proc /proc; mount -t sysfs sys /sys; mount -t devtmpfs dev /dev; mount -t tmpfs tmp /tmp; mount -t tmpfs run /run

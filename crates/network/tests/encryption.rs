@@ -1,5 +1,5 @@
 //! Packets between nodes encrypted with WireGuard: the kernel's, the one in user space, and one of each. What this kernel has no means for is
-//! skipped, and says so; `tests/guest/encryption` runs all of it in a machine whose kernel has both. Each process in user space is this
+//! skipped, and says so; `tests/guest/network encryption` runs all of it in a machine whose kernel has both. Each process in user space is this
 //! test's own binary.
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "tests with a main of their own")]
 
