@@ -28,6 +28,15 @@ const LEGACY: &str = "kubernetes.io/legacy-unknown";
 const NODES: &str = "system:nodes";
 const NODE_PREFIX: &str = "system:node:";
 
+/// The node that a machine with a join token wants to become by this request; none where it is another sort of request.
+pub(crate) fn joining_node(request: &CertificateSigningRequest) -> Option<String> {
+    if request.spec.signer_name != NODE_CLIENT || tokens::token_of(request.spec.username.as_deref()?).is_none() {
+        return None;
+    }
+    let requested = request::Requested::read(request).ok()?;
+    requested.common_name.strip_prefix(NODE_PREFIX).filter(|node| !node.is_empty()).map(str::to_owned)
+}
+
 fn has_condition(request: &CertificateSigningRequest, condition_type: &str) -> bool {
     let conditions = request.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
     conditions.iter().any(|condition| condition.type_ == condition_type)

@@ -18,6 +18,7 @@ use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
 use crate::action::Resource;
+use crate::certificates;
 use crate::meta;
 use crate::node_ranges::PodRange;
 use crate::presence::Picture;
@@ -72,6 +73,13 @@ impl Indexed for EndpointSlice {
     }
 }
 
+/// By the node that a machine with a join token wants to become.
+impl Indexed for CertificateSigningRequest {
+    fn index(&self) -> Option<String> {
+        certificates::joining_node(self)
+    }
+}
+
 impl Indexed for Secret {
     fn trimmed(mut self) -> Self {
         if self.type_.as_deref() != Some("bootstrap.kubernetes.io/token") {
@@ -113,7 +121,6 @@ no_index!(
     Job,
     CronJob,
     ServiceAccount,
-    CertificateSigningRequest,
     Lease,
     PodDisruptionBudget,
     PersistentVolumeClaim,

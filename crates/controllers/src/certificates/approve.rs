@@ -2,7 +2,7 @@
 
 use super::request::{Requested, usages_are};
 use super::tokens::{self, Admission};
-use super::{NODE_CLIENT, NODE_PREFIX, NODE_SERVING, NODES, has_condition, is_decided, with_condition};
+use super::{NODE_CLIENT, NODE_PREFIX, NODE_SERVING, NODES, has_condition, is_decided, joining_node, with_condition};
 use crate::action::{Action, Plan};
 use crate::controller::{Change, Controller};
 use crate::meta;
@@ -38,12 +38,23 @@ impl Controller for NodeCertificateApprover {
     type Memory = ();
 
     fn keys(view: &View, change: Change<'_>) -> Vec<Key> {
-        match change.new {
-            // A decision may be what a later request for the same name waits for.
-            Some(Typed::CertificateSigningRequest(request)) if is_decided(request) => undecided(view),
-            Some(Typed::CertificateSigningRequest(request)) => vec![Key::of(&request.metadata)],
+        match change.new.or(change.old) {
+            // What becomes of it may be what a later request for the same name waits for.
+            Some(Typed::CertificateSigningRequest(request)) => {
+                let node = joining_node(request);
+                let rivals = node.iter().flat_map(|node| view.certificate_signing_requests.indexed(node));
+                let mut keys: Vec<Key> =
+                    rivals.filter(|rival| !is_decided(rival)).map(|rival| Key::of(&rival.metadata)).collect();
+                if node.is_none() {
+                    keys.push(Key::of(&request.metadata));
+                }
+                keys
+            }
             // A token's record has changed: its requests may go on.
-            Some(Typed::Secret(secret)) if tokens::is_token(secret) => undecided(view),
+            Some(Typed::Secret(secret)) if tokens::is_token(secret) => {
+                let requests = view.certificate_signing_requests.all().filter(|request| !is_decided(request));
+                requests.map(|request| Key::of(&request.metadata)).collect()
+            }
             // What a node asks for names its addresses, which its object may show a moment later.
             Some(Typed::Node(node)) => {
                 let asker = format!("{NODE_PREFIX}{}", meta::name(&node.metadata));
@@ -72,11 +83,6 @@ impl Controller for NodeCertificateApprover {
             }
         }
     }
-}
-
-fn undecided(view: &View) -> Vec<Key> {
-    let requests = view.certificate_signing_requests.all().filter(|request| !is_decided(request));
-    requests.map(|request| Key::of(&request.metadata)).collect()
 }
 
 fn approval(request: &CertificateSigningRequest) -> Action {
@@ -165,14 +171,8 @@ fn rivals<'a>(
     request: &'a CertificateSigningRequest,
     node: &'a str,
 ) -> impl Iterator<Item = &'a CertificateSigningRequest> {
-    let others = view.certificate_signing_requests.all().map(|other| &**other);
-    others.filter(move |other| {
-        other.spec.signer_name == NODE_CLIENT
-            && other.spec.request != request.spec.request
-            && other.spec.username.as_deref().is_some_and(|username| tokens::token_of(username).is_some())
-            && !has_condition(other, "Failed")
-            && Requested::read(other).is_ok_and(|it| it.common_name.strip_prefix(NODE_PREFIX) == Some(node))
-    })
+    let others = view.certificate_signing_requests.indexed(node).map(|other| &**other);
+    others.filter(|other| other.spec.request != request.spec.request && !has_condition(other, "Failed"))
 }
 
 /// When a node of this name was taken out of the cluster: who was admitted before is gone.

@@ -215,8 +215,11 @@ fn of_two_machines_with_one_name_the_first_is_admitted() {
     let denied = Arc::new(with_condition(&first, "Denied", "x", "", now()));
     let typed = Typed::CertificateSigningRequest(Arc::clone(&denied));
     let change = Change { old: None, new: Some(&typed) };
-    let keys = NodeCertificateApprover::keys(&view(&[&denied, &second], &tokens, &[]), change);
+    let keys = NodeCertificateApprover::keys(&view(&[&denied, &second, &third], &tokens, &[]), change);
     assert_eq!(keys, [key("csr-2")]);
+    // So does its removal.
+    let change = Change { old: Some(&typed), new: None };
+    assert_eq!(NodeCertificateApprover::keys(&view(&[&second, &third], &tokens, &[]), change), [key("csr-2")]);
 }
 
 #[test]
