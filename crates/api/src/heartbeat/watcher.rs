@@ -136,7 +136,7 @@ pub(crate) async fn run(core: Arc<Core>) {
     let probes = Arc::new(Semaphore::new(PROBES_MAX));
     let mut stopping = core.stopping.subscribe();
     let mut forgot = Instant::now();
-    let (kept, to_keep) = watch::channel(String::new());
+    let (kept, to_keep) = watch::channel(answering.clone());
     tokio::spawn(keep_hosts(Arc::clone(&core), to_keep));
     loop {
         let next = {
@@ -162,7 +162,7 @@ pub(crate) async fn run(core: Arc<Core>) {
         heartbeats.publish();
         if let Some(changed) = heartbeats.answering_unlike(&answering) {
             answering = changed;
-            keep(&core, &answering, &kept);
+            kept.send_replace(answering.clone());
         }
         for node in due {
             let (core, probes) = (Arc::clone(&core), Arc::clone(&probes));
@@ -178,7 +178,6 @@ pub(crate) async fn run(core: Arc<Core>) {
         }
         if forgot.elapsed() >= FORGET_EVERY {
             forgot = Instant::now();
-            keep(&core, &answering, &kept); // a host may have another address by now
             heartbeats.observer().retain(|node| core.lookup(NODES, node).is_some());
             let mut peers = heartbeats.peers.lock().unwrap_or_else(PoisonError::into_inner);
             peers.retain(|node, _| core.lookup(NODES, node).is_some());
@@ -186,31 +185,36 @@ pub(crate) async fn run(core: Arc<Core>) {
     }
 }
 
-/// Has it written down whose hosts have answered, and where.
-fn keep(core: &Core, answering: &BTreeSet<String>, kept: &watch::Sender<String>) {
-    let lines = answering.iter().filter_map(|node| Some(format!("{node} {}\n", place(core, node)?)));
-    let text = format!("{KEPT_HEAD}\n{}", lines.collect::<String>());
-    kept.send_if_modified(|known| {
-        let changed = *known != text;
-        if changed {
-            *known = text;
-        }
-        changed
-    });
-}
-
-/// Writes down what is to be kept, beside the watching of beats: a slow disk must not delay a verdict. Only the newest counts.
-async fn keep_hosts(core: Arc<Core>, mut to_keep: watch::Receiver<String>) {
+/// Writes down whose hosts have answered, and where, beside the watching of beats: neither many nodes nor a slow disk may delay a verdict. Only the
+/// newest counts; it is looked at again each ten seconds, since a host may have another address by then.
+async fn keep_hosts(core: Arc<Core>, mut answering: watch::Receiver<BTreeSet<String>>) {
     let Some(path) = core.heartbeats.kept.clone() else { return };
-    while to_keep.changed().await.is_ok() {
-        let (path, text) = (path.clone(), to_keep.borrow_and_update().clone());
-        let written = tokio::task::spawn_blocking(move || {
-            let temporary = path.with_extension("tmp");
-            std::fs::write(&temporary, text)?;
-            std::fs::rename(&temporary, &path)
+    let mut known = String::new();
+    loop {
+        let has_hosts = !answering.borrow().is_empty();
+        tokio::select! {
+            changed = answering.changed() => if changed.is_err() { return },
+            () = tokio::time::sleep(FORGET_EVERY), if has_hosts => {}
+        }
+        let nodes = answering.borrow_and_update().clone();
+        let (core, path, before) = (Arc::clone(&core), path.clone(), known.clone());
+        let written = tokio::task::spawn_blocking(move || -> io::Result<String> {
+            let lines = nodes.iter().filter_map(|node| Some(format!("{node} {}\n", place(&core, node)?)));
+            let text = format!("{KEPT_HEAD}\n{}", lines.collect::<String>());
+            if text != before {
+                let temporary = path.with_extension("tmp");
+                std::fs::write(&temporary, &text)?;
+                std::fs::rename(&temporary, &path)?;
+            }
+            Ok(text)
         });
-        if let Ok(Err(error)) = written.await {
-            tracing::warn!(%error, "which nodes' hosts answer could not be written down; after a restart their Leases tell who is lost");
+        match written.await {
+            Ok(Ok(text)) => known = text,
+            Ok(Err(error)) => tracing::warn!(
+                %error,
+                "which nodes' hosts answer could not be written down; after a restart their Leases tell who is lost"
+            ),
+            Err(_) => {} // the server ends
         }
     }
 }
