@@ -11,7 +11,7 @@ use super::attach::PodNetwork;
 use super::error::Error;
 use super::host_setup;
 use super::peers::{HostView, Key, Value};
-use super::vxlan::IPV6_MTU_BYTES_MIN;
+use super::vxlan;
 use crate::netlink::{
     self, ChainSpec, Expressions, Family, Hook, LinkInfo, NftBatch, PublicKey, Register, RouteBatch, Verdict,
     Wireguard, WireguardChange, WireguardInfo, WireguardPeer, lacks_wireguard,
@@ -255,7 +255,7 @@ impl PodNetwork {
         };
         let host = self.peers.table.host();
         let mtu_bytes = mtu_bytes(host, self.peers.mtu_bytes_default);
-        let families = [true, false].into_iter().filter(|is_ipv4| *is_ipv4 || mtu_bytes >= IPV6_MTU_BYTES_MIN);
+        let families = [true, false].into_iter().filter(|is_ipv4| vxlan::carries(mtu_bytes, *is_ipv4));
         let addresses: Vec<IpAddr> = families.filter_map(|is_ipv4| host.tunnel_address(is_ipv4)).collect();
         let kind = engine.form().link_kind();
         let is_whole = links

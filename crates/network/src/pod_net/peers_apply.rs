@@ -179,7 +179,8 @@ impl PodNetwork {
             match self.ensure_secured(links, is_known) {
                 Ok((index, secured_mtu_bytes, is_new)) => {
                     indexes.encrypted = Some(index);
-                    if secured_mtu_bytes < IPV6_MTU_BYTES_MIN && self.peers.table.host().tunnel_address(false).is_some()
+                    if !vxlan::carries(secured_mtu_bytes, false)
+                        && self.peers.table.host().tunnel_address(false).is_some()
                     {
                         indexes.is_encrypted_without_ipv6 = true;
                         problems.push(own_problem(format!(

@@ -29,6 +29,11 @@ const PROTOCOL_UDP: u8 = 17;
 /// IPv6 does not exist on links with smaller packets (RFC 8200).
 pub(crate) const IPV6_MTU_BYTES_MIN: u32 = 1280;
 
+/// Whether a link with packets of this size carries a family: IPv6 does not exist on links with smaller ones.
+pub(crate) const fn carries(mtu_bytes: u32, is_ipv4: bool) -> bool {
+    is_ipv4 || mtu_bytes >= IPV6_MTU_BYTES_MIN
+}
+
 impl Underlay {
     /// The tunnel's interface.
     pub(crate) const fn interface_name(self) -> &'static str {
@@ -82,9 +87,9 @@ impl Tunnel {
         self.mtu_bytes
     }
 
-    /// Whether it carries a family: IPv6 does not exist on links with smaller packets.
+    /// Whether it carries a family.
     pub(crate) const fn carries(&self, is_ipv4: bool) -> bool {
-        is_ipv4 || self.mtu_bytes >= IPV6_MTU_BYTES_MIN
+        carries(self.mtu_bytes, is_ipv4)
     }
 
     /// What about the tunnel keeps pods from working, if anything does.

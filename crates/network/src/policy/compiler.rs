@@ -1,6 +1,7 @@
 //! Keeps the layout as policies and pods want it: pure. A change recompiles the policies and pods of this node that it concerns, no others.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::hash::Hash;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -11,6 +12,7 @@ use super::numbers::Numbers;
 use super::ranges::{self, PortRanges, Ranges};
 use super::selections::{Namespaces, Selection, Selections};
 use super::state::{Labels, LocalPod, Peer, PodState, Policy, PolicyKey, Port, Rule};
+use super::tracked::Tracked;
 
 /// Rules of one policy and direction; what is beyond is left out, so denied.
 const RULES_MAX: usize = 4096;
@@ -173,6 +175,15 @@ impl Compiler {
         self.compiled.layout.settle();
         self.compiled.selections.settle();
     }
+}
+
+/// The number of a set's content for one more user; the set is laid out where nobody used it before.
+fn lay_out<K: Hash + Eq>(numbers: &mut Numbers<K>, sets: &mut Tracked<u32, Arc<K>>, content: K) -> u32 {
+    let (id, new) = numbers.hold(content);
+    if new.is_some() {
+        sets.set(id, new);
+    }
+    id
 }
 
 /// One call of [`Compiler::follow`]. What is no longer used is given back at its end, so that what merely changes hands keeps its number.
@@ -373,10 +384,7 @@ impl Work<'_> {
         }
         let ranges = ranges::blocks(blocks);
         if !ranges.is_empty() {
-            let (id, new) = self.compiled.blocks.hold(ranges);
-            if let Some(ranges) = new {
-                self.compiled.layout.blocks.set(id, Some(ranges));
-            }
+            let id = lay_out(&mut self.compiled.blocks, &mut self.compiled.layout.blocks, ranges);
             used.push(SetUse::Blocks(id));
             sets.push(PeerSet::Blocks(id));
         }
@@ -402,10 +410,7 @@ impl Work<'_> {
         }
         let numbers = ranges::ports(numbers);
         if !numbers.is_empty() {
-            let (id, new) = self.compiled.ports.hold(numbers);
-            if let Some(numbers) = new {
-                self.compiled.layout.ports.set(id, Some(numbers));
-            }
+            let id = lay_out(&mut self.compiled.ports, &mut self.compiled.layout.ports, numbers);
             used.push(SetUse::Ports(id));
             sets.push(PortSet::Numbers(id));
         }

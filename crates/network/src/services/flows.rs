@@ -90,7 +90,10 @@ impl Leftovers {
     pub(crate) fn forget(&self, conntrack: &mut Conntrack, families: &[Family]) -> usize {
         let filters = if self.known.is_some() {
             let kinds = [TransportProtocol::Udp, TransportProtocol::Tcp].into_iter();
-            kinds.flat_map(|protocol| families.iter().map(move |family| whole((protocol, *family)))).collect()
+            kinds
+                .flat_map(|protocol| families.iter().map(move |family| (protocol, *family)))
+                .map(|kind| (kind, whole(kind)))
+                .collect()
         } else {
             self.filters()
         };
@@ -117,18 +120,18 @@ impl Leftovers {
                 FrontKey::Address { ip, protocol, port } => ((protocol, Family::of(ip)), Some(ip), port),
                 FrontKey::NodePort { family, protocol, port } => ((protocol, family), None, port),
             };
-            let filter = FlowFilter { destination, destination_port: Some(port), ..whole(kind).1 };
+            let filter = FlowFilter { destination, destination_port: Some(port), ..whole(kind) };
             of_kind.entry(kind).or_default().push(filter);
         }
         let addresses: HashSet<IpAddr> = self.attempts.iter().map(|(address, _)| *address).collect();
         for address in addresses {
             let kind = (TransportProtocol::Tcp, Family::of(address));
-            let filter = FlowFilter { reply_source: Some(address), ..whole(kind).1 };
+            let filter = FlowFilter { reply_source: Some(address), ..whole(kind) };
             of_kind.entry(kind).or_default().push(filter);
         }
         let asked = of_kind.into_iter().flat_map(|(kind, filters)| {
             if filters.len() > FILTERS_MAX {
-                vec![whole(kind)]
+                vec![(kind, whole(kind))]
             } else {
                 filters.into_iter().map(|filter| (kind, filter)).collect()
             }
@@ -165,8 +168,8 @@ impl Leftovers {
 }
 
 /// All connections of a kind.
-fn whole(kind: Kind) -> (Kind, FlowFilter) {
-    (kind, FlowFilter::of_protocol(kind.0.number(), kind.1))
+fn whole((protocol, family): Kind) -> FlowFilter {
+    FlowFilter::of_protocol(protocol.number(), family)
 }
 
 fn endpoints_of(port: Option<&CompiledPort>) -> HashSet<(IpAddr, u16)> {
