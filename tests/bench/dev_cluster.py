@@ -31,13 +31,15 @@ connection = http.client.HTTPSConnection(host, int(port), context=tls, timeout=1
 
 
 def call(method, path, body=None, kind="application/json"):
-    try:
+    def send():
         connection.request(method, path, json.dumps(body) if body else None, {"Content-Type": kind})
-        answer = connection.getresponse()
+        return connection.getresponse()
+
+    try:
+        answer = send()
     except http.client.RemoteDisconnected:  # nothing was asked for so long that the server closed it; the next request opens it anew
         connection.close()
-        connection.request(method, path, json.dumps(body) if body else None, {"Content-Type": kind})
-        answer = connection.getresponse()
+        answer = send()
     text = answer.read()
     if answer.status >= 300:
         raise SystemExit(f"{method} {path}: {answer.status} {text[:300]}")

@@ -12,15 +12,7 @@ leave() {
   ip -n "$(basename "$router")" link del out2 2>/dev/null || true
 }
 trap leave EXIT
-ip netns add "$second"
-ip -n "$second" link set lo up
-ip -n "$second" link add up0 type veth peer name out2 netns "$(basename "$router")"
-ip -n "$(basename "$router")" address add 198.51.100.1/24 dev out2
-ip -n "$(basename "$router")" link set out2 up
-ip -n "$second" address add 198.51.100.2/24 dev up0
-ip -n "$second" link set up0 up
-ip -n "$second" route add default via 198.51.100.1
-nsenter --net="$router" sh -c 'echo 1 > /proc/sys/net/ipv4/ip_forward'
+behind_router "$second" out2
 
 # A node with five addresses for pods: its Node was made beforehand, with a range that somebody chose.
 k create -f - <<'YAML'

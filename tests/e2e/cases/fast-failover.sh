@@ -14,22 +14,9 @@ spec:
       terminationGracePeriodSeconds: 1
       affinity: {nodeAffinity: {preferredDuringSchedulingIgnoredDuringExecution: [{weight: 100, preference: {matchExpressions: [{key: kubernetes.io/hostname, operator: In, values: [fast-3]}]}}]}}
       containers: [{name: main, image: "klynge-test:1", command: [sleep, "100000"]}]
----
-apiVersion: apps/v1
-kind: StatefulSet
-metadata: {name: db}
-spec:
-  serviceName: db
-  selector: {matchLabels: {app: db}}
-  template:
-    metadata: {labels: {app: db}}
-    spec:
-      terminationGracePeriodSeconds: 0
-      nodeSelector: {kubernetes.io/hostname: fast-3}
-      containers: [{name: main, image: "klynge-test:1", command: [sleep, "100000"]}]
 YAML
 d rollout status deployment/web --timeout=30s >/dev/null
-d rollout status statefulset/db --timeout=30s >/dev/null
+identity_on fast-3 0
 same "where the pods are" "fast-3 fast-3" "$(d get pods -l app=web -o jsonpath='{.items[*].spec.nodeName}')"
 same "families of a pod's addresses" 2 "$(d get pods -l app=web -o jsonpath='{range .items[0].status.podIPs[*]}{.ip}{"\n"}{end}' | grep -c .)"
 former=$(d get pods -l app=web -o jsonpath='{range .items[*]}{.metadata.name}{"\n"}{end}')
@@ -42,6 +29,8 @@ echo "replaced after less than $((SECONDS - begun + 1)) s"
 for pod in $former; do
   [ -n "$(d get pod "$pod" -o jsonpath='{.metadata.deletionTimestamp}')" ] || { echo "$pod is not on its way out" >&2; exit 1; }
 done
+# also of a pod without grace
+eventually 20 marked
 same "the identity of the pod that nobody can ask" "$db" "$(d get pod db-0 -o jsonpath='{.metadata.uid}')"
 dev node start fast-3
 gone() { for pod in $former; do ! d get pod "$pod" >/dev/null 2>&1 || return 1; done; }

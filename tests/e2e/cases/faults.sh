@@ -115,29 +115,13 @@ unscheduled() { [[ $(d get pod second -o jsonpath='{.status.conditions[?(@.type=
 eventually 10 unscheduled
 
 echo "cut off: a pod that asks for it ends by its machine's own clock, and its name is not given twice"
-d apply -f - >/dev/null <<'YAML'
-apiVersion: apps/v1
-kind: StatefulSet
-metadata: {name: db}
-spec:
-  serviceName: db
-  selector: {matchLabels: {app: db}}
-  template:
-    metadata: {labels: {app: db}, annotations: {klynge.io/stop-when-cut-off: "3"}}
-    spec:
-      nodeSelector: {kubernetes.io/hostname: flt-3}
-      terminationGracePeriodSeconds: 1
-      tolerations: [{key: node.kubernetes.io/unreachable, operator: Exists, effect: NoExecute, tolerationSeconds: 1}]
-      containers: [{name: main, image: "klynge-test:1", command: [sleep, "99999"]}]
-YAML
-d rollout status statefulset/db --timeout=30s >/dev/null
+identity_on flt-3 1 'klynge.io/stop-when-cut-off: "3"' 99999
 before=$(d get pod db-0 -o jsonpath='{.metadata.uid}')
 lives() { table exec flt-3 -- pgrep -f 'sleep 99999' >/dev/null; }
 ended() { ! lives; }
 lives
 dev node partition flt-3
 eventually 10 ended
-marked() { [ -n "$(d get pod db-0 -o jsonpath='{.metadata.deletionTimestamp}')" ]; }
 eventually 15 marked
 same "the one pod of this name" "$before" "$(d get pod db-0 -o jsonpath='{.metadata.uid}')"
 dev node heal flt-3

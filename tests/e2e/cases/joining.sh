@@ -9,16 +9,7 @@ leave() {
   ip netns del "$second" 2>/dev/null || true
 }
 trap leave EXIT
-# the outside host is the router between 192.0.2.0/24 and 198.51.100.0/24 (TEST-NET-2, RFC 5737)
-ip netns add "$second"
-ip -n "$second" link set lo up
-ip -n "$second" link add up0 type veth peer name out1 netns "$(basename "$router")"
-ip -n "$(basename "$router")" address add 198.51.100.1/24 dev out1
-ip -n "$(basename "$router")" link set out1 up
-ip -n "$second" address add 198.51.100.2/24 dev up0
-ip -n "$second" link set up0 up
-ip -n "$second" route add default via 198.51.100.1
-nsenter --net="$router" sh -c 'echo 1 > /proc/sys/net/ipv4/ip_forward'
+behind_router "$second" out1
 
 # refusals first: each says what is wrong and what to do
 refuses 'has not joined a cluster yet: give --server and --token' there agent

@@ -45,24 +45,10 @@ apiVersion: v1
 kind: Service
 metadata: {name: web}
 spec: {selector: {app: web}, ports: [{port: 80, targetPort: 8080}]}
----
-apiVersion: apps/v1
-kind: StatefulSet
-metadata: {name: db}
-spec:
-  serviceName: db
-  selector: {matchLabels: {app: db}}
-  template:
-    metadata: {labels: {app: db}}
-    spec:
-      nodeSelector: {kubernetes.io/hostname: loss-3}
-      terminationGracePeriodSeconds: 1
-      tolerations: [{key: node.kubernetes.io/unreachable, operator: Exists, effect: NoExecute, tolerationSeconds: 1}]
-      containers: [{name: main, image: "klynge-test:1", command: [sleep, "100000"]}]
 YAML
 d rollout status deployment/web --timeout=30s >/dev/null
 d rollout status deployment/store --timeout=30s >/dev/null
-d rollout status statefulset/db --timeout=30s >/dev/null
+identity_on loss-3
 address=$(d get service web -o jsonpath='{.spec.clusterIP}')
 
 # ready NUMBER: status, reason and taints in one line
@@ -164,7 +150,6 @@ eventually 15 has 3 0
 replaced() { [ $(($(endpoints 1) + $(endpoints 2))) = 6 ]; }
 eventually 20 replaced
 eventually 15 answers 2
-marked() { [ -n "$(d get pod db-0 -o jsonpath='{.metadata.deletionTimestamp}')" ]; }
 eventually 20 marked
 same "the identity of a pod that nobody can ask" "$db" "$(d get pod db-0 -o jsonpath='{.metadata.uid}')"
 echo "it comes back"
